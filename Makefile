@@ -1,0 +1,45 @@
+# Everything from a fresh clone, with nothing but Python 3.11+ and make:
+#   make search   own virtual environment, install, 5,000 architectures on the embedded digits
+#   make test     own virtual environment, install, tests
+#   make check    what CI adds: ruff, mypy --strict, import-linter
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NUM_SAMPLES ?= 5000
+
+.PHONY: search test test-unit check clean
+
+search: $(VENV)/.installed
+	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+test-unit: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not ray and not slow"
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1), but Python 3.11 or newer is needed: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-test: setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[test]' -c constraints.txt
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-dev: setup.cfg constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,477 @@
+"""The `tvt` command: flags become settings, results go to standard output, the rest to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
+
+Command = Callable[[argparse.Namespace], int]
+
+
+class _Parser(argparse.ArgumentParser):
+    """One line and exit code 2 for wrong usage, without the usage text before it."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done; 2 wrong usage or config, one line; 1 the run failed, one line."""
+    return run(build_parser(), argv)
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parses and executes, turning the two kinds of error into their lines and codes."""
+    args = parser.parse_args(argv)
+    command: Command = args.command
+    try:
+        return command(args)
+    except UsageError as error:
+        return _fail(2, str(error))
+    except RunError as error:
+        return _fail(1, str(error))
+    except KeyboardInterrupt:
+        resume = f"; go on with: {args.resume_hint(args)}" if getattr(args, "resume_hint", None) else ""
+        return _fail(1, f"interrupted{resume}")
+
+
+def _fail(code: int, message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tvt", description="Training-free Vision Transformer search on tiny datasets.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    add_search(commands.add_parser("search", help="score untrained ViTs and keep the best", allow_abbrev=False))
+    add_distill(
+        commands.add_parser("distill", help="train a run's best architectures with the teacher", allow_abbrev=False)
+    )
+    teacher = commands.add_parser("teacher", help="train or evaluate a teacher", allow_abbrev=False)
+    actions = teacher.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    add_teacher_train(actions.add_parser("train", help="train one on a dataset", allow_abbrev=False))
+    add_teacher_eval(actions.add_parser("eval", help="print its accuracy", allow_abbrev=False))
+    add_score(commands.add_parser("score", help="score one architecture", allow_abbrev=False))
+    add_report(commands.add_parser("report", help="rank and plot a run's rows", allow_abbrev=False))
+    add_predict(commands.add_parser("predict", help="classify images with a trained student", allow_abbrev=False))
+    add_check_data(commands.add_parser("check-data", help="read a dataset and say what is in it", allow_abbrev=False))
+    return parser
+
+
+def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+    """The parser of search.py and distill.py: one command, no subcommands."""
+    parser = _Parser(prog=prog, allow_abbrev=False)
+    add(parser)
+    return parser
+
+
+def _add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:
+    if config:
+        parser.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML settings (default: those of configs/digits.yaml)"
+        )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help="digits, cifar10, cifar100, flowers102, chaoyang, imagefolder:PATH, parquet:PATH",
+    )
+    parser.add_argument("--teacher", metavar="NAME", help="resnet20, 32, 44, 56, 110 or timm:NAME")
+    parser.add_argument("--teacher-weights", metavar="FILE", help="its trained weights (safetensors or a state dict)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, as in probe.num_images=64; repeatable",
+    )
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+
+
+def _overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
+    """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
+    from tvt_ray.config import parse_assignment
+
+    named = {
+        "data.name": "dataset",
+        "teacher.name": "teacher",
+        "teacher.weights": "teacher_weights",
+        "search.num_samples": "num_samples",
+        "search.searcher": "searcher",
+        "search.gpus_per_trial": "gpus_per_trial",
+        "search.archs_per_trial": "archs_per_trial",
+        "seed": "seed",
+        "score.name": "score",
+        "budget.max_params": "max_params",
+        "budget.max_flops": "max_flops",
+        "budget.min_params": "min_params",
+        "budget.min_flops": "min_flops",
+        "distill.epochs": "epochs",
+        "distill.num_workers": "num_workers",
+        "teacher_training.epochs": "teacher_epochs",
+    }
+    layers: list[Mapping[str, Any]] = []
+    for key, flag in named.items():
+        value = getattr(args, flag, None)
+        if value is not None:
+            for part in reversed(key.split(".")):
+                value = {part: value}
+            layers.append(value)
+    return [*layers, *map(parse_assignment, args.set)]
+
+
+def _config(args: argparse.Namespace) -> Any:
+    from tvt_ray.config import load_config
+
+    return load_config(args.config, _overrides(args))
+
+
+def _print_json(result: Any) -> None:
+    sys.stderr.flush()
+    print(json.dumps(result), flush=True)
+
+
+# search ---------------------------------------------------------------------------------------------------------------
+
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
+    _add_common(parser)
+    parser.add_argument("--num-samples", type=int, metavar="N", help="different architectures to score")
+    parser.add_argument("--searcher", help="random, exhaustive, evolution, tpe, nsga2")
+    parser.add_argument(
+        "--run-dir", type=Path, metavar="DIR", help="where rows, report and students go (default: runs/…)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--score", metavar="NAME", help="tvt, t, s, params, flops")
+    for name, unit in (("params", "6M"), ("flops", "1.5G")):
+        for end in ("min", "max"):
+            parser.add_argument(f"--{end}-{name}", metavar="N", help=f"budget, as in {unit}")
+    parser.add_argument(
+        "--gpus-per-trial", type=float, metavar="SHARE", help="fraction of a GPU for each scoring actor"
+    )
+    parser.add_argument(
+        "--archs-per-trial", type=int, metavar="N", help="architectures per Tune trial (default: about a second's)"
+    )
+    parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of that training")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="of that training, per student")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="a running cluster (default: RAY_ADDRESS, or Ray on this machine)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
+    parser.set_defaults(command=search_command, resume_hint=_search_resume_hint)
+
+
+def _search_resume_hint(args: argparse.Namespace) -> str:
+    return f"python search.py --run-dir {args.run_dir} --resume"
+
+
+def search_command(args: argparse.Namespace) -> int:
+    from tvt_ray import pipeline
+    from tvt_ray.runs import RunFolder
+
+    if args.distill_top_k is not None and args.distill_top_k < 1:
+        raise UsageError(f"--distill-top-k is at least 1; got {args.distill_top_k}")
+    config = _resumed_config(args) if args.resume else _config(args)
+    if args.dry_run:
+        plan = pipeline.dry_run(config)
+        _print_json(plan) if args.json else print("\n".join(pipeline.estimate_text(plan)))
+        return 0
+    args.run_dir = args.run_dir or Path("runs") / _run_name(config)
+    result = pipeline.search(config, args.run_dir, args.resume, args.ray_address)
+    output = dataclasses.asdict(result)
+    if result.note:
+        say(result.note)
+    if not args.json:
+        _print_search(result, RunFolder(args.run_dir))
+    if args.distill_top_k:
+        students = pipeline.distill(
+            config, args.run_dir, args.distill_top_k, resume=args.resume, ray_address=args.ray_address
+        )
+        output["students"] = students
+        if not args.json:
+            _print_students(students)
+    if args.json:
+        _print_json(output)
+    return 0
+
+
+def _resumed_config(args: argparse.Namespace) -> Any:
+    """The stored config with this call's flags on top; the run folder checks that they fit the stored rows."""
+    from tvt_ray.config import load_config
+    from tvt_ray.runs import RunFolder
+
+    if args.run_dir is None:
+        raise UsageError("--resume needs --run-dir: which run to go on with")
+    stored = RunFolder(args.run_dir).config()
+    if args.config is not None:
+        return load_config(args.config, _overrides(args))
+    return load_config(None, [stored.model_dump(mode="json"), *_overrides(args)])
+
+
+def _run_name(config: Any) -> str:
+    dataset = config.data.name.replace(":", "-").replace("/", "_")[-40:]
+    return f"{config.space.name}_{dataset}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print_search(result: Any, folder: Any) -> None:
+    from tvt_ray.space.base import format_count
+
+    table = Table(title=f"best of {result.num_scored:,} architectures", title_justify="left")
+    for name in ("architecture", "score", "parameters", "FLOPs"):
+        table.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=name == "architecture")
+    for entry in result.best:
+        table.add_row(
+            entry["arch_id"], f"{entry['score']:.4f}", format_count(entry["params"]), format_count(entry["flops"])
+        )
+    Console().print(table)
+    failed = f", {result.num_failed:,} failed" if result.num_failed else ""
+    print(
+        f"{result.num_scored:,} different architectures scored{failed} in {result.wall_s:,.0f} s "
+        f"({result.archs_per_s:,.0f} a second while scoring, on {result.num_workers} workers)"
+    )
+    print(f"rows    {folder.rows_folder}\nreport  {folder.report_file}")
+    print(f"train   python distill.py --run-dir {folder.path} --top-k 2")
+
+
+# distill --------------------------------------------------------------------------------------------------------------
+
+
+def add_distill(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Trains the best architectures of a run with the run's teacher."
+    _add_common(parser, config=False)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings instead of the run's own")
+    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="the run that search made")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--top-k", type=int, metavar="K", help="the K best (default: 1)")
+    which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--num-workers", type=int, metavar="N", help="Ray Train workers per student")
+    parser.add_argument("--resume", action="store_true", help="keep finished students, go on with unfinished ones")
+    parser.add_argument(
+        "--ray-address", metavar="ADDRESS", help="a running cluster (default: RAY_ADDRESS, or Ray on this machine)"
+    )
+    parser.set_defaults(command=distill_command, resume_hint=_distill_resume_hint)
+
+
+def _distill_resume_hint(args: argparse.Namespace) -> str:
+    which = f"--arch-id {args.arch_id}" if args.arch_id else f"--top-k {args.top_k or 1}"
+    return f"python distill.py --run-dir {args.run_dir} {which} --resume"
+
+
+def distill_command(args: argparse.Namespace) -> int:
+    from tvt_ray import pipeline
+    from tvt_ray.config import difference
+
+    if args.top_k is not None and args.top_k < 1:
+        raise UsageError(f"--top-k is at least 1; got {args.top_k}")
+    config = _resumed_config(args)
+    from tvt_ray.runs import RunFolder
+
+    changed = difference(config, RunFolder(args.run_dir).config())
+    if changed and not changed.startswith(("teacher.", "teacher_training.")):
+        raise UsageError(f"{args.run_dir} holds another run: {changed}")
+    students = pipeline.distill(config, args.run_dir, args.top_k, args.arch_id, args.resume, args.ray_address)
+    _print_json({"students": students}) if args.json else _print_students(students)
+    return 0
+
+
+def _print_students(students: Sequence[Mapping[str, Any]]) -> None:
+    from tvt_ray.space.base import format_count
+
+    table = Table(title="trained students", title_justify="left")
+    for name in ("architecture", "parameters", "epochs", "val %", "test %", "teacher test %"):
+        table.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=name == "architecture")
+    for s in students:
+        accuracies = [f"{s[key]:.2f}" for key in ("val_acc", "test_acc", "teacher_test_acc")]
+        table.add_row(s["arch_id"], format_count(s["params"]), str(s["epochs"]), *accuracies)
+    Console().print(table)
+    for s in students:
+        print(f'load it   tvt_ray.load_student("{s["path"]}")')
+
+
+# teacher --------------------------------------------------------------------------------------------------------------
+
+
+def add_teacher_train(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Trains a teacher on a dataset and keeps the weights that do best on validation."
+    _add_common(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
+    parser.add_argument("--epochs", dest="teacher_epochs", type=int, metavar="N")
+    parser.set_defaults(command=teacher_train_command)
+
+
+def teacher_train_command(args: argparse.Namespace) -> int:
+    from tvt_ray.distill.teacher import save_teacher, teacher_accuracy, train_teacher
+    from tvt_ray.pipeline import load_data
+
+    config = _config(args)
+    if args.out.suffix != ".safetensors":
+        raise UsageError(f"--out ends in .safetensors; got {args.out}")
+    if config.teacher.weights:
+        raise UsageError("teacher train starts without weights; teacher.pretrained names what a timm CNN starts from")
+    data = load_data(config)
+    teacher, val_acc = train_teacher(config.teacher, config.teacher_training, data)
+    save_teacher(teacher, args.out)
+    test_acc = teacher_accuracy(teacher, data.test)
+    result = {
+        "teacher": teacher.name,
+        "dataset": data.name,
+        "val_acc": val_acc,
+        "test_acc": test_acc,
+        "path": str(args.out),
+    }
+    text = (
+        f"{teacher.name} on {data.name}: {val_acc:.2f} % on validation, {test_acc:.2f} % on test; weights in {args.out}"
+    )
+    _print_json(result) if args.json else print(text)
+    return 0
+
+
+def add_teacher_eval(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Prints a teacher's top-1 accuracy on a split of a dataset."
+    _add_common(parser)
+    parser.add_argument("--split", default="test", help="train, val, test (default) or all")
+    parser.set_defaults(command=teacher_eval_command)
+
+
+def teacher_eval_command(args: argparse.Namespace) -> int:
+    from tvt_ray.distill.teacher import get_teacher, teacher_accuracy
+    from tvt_ray.pipeline import load_data
+
+    config = _config(args)
+    data = load_data(config)
+    parts = [data.train, data.val, data.test] if args.split == "all" else [data.split(args.split)]
+    teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
+    num_images = sum(map(len, parts))
+    top1 = sum(teacher_accuracy(teacher, part) * len(part) for part in parts) / num_images
+    result = {
+        "teacher": teacher.name,
+        "dataset": data.name,
+        "split": args.split,
+        "num_images": num_images,
+        "top1": round(top1, 4),
+    }
+    text = f"{teacher.name} on {data.name}, {args.split}: {top1:.2f} % of {num_images:,} images"
+    _print_json(result) if args.json else print(text)
+    return 0
+
+
+# score, report, predict, check-data -----------------------------------------------------------------------------------
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Scores one architecture and prints its readings."
+    _add_common(parser)
+    parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
+    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="take config and calibration from this run")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--score", metavar="NAME", help="tvt, t, s, params, flops")
+    parser.set_defaults(command=score_command)
+
+
+def score_command(args: argparse.Namespace) -> int:
+    from tvt_ray.pipeline import score_one
+
+    config = _resumed_config(args) if args.run_dir else _config(args)
+    result = score_one(config, args.arch, args.run_dir)
+    if args.json:
+        _print_json(result)
+        return 0
+    flat = {**result, **result["components"]}
+    del flat["components"]
+    print(
+        "\n".join(f"{key:8} {value:,}" if isinstance(value, int) else f"{key:8} {value}" for key, value in flat.items())
+    )
+    return 0
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Ranks a run's rows (by another score if asked) and writes report.html anew."
+    parser.add_argument("run_dir", type=Path, metavar="RUN")
+    parser.add_argument("--score", metavar="NAME", help="re-rank by tvt, t, s, params or flops without scoring again")
+    parser.add_argument("--top-k", type=int, default=10, metavar="K")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+    parser.set_defaults(command=report_command)
+
+
+def report_command(args: argparse.Namespace) -> int:
+    from tvt_ray.pipeline import rerank
+    from tvt_ray.space.base import format_count
+
+    result = rerank(args.run_dir, args.score, args.top_k)
+    if args.json:
+        _print_json(result)
+        return 0
+    for rank, entry in enumerate(result["best"], 1):
+        costs = f"{format_count(entry['params']):>7} parameters {format_count(entry['flops']):>7} FLOPs"
+        print(f"{rank:3}  {entry['score']:10.4f}  {costs}  {entry['arch_id']}")
+    print(f"report  {result['report']}")
+    return 0
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Classifies images with a trained student."
+    parser.add_argument("student", type=Path, metavar="FOLDER", help="a run's distill/<arch_id>")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
+    parser.set_defaults(command=predict_command)
+
+
+def predict_command(args: argparse.Namespace) -> int:
+    from tvt_ray.data.images import decode
+    from tvt_ray.distill.export import load_student
+
+    student = load_student(args.student)
+    found = student.predict([decode(path, str(path)) for path in args.images])
+    entries = [
+        {"image": str(path), "label": label, "probability": p}
+        for path, (label, p) in zip(args.images, found, strict=True)
+    ]
+    if args.json:
+        _print_json({"predictions": entries})
+    else:
+        print("\n".join(f"{entry['image']}  {entry['label']}  {entry['probability']:.3f}" for entry in entries))
+    return 0
+
+
+def add_check_data(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Reads a dataset, decodes every image, and says what is in it."
+    _add_common(parser)
+    parser.set_defaults(command=check_data_command)
+
+
+def check_data_command(args: argparse.Namespace) -> int:
+    from tvt_ray.pipeline import describe_data
+
+    described = describe_data(_config(args))
+    if args.json:
+        _print_json(described)
+        return 0
+    table = Table(title=f"{described['dataset']}: {described['num_classes']} classes", title_justify="left")
+    for name in ("class", "train", "val", "test"):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for name, counts in described["classes"].items():
+        table.add_row(name, *[str(counts[split]) for split in ("train", "val", "test")])
+    table.add_row("all", *[f"{described['num_images'][split]:,}" for split in ("train", "val", "test")])
+    Console().print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

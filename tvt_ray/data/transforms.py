@@ -1,0 +1,75 @@
+"""From PIL images to the tensors that networks see, without and with augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from tvt_ray.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
+from tvt_ray.vision_compat import ensure_torchvision
+
+
+class AugmentSettings(BaseModel):
+    """Locality Guidance's augmentation by default; timm's `create_transform` does the work and names the options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: tuple[float, float] = (0.08, 1.0)  # of the area that a random crop keeps
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    hflip: float = Field(0.5, ge=0, le=1)
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    random_erasing: float = Field(0.25, ge=0, le=1)
+
+
+def square_tensor(image: Image.Image) -> Tensor:
+    """The largest centred square, as (3, S, S) in 0 to 1."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    array = np.array(image.crop((left, top, left + side, top + side)), dtype=np.float32) / 255
+    return torch.from_numpy(array).permute(2, 0, 1)
+
+
+def eval_tensor(image: Image.Image, size: int) -> Tensor:
+    """Centre square, resized, ImageNet-normalised: (3, size, size)."""
+    return normalize(resize(square_tensor(image)[None], size))[0]
+
+
+def train_transform(settings: AugmentSettings, size: int) -> Callable[[Image.Image], Tensor]:
+    """timm's training pipeline: random resized crop, flip, RandAugment, normalisation, random erasing."""
+    ensure_torchvision()
+    from timm.data import create_transform
+
+    transform: Callable[[Image.Image], Tensor] = create_transform(
+        size,
+        is_training=True,
+        scale=settings.scale,
+        ratio=settings.ratio,
+        hflip=settings.hflip,
+        color_jitter=None,
+        auto_augment=settings.auto_augment,
+        interpolation="bicubic",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        re_prob=settings.random_erasing,
+        re_mode="const",
+    )
+    return transform
+
+
+def teacher_train_transform(size: int, hflip: float) -> Callable[[Image.Image], Tensor]:
+    """The CIFAR recipe at any size: padded by an eighth (4 of 32 pixels), cropped at random, flipped, normalised."""
+    ensure_torchvision()
+    from torchvision.transforms import v2
+
+    augment = v2.Compose([v2.RandomCrop(size, padding=size // 8), v2.RandomHorizontalFlip(hflip)])
+
+    def transform(image: Image.Image) -> Tensor:
+        tensor: Tensor = augment(resize(square_tensor(image)[None], size)[0])
+        return normalize(tensor)
+
+    return transform

@@ -1,0 +1,1 @@
+"""Training: teachers, and students with a teacher; plain torch, and on Ray Train."""

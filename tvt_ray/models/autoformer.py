@@ -1,0 +1,54 @@
+"""AutoFormer students (space/autoformer.py says where the space comes from)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor, nn
+
+from tvt_ray.models.layers import NORM_EPS, Block, BlockShape, Student, init_weights, tokens_to_map
+from tvt_ray.space.autoformer import AutoFormerArch, AutoFormerSpace
+from tvt_ray.space.base import IN_CHANNELS
+
+MAX_DROP_PATH = 0.1
+
+
+class AutoFormer(Student):
+    """A plain ViT whose blocks differ; the classifier reads the mean of the normalised patch tokens."""
+
+    no_weight_decay = frozenset({"class_token", "positions"})
+
+    def __init__(self, space: AutoFormerSpace, arch: AutoFormerArch, num_classes: int) -> None:
+        super().__init__()
+        dim, self.map_size = arch.embed_dim, space.image_size // space.patch_size
+        self.num_blocks = arch.depth
+        self.patch_embed = nn.Conv2d(IN_CHANNELS, dim, space.patch_size, space.patch_size)
+        self.class_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.positions = nn.Parameter(torch.empty(1, self.map_size**2 + 1, dim))
+        self.blocks = nn.ModuleList(
+            Block(
+                BlockShape(dim, heads, space.attention_dim(dim, heads), int(dim * ratio), space.relative_position),
+                self.map_size,
+                MAX_DROP_PATH * i / max(arch.depth - 1, 1),
+            )
+            for i, (heads, ratio) in enumerate(zip(arch.num_heads, arch.mlp_ratio, strict=True))
+        )
+        self.norm = nn.LayerNorm(dim, NORM_EPS)
+        self.head = nn.Linear(dim, num_classes)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        init_weights(self, generator, "normal")
+
+    def run(
+        self, images: Tensor, blocks: Collection[int], with_logits: bool
+    ) -> tuple[Tensor | None, dict[int, Tensor]]:
+        patches = self.patch_embed(images).flatten(2).mT
+        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], 1) + self.positions
+        maps: dict[int, Tensor] = {}
+        last = self.num_blocks - 1 if with_logits else max(blocks)
+        for i, block in enumerate(self.blocks[: last + 1]):
+            tokens = block(tokens)
+            if i in blocks:
+                maps[i] = tokens_to_map(tokens, self.map_size)
+        return (self.head(self.norm(tokens)[:, 1:].mean(1)) if with_logits else None), maps

@@ -1,0 +1,47 @@
+"""TVT's two readings (Wei et al. 2023, https://arxiv.org/abs/2311.14337), as the authors' published code computes them.
+
+Shape suffixes: B = images, C = channels, H, W = map axes, P = H x W positions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+
+
+def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where a feature map has its energy: (B, C, H, W) -> (B, P), each image's map of Euclidean length 1.
+
+    Mean over channels of the squared features (Zagoruyko and Komodakis 2017), after bilinear upsampling to `size`.
+    """
+    if features.shape[-2:] != size:
+        features = F.interpolate(features, size, mode="bilinear", align_corners=False)
+    return F.normalize(features.square().mean(1).flatten(1))
+
+
+@torch.inference_mode()
+def teacher_aware(student: Student, probe: Probe) -> Components:
+    """`t`: how alike untrained student and trained teacher look at the same images; higher is better, at most 0.
+
+    Minus the mean squared difference of the two attention maps, of the student's last block and the teacher's last
+    stage, both at the larger of the two sizes per axis. One forward pass without the classifier, no labels.
+    """
+    last = student.num_blocks - 1
+    features, stage = student.feature_maps(probe.images, (last,))[last], probe.teacher_maps[-1]
+    height, width = (max(a, b) for a, b in zip(features.shape[-2:], stage.shape[-2:], strict=True))
+    difference = attention_map(stage, (height, width)) - attention_map(features, (height, width))
+    return {"t": -difference.square().mean().item()}
+
+
+@torch.inference_mode()
+def student_capability(student: Student, probe: Probe) -> Components:
+    """`s`: the sum of L2 norms of the student's weights; higher is better.
+
+    Over every convolution and Linear, patch embedding and classifier included, biases not. No forward pass.
+    """
+    weights = [m.weight for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return {"s": float(sum(weight.norm().item() for weight in weights))}

@@ -1,0 +1,81 @@
+"""The run folder: config.yaml, calibration.json, rows/, top.json, distill/, report.html."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.config import RunConfig, difference, read_yaml, validate
+from tvt_ray.errors import UsageError
+from tvt_ray.search.rows import Row
+from tvt_ray.search.store import RowStore
+from tvt_ray.storage import write_atomically
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and the reading and writing of what they hold."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def calibration_file(self) -> Path:
+        return self.path / "calibration.json"
+
+    @property
+    def rows_folder(self) -> Path:
+        return self.path / "rows"
+
+    @property
+    def distill_folder(self) -> Path:
+        return self.path / "distill"
+
+    @property
+    def report_file(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def scratch(self) -> Path:
+        """For Tune's own files while a search runs."""
+        return self.path / ".tune"
+
+    def store(self) -> RowStore:
+        return RowStore(self.rows_folder)
+
+    def config(self) -> RunConfig:
+        """The stored, resolved config. Raises UsageError when the folder holds no run."""
+        if not self.config_file.is_file():
+            raise UsageError(f"{self.path} holds no run: there is no config.yaml in it")
+        return validate(read_yaml(self.config_file))
+
+    def start(self, config: RunConfig, resume: bool) -> None:
+        """Claims the folder for a run, or checks that it holds the one to resume. Raises UsageError otherwise."""
+        if resume:
+            changed = difference(config, self.config())
+            if changed:
+                raise UsageError(f"{self.path} holds another run: {changed}; choose another --run-dir")
+        elif self.config_file.exists() or self.rows_folder.exists():
+            raise UsageError(
+                f"run folder {self.path} already holds a run; --resume goes on with it, another --run-dir starts anew"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"run folder {self.path} cannot be made: {error.strerror}") from None
+        write_atomically(self.config_file, config.to_yaml().encode())
+
+    def write_top(self, best: Sequence[Row], pareto: Sequence[Row]) -> None:
+        top = {"best": [summary(row) for row in best], "pareto": [summary(row) for row in pareto]}
+        write_atomically(self.path / "top.json", json.dumps(top, indent=1).encode())
+
+
+def summary(row: Row) -> dict[str, Any]:
+    """A row as command-line output lists it."""
+    return {"arch_id": row.arch_id, "score": row.score, "params": row.params, "flops": row.flops, "arch": row.arch}

@@ -1,0 +1,1 @@
+"""Scoring, choosing what to score next, storing rows, and the search on Ray Tune."""

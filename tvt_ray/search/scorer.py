@@ -1,0 +1,75 @@
+"""Architectures to rows: draw the weights, read the student, nothing else. Plain torch; Ray is not imported."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tvt_ray.models import build_student
+from tvt_ray.proxies import PROXIES, Components, Probe
+from tvt_ray.search.rows import Row
+from tvt_ray.space import Arch, Space
+
+
+@dataclass(frozen=True)
+class ScoringTask:
+    """All that a worker needs to score any architecture of a run."""
+
+    space: Space
+    num_classes: int
+    proxies: tuple[str, ...]  # names in PROXIES
+    seed: int
+    probe: Probe
+
+
+class Scorer:
+    """Scores architectures one at a time; what it gives depends on the architecture and the task alone."""
+
+    def __init__(self, task: ScoringTask, device: torch.device | str = "cpu") -> None:
+        self.task, self.device = task, torch.device(device)
+        self.probe = task.probe.to(self.device)
+
+    def components(self, arch: Arch) -> Components:
+        """Raw readings by name. Raises ArithmeticError when one of them is not a finite number."""
+        task = self.task
+        student = build_student(task.space, arch, task.num_classes, task.seed, self.device)
+        readings: dict[str, float] = {}
+        for name in task.proxies:
+            readings.update(PROXIES[name](student, self.probe))
+        broken = [name for name, value in readings.items() if not math.isfinite(value)]
+        if broken:
+            raise ArithmeticError(f"{', '.join(broken)} is not a finite number")
+        return readings
+
+    def score(self, arch: Arch) -> Row:
+        """A row without a score yet; an architecture that raises becomes a failed row with its error."""
+        start = time.perf_counter()
+        try:
+            components, error = self.components(arch), None
+        except Exception as raised:  # whatever goes wrong with one architecture is that architecture's result
+            components, error = {}, f"{type(raised).__name__}: {raised}"
+        return make_row(self.task, arch, components, error, time.perf_counter() - start)
+
+    def score_all(self, archs: Sequence[Arch]) -> list[Row]:
+        return [self.score(arch) for arch in archs]
+
+
+def make_row(task: ScoringTask, arch: Arch, components: Components, error: str | None, seconds: float) -> Row:
+    """A row without a score yet, failed where there is an error."""
+    cost = task.space.cost(arch, task.num_classes)
+    return Row(
+        arch_id=task.space.arch_id(arch),
+        space=task.space.name,
+        arch=task.space.to_json(arch),
+        params=cost.params,
+        flops=cost.flops,
+        status="failed" if error else "ok",
+        error=error,
+        seed=task.seed,
+        seconds=seconds,
+        components=components,
+    )
