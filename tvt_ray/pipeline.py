@@ -447,7 +447,7 @@ def _train(
             "dataset": data.name,
         }
         card = StudentCard(space, tasks[arch_id].arch, data.class_names, results)
-        save_student(folder.distill_folder / arch_id, card, trained.state, trained.history)
+        save_student(folder.distill_folder / arch_id, card, trained.weights, trained.history)
 
     try:
         train_students(tasks, materials, folder.distill_folder, save)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tvt_ray.data.transforms import eval_tensor
@@ -75,12 +75,10 @@ class DistilledStudent(nn.Module):
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
 
-def save_student(
-    folder: Path, card: StudentCard, state: Mapping[str, Tensor], history: Sequence[Mapping[str, float]]
-) -> None:
-    """Writes the folder; arch.json comes last, so that a folder with one is complete."""
+def save_student(folder: Path, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
+    """Writes the folder; `weights` as safetensors. arch.json comes last, so that a folder with one is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS_FILE, save({key: value.contiguous() for key, value in state.items()}))
+    write_atomically(folder / WEIGHTS_FILE, weights)
     write_atomically(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
     write_atomically(folder / ARCH_FILE, json.dumps(card.to_json(), indent=1).encode())
 

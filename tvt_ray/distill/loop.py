@@ -180,7 +180,7 @@ class Distiller:
         """Top-1 accuracy in percent of the current student, each worker reading its share of the images."""
         student, place = self.guided.student.eval(), self.place
         share = split.take(np.arange(place.rank, len(split), place.world_size))
-        correct = torch.zeros(2, device=place.device)
+        correct = torch.zeros(2, dtype=torch.float64, device=place.device)
         for images, labels in eval_loader(share, self.task.space.image_size):
             hits = student(images.to(place.device)).argmax(1) == labels.to(place.device)
             correct += torch.tensor([hits.sum(), len(hits)], device=place.device)

@@ -20,7 +20,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from torch import Tensor
+from safetensors.torch import save
 
 from tvt_ray.distill.loop import Distiller, DistillSettings, DistillTask, Materials, Place
 from tvt_ray.errors import RunError
@@ -35,7 +35,7 @@ POLL_SECONDS = 0.5
 class Trained:
     """What a finished job gives."""
 
-    state: Mapping[str, Tensor]  # the student's weights that did best on validation
+    weights: bytes  # of the epoch that did best on validation, as safetensors: Train returns no tensors
     test_acc: float  # percent
     history: Sequence[Mapping[str, float]]  # one entry per epoch
 
@@ -154,7 +154,7 @@ def _run_job(
         ),
     )
     returned: Any = trainer.fit().return_value
-    save(arch_id, Trained(returned["state"], returned["test_acc"], returned["history"]))
+    save(arch_id, Trained(**returned))
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
             config["board"].post.remote(config["arch_id"], metrics)
         _report(metrics, distiller)
     test_acc = distiller.test()
-    state = {key: value.cpu() for key, value in distiller.best_student.items()}
-    return {"state": state, "test_acc": test_acc, "history": distiller.history}
+    weights = save({key: value.cpu().contiguous() for key, value in distiller.best_student.items()})
+    return {"weights": weights, "test_acc": test_acc, "history": distiller.history}
 
 
 def _report(metrics: dict[str, float], distiller: Distiller) -> None:
