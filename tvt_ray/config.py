@@ -125,11 +125,10 @@ def explain(error: ValidationError) -> str:
     """The first problem as one line: key, rule, what was got, and the nearest key for a misspelt one."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
-    if path[:1] == ["space"] and len(path) > 1 and path[1] in SPACES:
-        del path[1]  # pydantic puts the union's choice there
+    space = path.pop(1) if path[:1] == ["space"] and len(path) > 1 else ""  # pydantic puts the union's choice there
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
-        known = _fields_at(path[:-1])
+        known = _fields_at(path[:-1], space)
         close = difflib.get_close_matches(path[-1], known, 1)
         hint = f"did you mean {'.'.join([*path[:-1], close[0]])!r}? " if close else ""
         return f"unknown config key {key!r}: {hint}allowed here: {', '.join(known)}"
@@ -138,17 +137,15 @@ def explain(error: ValidationError) -> str:
         name = got.get("name") if isinstance(got, dict) else got
         return f"config space.name: unknown search space {name!r}; choices: {', '.join(SPACES)}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"config {key or 'file'}: {message}" + ("" if isinstance(got, dict) else f" (got {got!r})")
+    told = isinstance(got, dict) or repr(got) in message
+    return f"config {key or 'file'}: {message}" + ("" if told else f" (got {got!r})")
 
 
-def _fields_at(path: Sequence[str]) -> list[str]:
-    """The keys that are allowed at a place in the config."""
+def _fields_at(path: Sequence[str], space: str) -> list[str]:
+    """The keys that are allowed at a place in the config, `space` being the search space's name."""
     model: Any = RunConfig()
     for part in path:
-        model = getattr(model, part, model)
-    if path[:1] == ["space"]:
-        spaces: list[type[BaseModel]] = [*SPACES.values()]
-        return sorted({name for space in spaces for name in space.model_fields})
+        model = SPACES[space]() if part == "space" else getattr(model, part, model)
     return list(type(model).model_fields)
 
 

@@ -137,12 +137,14 @@ def search(config: RunConfig, run_dir: Path, resume: bool = False, ray_address: 
     Raises UsageError for what is wrong beforehand, RunError when the run could not finish; rows are on disk either way.
     """
     start, folder = time.perf_counter(), RunFolder(run_dir)
+    folder.check(config, resume)
     data = load_data(config)
-    folder.start(config, resume)
+    sample = calibration_archs(config, data.num_classes)
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     task = make_task(config, data, teacher)
     connect(ray_address)
-    trials = run_search(config, folder, task)
+    folder.claim(config)
+    trials = run_search(config, folder, task, sample)
     best, pareto = top_k(trials.rows, NUM_LISTED), pareto_front(trials.rows)
     folder.write_top(best, pareto)
     write_report(folder.report_file, trials.rows, config)
@@ -179,7 +181,7 @@ class Trials:
     note: str | None
 
 
-def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask) -> Trials:
+def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: Sequence[Arch]) -> Trials:
     """Calibrates, replays the rows of an earlier run, and scores what is left as Tune trials."""
     import ray
 
@@ -188,7 +190,6 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask) -> Trial
     slots, task_ref = tune.find_slots(config.search.gpus_per_trial), ray.put(task)
     if config.search.gpus_per_trial and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
-    sample = calibration_archs(config, task.num_classes)
     calibration, seconds_each = _calibrate(
         folder, sample, lambda: tune.score_calibration(task_ref, task.space, sample, slots)
     )
@@ -419,7 +420,6 @@ def _claim_student_folder(path: Path, config: RunConfig, resume: bool) -> None:
             what = f"distill.{key} is {settings[key]} here and {stored.get(key)} there"
             raise UsageError(f"{path} was begun with other settings: {what}; move it away to train anew")
         return
-    path.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(settings, indent=1).encode())
 
 

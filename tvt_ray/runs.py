@@ -55,8 +55,8 @@ class RunFolder:
             raise UsageError(f"{self.path} holds no run: there is no config.yaml in it")
         return validate(read_yaml(self.config_file))
 
-    def start(self, config: RunConfig, resume: bool) -> None:
-        """Claims the folder for a run, or checks that it holds the one to resume. Raises UsageError otherwise."""
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Raises UsageError unless the folder is free for a new run, or holds the one to resume."""
         if resume:
             changed = difference(config, self.config())
             if changed:
@@ -65,6 +65,9 @@ class RunFolder:
             raise UsageError(
                 f"run folder {self.path} already holds a run; --resume goes on with it, another --run-dir starts anew"
             )
+
+    def claim(self, config: RunConfig) -> None:
+        """Makes the folder and writes config.yaml: from here on it holds this run."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,16 +10,18 @@ from tvt_ray.errors import RunError
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A crash leaves the old file or the new one. Raises RunError when it cannot be written."""
+    """A crash leaves the old file or the new one; folders are made. Raises RunError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 

@@ -77,7 +77,6 @@ class DistilledStudent(nn.Module):
 
 def save_student(folder: Path, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
     """Writes the folder; `weights` as safetensors. arch.json comes last, so that a folder with one is complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS_FILE, weights)
     write_atomically(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
     write_atomically(folder / ARCH_FILE, json.dumps(card.to_json(), indent=1).encode())

@@ -44,6 +44,7 @@ def train_teacher(settings: TeacherSettings, training: TeacherTraining, data: Da
     torch.manual_seed(training.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = build_teacher(settings, data.num_classes).to(device)
+    say(f"teacher: {settings.name} has no weights yet: training it on {data.name} ({training.epochs} epochs)")
     train = TransformedSplit(data.train, teacher_train_transform(teacher.image_size, training.hflip))
     loader = DataLoader(train, training.batch_size, shuffle=True, drop_last=len(train) > training.batch_size)
     validation = eval_loader(data.val, teacher.image_size)
@@ -91,7 +92,6 @@ def save_teacher(teacher: Teacher, path: Path) -> None:
     """The backbone's own state dict as safetensors, which `--teacher-weights` reads."""
     backbone: nn.Module = teacher.backbone
     module: nn.Module = backbone.model if isinstance(backbone, TimmCnn) else backbone
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save({key: value.contiguous() for key, value in module.state_dict().items()}))
 
 
@@ -120,7 +120,6 @@ def get_teacher(settings: TeacherSettings, training: TeacherTraining, data: Data
             return build_teacher(settings.model_copy(update={"weights": path}), data.num_classes), path
         except UsageError as error:
             say(f"teacher: that file is damaged ({error}); training anew")
-    say(f"teacher: no weights given, so {settings.name} is trained on {data.name} first ({training.epochs} epochs)")
     teacher, val_acc = train_teacher(settings, training, data)
     save_teacher(teacher, path)
     say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation; kept in {path}")

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
@@ -34,6 +34,15 @@ class TeacherSettings(BaseModel):
     weights: Path | None = None  # a state dict that fits the whole teacher, classes included
     pretrained: bool | Path = True  # timm only, where there are no weights: what training starts from
     image_size: PositiveInt | None = None  # pixels; None: the teacher's own (32 for CIFAR ResNets)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in CIFAR_RESNETS and not name.startswith("timm:"):
+            close = difflib.get_close_matches(name, CIFAR_RESNETS, 1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise ValueError(f"unknown teacher {name!r}{hint}; choices: {', '.join([*CIFAR_RESNETS, 'timm:NAME'])}")
+        return name
 
 
 class Backbone(Protocol):
@@ -150,20 +159,15 @@ class Teacher(nn.Module):
 def build_teacher(settings: TeacherSettings, num_classes: int) -> Teacher:
     """An untrained teacher, or with `settings.weights` a trained one, frozen.
 
-    Raises UsageError for an unknown name (lists the choices), a missing file, or weights that do not fit.
+    Raises UsageError for an unknown timm model (names near ones), a missing file, or weights that do not fit.
     """
     state = read_state(settings.weights) if settings.weights else None
     if settings.name in CIFAR_RESNETS:
         shortcut = shortcut_of(state) if state else "conv"
         backbone: nn.Module = CifarResNet(CIFAR_RESNETS[settings.name], num_classes, shortcut)
         teacher = Teacher(settings.name, backbone, num_classes, settings.image_size or CIFAR_IMAGE_SIZE)
-    elif settings.name.startswith("timm:"):
-        teacher = _build_timm(settings, num_classes, start=state is None)
     else:
-        close = difflib.get_close_matches(settings.name, CIFAR_RESNETS, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        choices = ", ".join([*CIFAR_RESNETS, "timm:NAME"])
-        raise UsageError(f"unknown teacher {settings.name!r}{hint}; choices: {choices}")
+        teacher = _build_timm(settings, num_classes, start=state is None)
     if state is None:
         return teacher
     _load(teacher, state, settings)

@@ -250,7 +250,7 @@ class Sampler:
         return [(*own, tries), (self._neighbour, _ignore, MAX_REJECTIONS), draws]
 
     def _neighbour(self) -> Arch | None:
-        return None if self._last is None else self.space.mutate(self._last, self.rng)
+        return None if self._last is None or self.space.size() < 2 else self.space.mutate(self._last, self.rng)
 
     def _first_admissible(self, archs: Iterator[Arch], reject: Callable[[Arch], None]) -> Arch | None:
         self._last = None if reject is not _ignore else self._last

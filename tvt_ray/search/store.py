@@ -66,7 +66,6 @@ class RowStore:
             self._write(rows)
 
     def _write(self, rows: Sequence[Row]) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
         sink = pa.BufferOutputStream()
         pq.write_table(rows_to_table(rows), sink)
         path = self.folder / f"part-{self._next:06}.parquet"

@@ -69,7 +69,7 @@ class Budget(BaseModel):
         )
 
     def __str__(self) -> str:
-        parts = [f"{k} {format_count(v)}" for k, v in self.model_dump(exclude_none=True).items()]
+        parts = [f"{k} {v:,}" for k, v in self.model_dump(exclude_none=True).items()]
         return ", ".join(parts) or "no budget"
 
 

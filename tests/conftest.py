@@ -1,0 +1,100 @@
+"""Fixtures: one Ray cluster, one trained teacher and one cache folder for the whole session."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tvt_ray.config import RunConfig, load_config
+from tvt_ray.data import Dataset, DataSettings, build_probe_images, load_dataset
+from tvt_ray.data.probe import ProbeSettings
+from tvt_ray.distill.teacher import get_teacher
+from tvt_ray.models.teacher import Teacher
+from tvt_ray.proxies import Probe, build_probe
+from tvt_ray.space import AutoFormerSpace, PiTSpace, Space, as_space
+
+REPO = Path(__file__).parents[1]
+SHARED_DATA = REPO.parent / "shared" / "data"
+
+# Small enough to enumerate and to build by the dozen; every space in the table has one.
+SMALL_SPACES: dict[str, AutoFormerSpace | PiTSpace] = {
+    "autoformer": AutoFormerSpace(
+        image_size=32, patch_size=8, embed_dim=(24, 36), depth=(2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
+    ),
+    "pit": PiTSpace(
+        image_size=32,
+        patch_size=8,
+        stride=4,
+        base_dim=(8, 12),
+        mlp_ratio=(1.5, 2),
+        num_heads=(1, 2),
+        depth=((1, 1, 1), (1, 2, 1)),
+    ),
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("RAY_ADDRESS", None)
+
+
+@pytest.fixture(params=sorted(SMALL_SPACES))
+def space(request: pytest.FixtureRequest) -> Space:
+    return as_space(SMALL_SPACES[request.param])
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the development data (CIFAR-10, teacher weights, ground truth) is not beside this checkout")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def digits() -> Dataset:
+    return load_dataset(DataSettings())
+
+
+@pytest.fixture(scope="session")
+def config() -> RunConfig:
+    """The default run with less of everything."""
+    return load_config(
+        None,
+        [
+            {"teacher_training": {"epochs": 4}},
+            {"score": {"calibration_samples": 8}, "probe": {"num_images": 10}, "search": {"num_samples": 24}},
+            {"distill": {"epochs": 2, "gpus_per_worker": 0}},
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def teacher(config: RunConfig, digits: Dataset) -> Teacher:
+    """A real teacher: ResNet-20 trained on the digits for a few epochs (about 12 s), cached for the session."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
+    torch.set_num_threads(1)
+    return trained
+
+
+@pytest.fixture(scope="session")
+def probe(digits: Dataset, teacher: Teacher) -> Probe:
+    return build_probe(build_probe_images(digits.train, ProbeSettings(num_images=10), 32, teacher.image_size), teacher)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The session's Ray: four logical CPUs, and a GPU that exists in name only; its address."""
+    import ray
+
+    context = ray.init(
+        address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
+    yield context.address_info["gcs_address"]
+    ray.shutdown()

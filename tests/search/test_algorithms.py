@@ -1,0 +1,130 @@
+"""The contract of every searcher behind one ask and tell."""
+
+import random
+from typing import get_args
+
+import pytest
+
+from tvt_ray.search.algorithms import Sampler, SearchSettings, build_algorithm
+from tvt_ray.space import AutoFormerSpace, Budget, as_space
+
+SEARCHERS = get_args(SearchSettings.model_fields["searcher"].annotation)
+MEDIUM = as_space(
+    AutoFormerSpace(image_size=32, patch_size=8, embed_dim=(24, 36, 48), depth=(2, 3, 4, 5), num_heads=(2, 3), mlp_ratio=(1.5, 2.0))
+)  # fmt: skip
+
+
+@pytest.fixture(params=SEARCHERS)
+def searcher(request):
+    return request.param
+
+
+def make(searcher, space, budget=None, seed=0, **settings):
+    chosen = SearchSettings(searcher=searcher, population=10, tournament=4, **settings)
+    return Sampler(build_algorithm(chosen, space, seed), space, budget or Budget(), 10, seed)
+
+
+def value(space, arch):
+    return float(sum(space.encode(arch)))
+
+
+def drive(sampler, space, count, tell=True):
+    """Asks and tells `count` times; stops early when there is nothing more."""
+    archs = []
+    for _ in range(count):
+        arch = sampler.ask()
+        if arch is None:
+            break
+        archs.append(arch)
+        if tell:
+            sampler.tell(arch, (value(space, arch),))
+    return archs
+
+
+def test_nothing_is_given_out_twice_and_the_whole_space_is_found(searcher, space):
+    sampler = make(searcher, space)
+    archs = drive(sampler, space, 10 * space.size())
+    assert len(archs) == len(set(archs)) == space.size()
+    assert sampler.exhausted
+
+
+def test_what_is_over_budget_is_never_given_out(searcher):
+    costs = sorted(MEDIUM.cost(MEDIUM.sample(random.Random(i)), 10).params for i in range(200))
+    budget = Budget(min_params=costs[60], max_params=costs[140])
+    archs = drive(make(searcher, MEDIUM, budget), MEDIUM, 60)
+    assert len(archs) == 60
+    assert all(budget.admits(MEDIUM.cost(arch, 10)) for arch in archs)
+
+
+def test_a_budget_that_few_meet_finds_all_of_them(searcher, space):
+    costs = [space.cost(arch, 10).params for arch in space.enumerate()]
+    budget = Budget(max_params=sorted(costs)[4])
+    fitting = [arch for arch, params in zip(space.enumerate(), costs, strict=True) if params <= budget.max_params]
+    assert set(drive(make(searcher, space, budget), space, space.size())) == set(fitting)
+
+
+def test_same_seed_same_proposals(searcher):
+    first, again = (drive(make(searcher, MEDIUM), MEDIUM, 40) for _ in range(2))
+    assert first == again
+    if searcher != "exhaustive":
+        assert drive(make(searcher, MEDIUM, seed=1), MEDIUM, 40) != first
+
+
+def test_asking_ahead_and_telling_late_or_failed(searcher):
+    sampler = make(searcher, MEDIUM)
+    for _ in range(12):
+        batch = drive(sampler, MEDIUM, 4, tell=False)
+        assert len(set(batch)) == 4
+        sampler.tell(batch[2], None)
+        for arch in (batch[3], batch[0], batch[1]):
+            sampler.tell(arch, (value(MEDIUM, arch),))
+
+
+def test_replayed_architectures_are_known(searcher, space):
+    done = drive(make("random", space), space, space.size() // 2)
+    sampler = make(searcher, space)
+    for arch in done:
+        sampler.replay(arch, (value(space, arch),))
+    rest = drive(sampler, space, space.size())
+    assert not set(rest) & set(done)
+    assert len(rest) + len(done) == space.size()
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_interrupted_random_search_ends_with_the_same_set(lost):
+    whole = set(drive(make("random", MEDIUM), MEDIUM, 60))
+    begun = drive(make("random", MEDIUM), MEDIUM, 30)
+    kept = begun[: len(begun) - lost]  # those in flight were lost
+    sampler = make("random", MEDIUM)
+    for arch in kept:
+        sampler.replay(arch, (0.0,))
+    assert {*kept, *drive(sampler, MEDIUM, 60 - len(kept))} == whole
+
+
+@pytest.mark.parametrize("searcher", ["evolution", "tpe", "nsga2"])
+def test_guided_searchers_beat_random_draws(searcher):
+    """On a value that adds up over choices, the last quarter proposed is better than random draws are."""
+    space, count = MEDIUM, 160
+    guided = [value(space, arch) for arch in drive(make(searcher, space), space, count)]
+    drawn = [value(space, arch) for arch in drive(make("random", space), space, count)]
+    assert sum(guided[-40:]) / 40 > sum(drawn) / count + 1
+
+
+def test_two_objectives_spread_over_the_front():
+    sampler = make("nsga2", MEDIUM, objectives="score_flops")
+    flops = []
+    for _ in range(150):
+        arch = sampler.ask()
+        cost = MEDIUM.cost(arch, 10).flops
+        flops.append(cost)
+        sampler.tell(arch, (value(MEDIUM, arch), float(cost)))
+    random_mean = sum(MEDIUM.cost(MEDIUM.sample(random.Random(i)), 10).flops for i in range(200)) / 200
+    assert min(flops[-50:]) < random_mean < max(flops[-50:])
+    with pytest.raises(ValueError, match="needs the searcher nsga2"):
+        SearchSettings(searcher="tpe", objectives="score_flops")
+
+
+def test_a_space_with_one_architecture():
+    space = as_space(AutoFormerSpace(embed_dim=(24,), depth=(2,), num_heads=(2,), mlp_ratio=(2.0,)))
+    for searcher in SEARCHERS:
+        assert len(drive(make(searcher, space), space, 5)) == 1

@@ -1,0 +1,84 @@
+import dataclasses
+import random
+
+import pytest
+import torch
+
+from tests.conftest import SMALL_SPACES
+from tvt_ray.proxies import PROXIES
+from tvt_ray.search.fusion import SCORES, Calibration, ScoreSettings
+from tvt_ray.search.rows import Row
+from tvt_ray.search.scorer import Scorer, ScoringTask
+from tvt_ray.space import as_space
+
+
+@pytest.fixture
+def task(space, probe):
+    return ScoringTask(space, 10, tuple(PROXIES), 0, probe)
+
+
+def test_rows_carry_everything(task):
+    arch = task.space.sample(random.Random(0))
+    row = Scorer(task).score(arch)
+    assert row.status == "ok"
+    assert row.error is None
+    assert row.arch_id == task.space.arch_id(arch)
+    assert task.space.from_json(row.arch) == arch
+    assert (row.params, row.flops) == task.space.cost(arch, 10)
+    assert row.components.keys() == {"t", "s"}
+    assert row.seconds > 0
+    assert row.score is None
+
+
+def test_a_score_depends_on_the_architecture_not_on_the_moment(task):
+    """Any order, any batch, another scorer, whatever the global generator's state."""
+    archs = [task.space.sample(random.Random(i)) for i in range(12)]
+    forward = {row.arch_id: row.components for row in Scorer(task).score_all(archs)}
+    torch.manual_seed(123)
+    backward = {row.arch_id: row.components for row in Scorer(task).score_all(archs[::-1])}
+    alone = {task.space.arch_id(arch): Scorer(task).components(arch) for arch in archs}
+    assert forward == backward == alone
+    reseeded = Scorer(dataclasses.replace(task, seed=1)).components(archs[0])
+    assert reseeded != alone[task.space.arch_id(archs[0])]
+
+
+def test_what_goes_wrong_is_a_row_with_its_reason(probe, monkeypatch):
+    space = as_space(SMALL_SPACES["autoformer"])
+    task = ScoringTask(space, 10, ("t",), 0, probe)
+    monkeypatch.setitem(PROXIES, "t", lambda student, probe: {"t": float("nan")})
+    row = Scorer(task).score(space.sample(random.Random(0)))
+    assert (row.status, row.error) == ("failed", "ArithmeticError: t is not a finite number")
+    assert row.components == {}
+    monkeypatch.setitem(PROXIES, "t", lambda student, probe: 1 / 0)
+    assert Scorer(task).score(space.sample(random.Random(0))).error == "ZeroDivisionError: division by zero"
+
+
+def row(params=1, flops=1, status="ok", **components):
+    return Row("id", "autoformer", {}, params, flops, status, None, 0, 0.0, components)
+
+
+def test_tvt_is_the_sum_of_min_max_normalised_readings():
+    calibration = Calibration.from_rows([row(t=-3.0, s=10.0), row(t=-1.0, s=30.0), row(status="failed")])
+    assert calibration.fuse("tvt", row(t=-1.0, s=10.0)) == pytest.approx(1.0)
+    assert calibration.fuse("tvt", row(t=0.0, s=40.0)) == pytest.approx(1.5 + 1.5)
+    assert calibration.fuse("s", row(t=0.0, s=40.0)) == 40.0
+    assert calibration.fuse("params", row(params=7, t=0.0, s=0.0)) == 7.0
+    assert calibration.fuse("tvt", row(status="failed")) is None
+
+
+def test_a_reading_that_never_varies_adds_nothing():
+    calibration = Calibration.from_rows([row(t=-1.0, s=10.0), row(t=-1.0, s=30.0)])
+    assert calibration.fuse("tvt", row(t=-1.0, s=20.0)) == pytest.approx(0.5)
+
+
+def test_calibration_is_stored_and_read_back(tmp_path):
+    calibration = Calibration.from_rows([row(t=-0.1, s=1 / 3), row(t=-0.7, s=2 / 3)])
+    calibration.save(tmp_path / "c.json", 0.5)
+    assert Calibration.load(tmp_path / "c.json") == calibration
+
+
+def test_every_score_is_made_of_readings_that_are_always_there():
+    stored = {*PROXIES, "params", "flops"}
+    assert all(set(score.readings) <= stored for score in SCORES.values())
+    with pytest.raises(ValueError, match="choices: tvt"):
+        ScoreSettings(name="accuracy")
