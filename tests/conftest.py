@@ -94,7 +94,12 @@ def cluster() -> Iterator[str]:
     import ray
 
     context = ray.init(
-        address="local", num_cpus=4, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        address="local",
+        num_cpus=4,
+        num_gpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
     )
     yield context.address_info["gcs_address"]
     ray.shutdown()

@@ -70,7 +70,7 @@ def test_files_that_are_no_config(tmp_path):
         (tmp_path / "c.yaml").write_text(text)
         with pytest.raises(UsageError, match=message):
             load_config(tmp_path / "c.yaml")
-    with pytest.raises(UsageError, match="key.path=value"):
+    with pytest.raises(UsageError, match=r"key\.path=value"):
         parse_assignment("num_images")
 
 

@@ -187,7 +187,7 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
 
     from tvt_ray.search import tune
 
-    slots, task_ref = tune.find_slots(config.search.gpus_per_trial), ray.put(task)
+    slots, task_ref = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers), ray.put(task)
     if config.search.gpus_per_trial and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
     calibration, seconds_each = _calibrate(

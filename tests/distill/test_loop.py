@@ -94,7 +94,9 @@ def test_learning_rate_warms_up_and_decays_to_the_floor(distiller):
 def test_weight_decay_is_on_matrices_alone(distiller):
     subject = distiller()
     names = {id(parameter): name for name, parameter in subject.guided.named_parameters()}
-    decayed = {names[id(p)] for group in subject.optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    decayed = {
+        names[id(p)] for group in subject.optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
     free = set(names.values()) - decayed
     assert {"student.class_token", "student.positions", "student.norm.weight", "student.head.bias"} <= free
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)

@@ -61,7 +61,7 @@ def test_weights_that_do_not_fit_are_refused_in_one_line(tmp_path):
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(ValueError, match="did you mean 'resnet56'.*resnet110, timm:NAME"):
+    with pytest.raises(ValueError, match=r"did you mean 'resnet56'.*resnet110, timm:NAME"):
         TeacherSettings(name="resnet57")
 
 

@@ -68,7 +68,7 @@ def energy(features):
 
 
 def test_t_is_the_published_formula(space, probe):
-    """In numpy and double precision; the small spaces cover a student map smaller than, and one unlike the teacher's."""
+    """In numpy and double precision; both small spaces have maps smaller than the teacher's, one of odd size."""
     student = build_student(space, space.sample(random.Random(1)), 10, seed=0)
     last = student.num_blocks - 1
     ours = student.feature_maps(probe.images, (last,))[last].detach().double().numpy()
@@ -95,9 +95,7 @@ def test_t_is_zero_for_equal_attention_and_negative_otherwise(probe):
 def test_s_sums_norms_of_matrices_and_kernels_but_not_of_vectors(space, probe):
     student = build_student(space, space.sample(random.Random(0)), 10, seed=0)
     state = student.state_dict()
-    weights = [
-        value.double().numpy() for key, value in state.items() if key.endswith("weight") and "norm" not in key
-    ]
+    weights = [value.double().numpy() for key, value in state.items() if key.endswith("weight") and "norm" not in key]
     assert PROXIES["s"](student, probe)["s"] == pytest.approx(sum(np.sqrt((w**2).sum()) for w in weights), rel=1e-5)
 
 

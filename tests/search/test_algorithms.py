@@ -10,8 +10,15 @@ from tvt_ray.space import AutoFormerSpace, Budget, as_space
 
 SEARCHERS = get_args(SearchSettings.model_fields["searcher"].annotation)
 MEDIUM = as_space(
-    AutoFormerSpace(image_size=32, patch_size=8, embed_dim=(24, 36, 48), depth=(2, 3, 4, 5), num_heads=(2, 3), mlp_ratio=(1.5, 2.0))
-)  # fmt: skip
+    AutoFormerSpace(
+        image_size=32,
+        patch_size=8,
+        embed_dim=(24, 36, 48),
+        depth=(2, 3, 4, 5),
+        num_heads=(2, 3),
+        mlp_ratio=(1.5, 2.0),
+    )
+)
 
 
 @pytest.fixture(params=SEARCHERS)
@@ -104,7 +111,7 @@ def test_interrupted_random_search_ends_with_the_same_set(lost):
 @pytest.mark.parametrize("searcher", ["evolution", "tpe", "nsga2"])
 def test_guided_searchers_beat_random_draws(searcher):
     """On a value that adds up over choices, the last quarter proposed is better than random draws are."""
-    space, count = MEDIUM, 160
+    space, count = MEDIUM, 120
     guided = [value(space, arch) for arch in drive(make(searcher, space), space, count)]
     drawn = [value(space, arch) for arch in drive(make("random", space), space, count)]
     assert sum(guided[-40:]) / 40 > sum(drawn) / count + 1

@@ -127,19 +127,27 @@ def test_ids_never_change_between_versions():
     assert PiTSpace().arch_id(PiTArch(32, (2, 6, 4), (2, 4, 8), 4)) == "pit-b32-d2.6.4-h2.4.8-m4-1fb6aebc4156"
 
 
+def autoformer_entry(**changes):
+    return {"embed_dim": 192, "depth": 12, "num_heads": [3] * 12, "mlp_ratio": [4] * 12, **changes}
+
+
+def pit_entry(**changes):
+    return {"base_dim": 16, "depth": [2, 6, 4], "num_heads": [2, 4, 8], "mlp_ratio": 4, **changes}
+
+
 @pytest.mark.parametrize(
     ("space", "entry", "message"),
     [
-        (AutoFormerSpace(), {"embed_dim": 200, "depth": 12, "num_heads": [3] * 12, "mlp_ratio": [4] * 12}, "192, 216, 240"),
-        (AutoFormerSpace(), {"embed_dim": 192, "depth": 12, "num_heads": [3] * 11, "mlp_ratio": [4] * 12}, "length depth"),
-        (AutoFormerSpace(), {"embed_dim": 192, "depth": 2, "num_heads": [3] * 2, "mlp_ratio": [4] * 2}, "12, 13, 14"),
+        (AutoFormerSpace(), autoformer_entry(embed_dim=200), "192, 216, 240"),
+        (AutoFormerSpace(), autoformer_entry(num_heads=[3] * 11), "length depth"),
+        (AutoFormerSpace(), autoformer_entry(depth=2, num_heads=[3, 3], mlp_ratio=[4, 4]), "12, 13, 14"),
         (AutoFormerSpace(), {"embed_dim": 192}, "lacks depth"),
         (AutoFormerSpace(), [192], "JSON object"),
-        (PiTSpace(), {"space": "autoformer", "base_dim": 16, "depth": [2, 6, 4], "num_heads": [2, 4, 8], "mlp_ratio": 4}, "belongs to"),
-        (PiTSpace(), {"base_dim": 16, "depth": [2, 6, 4], "num_heads": [8, 4, 2], "mlp_ratio": 4}, "num_heads"),
-        (PiTSpace(), {"base_dim": 16, "depth": [2, 6], "num_heads": [2, 4, 8], "mlp_ratio": 4}, "3 numbers"),
+        (PiTSpace(), pit_entry(space="autoformer"), "belongs to"),
+        (PiTSpace(), pit_entry(num_heads=[8, 4, 2]), "num_heads"),
+        (PiTSpace(), pit_entry(depth=[2, 6]), "3 numbers"),
     ],
-)  # fmt: skip
+)
 def test_wrong_architectures_are_refused_with_the_choices(space, entry, message):
     with pytest.raises(ValueError, match=message):
         space.from_json(entry)

@@ -20,7 +20,7 @@ from tvt_ray.space import Arch, Budget, Space
 # Proposals in a row that are over budget or known before a sampler turns to random draws, then to enumeration.
 # A proposal of Optuna's costs tens of milliseconds once its history is long, so it gets few.
 MAX_REJECTIONS = 50
-MAX_OPTUNA_REJECTIONS = 8
+MAX_OPTUNA_REJECTIONS = 4
 MAX_RANDOM_REJECTIONS = 20_000
 MAX_ENUMERATION = 2_000_000
 
@@ -35,6 +35,7 @@ class SearchSettings(BaseModel):
     num_samples: PositiveInt = 5000  # different architectures
     searcher: Literal["random", "exhaustive", "evolution", "tpe", "nsga2"] = "random"
     objectives: Literal["score", "score_flops"] = "score"  # score_flops: nsga2 searches the Pareto front
+    num_workers: PositiveInt | None = None  # scoring actors at most; None: as many as the cluster holds
     archs_per_trial: PositiveInt | None = None  # None: as many as take about a second
     gpus_per_trial: float | None = Field(None, ge=0)  # None: 0.25 where there is a GPU, else 0
     population: int = Field(64, ge=2)  # evolution, nsga2

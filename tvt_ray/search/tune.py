@@ -48,21 +48,26 @@ class Slots:
 
     count: int
     gpus_each: float  # 0: on the CPU
+    fill_cluster: bool = True  # no room is left for another
 
     @property
     def resources(self) -> dict[str, float]:
         return {"cpu": 1, "gpu": self.gpus_each} if self.gpus_each else {"cpu": 1}
 
 
-def find_slots(gpus_per_trial: float | None) -> Slots:
-    """Packs the connected cluster. A fraction counts per GPU, since no actor straddles two; None is 0.25 of a GPU."""
+def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
+    """Packs the connected cluster, with at most `limit` actors.
+
+    A fraction counts per GPU, since no actor straddles two; None is 0.25 of a GPU.
+    """
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
     share = 0.25 if gpus_per_trial is None else gpus_per_trial
     if not gpus or not share:
-        return Slots(max(cpus, 1), 0)
-    by_gpu = int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share)
-    return Slots(max(min(by_gpu, cpus), 1), share)
+        fitting, share = cpus, 0
+    else:
+        fitting = min(int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share), cpus)
+    return Slots(max(min(fitting, limit or fitting), 1), share, limit is None or limit >= fitting)
 
 
 def pick_device() -> torch.device:
@@ -196,6 +201,10 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         rows = [make_row(self.task, arch, *entry) for arch, entry in zip(archs, measured, strict=True)]
         self.recorder.record(archs, rows)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tuner pickles its searcher for a restore that never happens: the rows are what a run resumes from."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """The rows are what a run resumes from."""
 
@@ -214,16 +223,18 @@ def score_calibration(task_ref: Any, space: Space, archs: Sequence[Arch], slots:
     size = math.ceil(len(archs) / (4 * slots.count))
     chunks = [[space.to_json(a) for a in archs[i : i + size]] for i in range(0, len(archs), size)]
     remote = _score_chunk.options(num_cpus=1, num_gpus=slots.gpus_each)
-    pending = [remote.remote(task_ref, chunk) for chunk in chunks]
-    rows: dict[Any, list[Row]] = {}
+    waiting, running = list(enumerate(chunks)), dict[Any, int]()
+    rows: dict[int, list[Row]] = {}
     with Meter("calibrating", len(archs), "architectures") as meter:
-        left = pending
-        while left:
-            done, left = ray.wait(left)
-            for ref in done:
-                rows[ref] = ray.get(ref)
-                meter.advance(len(rows[ref]))
-    return [row for ref in pending for row in rows[ref]]
+        while waiting or running:
+            while waiting and len(running) < slots.count:
+                number, chunk = waiting.pop(0)
+                running[remote.remote(task_ref, chunk)] = number
+            for ref in ray.wait(list(running))[0]:
+                number = running.pop(ref)
+                rows[number] = ray.get(ref)
+                meter.advance(len(rows[number]))
+    return [row for number in sorted(rows) for row in rows[number]]
 
 
 def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: int) -> int:
@@ -252,7 +263,8 @@ def run_trials(
         tune_config=TuneConfig(
             search_alg=BatchSearcher(task, recorder, batch_size, total),
             num_samples=num_trials,
-            max_concurrent_trials=2 * slots.count,  # the next trial waits while this one runs
+            # In a full cluster the next trial waits while this one runs; elsewhere it would start a further actor.
+            max_concurrent_trials=(2 if slots.fill_cluster else 1) * slots.count,
             reuse_actors=True,
         ),
         run_config=RunConfig(
