@@ -43,8 +43,15 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     except RunError as error:
         return _fail(1, str(error))
     except KeyboardInterrupt:
-        resume = f"; go on with: {args.resume_hint(args)}" if getattr(args, "resume_hint", None) else ""
-        return _fail(1, f"interrupted{resume}")
+        return _fail(1, f"interrupted{_resume_hint(args)}")
+
+
+def _resume_hint(args: argparse.Namespace) -> str:
+    """The command that goes on, once there is a run to go on with."""
+    run_dir: Path | None = getattr(args, "run_dir", None)
+    if run_dir is None or not hasattr(args, "resume_command") or not (run_dir / "config.yaml").exists():
+        return ""
+    return f"; go on with: {args.resume_command(args)}"
 
 
 def _fail(code: int, message: str) -> int:
@@ -174,10 +181,10 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         "--ray-address", metavar="ADDRESS", help="a running cluster (default: RAY_ADDRESS, or Ray on this machine)"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
-    parser.set_defaults(command=search_command, resume_hint=_search_resume_hint)
+    parser.set_defaults(command=search_command, resume_command=_search_resume_command)
 
 
-def _search_resume_hint(args: argparse.Namespace) -> str:
+def _search_resume_command(args: argparse.Namespace) -> str:
     return f"python search.py --run-dir {args.run_dir} --resume"
 
 
@@ -266,10 +273,10 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ray-address", metavar="ADDRESS", help="a running cluster (default: RAY_ADDRESS, or Ray on this machine)"
     )
-    parser.set_defaults(command=distill_command, resume_hint=_distill_resume_hint)
+    parser.set_defaults(command=distill_command, resume_command=_distill_resume_command)
 
 
-def _distill_resume_hint(args: argparse.Namespace) -> str:
+def _distill_resume_command(args: argparse.Namespace) -> str:
     which = f"--arch-id {args.arch_id}" if args.arch_id else f"--top-k {args.top_k or 1}"
     return f"python distill.py --run-dir {args.run_dir} {which} --resume"
 

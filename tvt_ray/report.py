@@ -32,6 +32,7 @@ def plot_search(rows: Sequence[Row], score: str) -> Figure:
         [r.flops / 1e6 for r in front],
         [r.score or 0 for r in front],
         "o-",
+        drawstyle="steps-post",
         ms=3,
         lw=1,
         color="#d1495b",

@@ -89,12 +89,18 @@ def train_students(
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     settings = next(iter(tasks.values())).settings
     share, shared, board = allot(settings, len(tasks)), ray.put(materials), EpochBoard.remote()  # type: ignore[attr-defined]
-    with ThreadPoolExecutor(share.jobs, "distill") as pool:
-        jobs = {
-            arch_id: pool.submit(_run_job, arch_id, task, [shared], board, share, folder / arch_id, save)
-            for arch_id, task in tasks.items()
-        }
+    pool = ThreadPoolExecutor(share.jobs, "distill")
+    jobs = {
+        arch_id: pool.submit(_run_job, arch_id, task, [shared], board, share, folder / arch_id, save)
+        for arch_id, task in tasks.items()
+    }
+    try:
         _watch(jobs, board, settings.epochs)
+    except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their cluster connection
+        pool.shutdown(wait=False, cancel_futures=True)
+        ray.shutdown()
+        raise
+    pool.shutdown()
     failures = {arch_id: error for arch_id, job in jobs.items() if (error := job.exception())}
     if failures:
         arch_id, error = next(iter(failures.items()))

@@ -28,7 +28,7 @@ def build_student(space: Space, arch: Arch, num_classes: int, seed: int, device:
         student = STUDENTS[space.name](space, arch, num_classes)  # type: ignore[call-arg]
     student = student.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(draw_seed(seed, space.arch_id(arch)))
-    student.init_weights(generator)  # type: ignore[operator]
+    student.init_weights(generator)
     return student.eval()
 
 

@@ -117,6 +117,10 @@ class Student(nn.Module):
     num_blocks: int
     no_weight_decay: frozenset[str]
 
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Fills every parameter from `generator`."""
+        raise NotImplementedError
+
     def run(
         self, images: Tensor, blocks: Collection[int], with_logits: bool
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
