@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
@@ -36,8 +37,12 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     """Parses and executes, turning the two kinds of error into their lines and codes."""
     args = parser.parse_args(argv)
     command: Command = args.command
+    args.stdout = sys.stdout
+    # Ray's own threads print warnings to standard output, where --json promises one object as the last line.
+    quiet = contextlib.redirect_stdout(sys.stderr) if getattr(args, "json", False) else contextlib.nullcontext()
     try:
-        return command(args)
+        with quiet:
+            return command(args)
     except UsageError as error:
         return _fail(2, str(error))
     except RunError as error:
@@ -146,9 +151,9 @@ def _config(args: argparse.Namespace) -> Any:
     return load_config(args.config, _overrides(args))
 
 
-def _print_json(result: Any) -> None:
+def _print_json(args: argparse.Namespace, result: Any) -> None:
     sys.stderr.flush()
-    print(json.dumps(result), flush=True)
+    print(json.dumps(result), file=args.stdout, flush=True)
 
 
 # search ---------------------------------------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ def search_command(args: argparse.Namespace) -> int:
     config = _resumed_config(args) if args.resume else _config(args)
     if args.dry_run:
         plan = pipeline.dry_run(config)
-        _print_json(plan) if args.json else print("\n".join(pipeline.estimate_text(plan)))
+        _print_json(args, plan) if args.json else print("\n".join(pipeline.estimate_text(plan)))
         return 0
     args.run_dir = args.run_dir or Path("runs") / _run_name(config)
     result = pipeline.search(config, args.run_dir, args.resume, args.ray_address)
@@ -214,7 +219,7 @@ def search_command(args: argparse.Namespace) -> int:
         if not args.json:
             _print_students(students)
     if args.json:
-        _print_json(output)
+        _print_json(args, output)
     return 0
 
 
@@ -294,7 +299,7 @@ def distill_command(args: argparse.Namespace) -> int:
     if changed and not changed.startswith(("teacher.", "teacher_training.")):
         raise UsageError(f"{args.run_dir} holds another run: {changed}")
     students = pipeline.distill(config, args.run_dir, args.top_k, args.arch_id, args.resume, args.ray_address)
-    _print_json({"students": students}) if args.json else _print_students(students)
+    _print_json(args, {"students": students}) if args.json else _print_students(students)
     return 0
 
 
@@ -346,7 +351,7 @@ def teacher_train_command(args: argparse.Namespace) -> int:
     text = (
         f"{teacher.name} on {data.name}: {val_acc:.2f} % on validation, {test_acc:.2f} % on test; weights in {args.out}"
     )
-    _print_json(result) if args.json else print(text)
+    _print_json(args, result) if args.json else print(text)
     return 0
 
 
@@ -375,7 +380,7 @@ def teacher_eval_command(args: argparse.Namespace) -> int:
         "top1": round(top1, 4),
     }
     text = f"{teacher.name} on {data.name}, {args.split}: {top1:.2f} % of {num_images:,} images"
-    _print_json(result) if args.json else print(text)
+    _print_json(args, result) if args.json else print(text)
     return 0
 
 
@@ -398,7 +403,7 @@ def score_command(args: argparse.Namespace) -> int:
     config = _resumed_config(args) if args.run_dir else _config(args)
     result = score_one(config, args.arch, args.run_dir)
     if args.json:
-        _print_json(result)
+        _print_json(args, result)
         return 0
     flat = {**result, **result["components"]}
     del flat["components"]
@@ -423,7 +428,7 @@ def report_command(args: argparse.Namespace) -> int:
 
     result = rerank(args.run_dir, args.score, args.top_k)
     if args.json:
-        _print_json(result)
+        _print_json(args, result)
         return 0
     for rank, entry in enumerate(result["best"], 1):
         costs = f"{format_count(entry['params']):>7} parameters {format_count(entry['flops']):>7} FLOPs"
@@ -451,7 +456,7 @@ def predict_command(args: argparse.Namespace) -> int:
         for path, (label, p) in zip(args.images, found, strict=True)
     ]
     if args.json:
-        _print_json({"predictions": entries})
+        _print_json(args, {"predictions": entries})
     else:
         print("\n".join(f"{entry['image']}  {entry['label']}  {entry['probability']:.3f}" for entry in entries))
     return 0
@@ -468,7 +473,7 @@ def check_data_command(args: argparse.Namespace) -> int:
 
     described = describe_data(_config(args))
     if args.json:
-        _print_json(described)
+        _print_json(args, described)
         return 0
     table = Table(title=f"{described['dataset']}: {described['num_classes']} classes", title_justify="left")
     for name in ("class", "train", "val", "test"):
