@@ -151,6 +151,17 @@ def _config(args: argparse.Namespace) -> Any:
     return load_config(args.config, _overrides(args))
 
 
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """The first column left and whole, the others right."""
+    table = Table()
+    for number, name in enumerate(columns):
+        table.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
+    for row in rows:
+        table.add_row(*row)
+    print(title)
+    Console().print(table)
+
+
 def _print_json(args: argparse.Namespace, result: Any) -> None:
     sys.stderr.flush()
     print(json.dumps(result), file=args.stdout, flush=True)
@@ -244,14 +255,11 @@ def _run_name(config: Any) -> str:
 def _print_search(result: Any, folder: Any) -> None:
     from tvt_ray.space.base import format_count
 
-    table = Table(title=f"best of {result.num_scored:,} architectures", title_justify="left")
-    for name in ("architecture", "score", "parameters", "FLOPs"):
-        table.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=name == "architecture")
-    for entry in result.best:
-        table.add_row(
-            entry["arch_id"], f"{entry['score']:.4f}", format_count(entry["params"]), format_count(entry["flops"])
-        )
-    Console().print(table)
+    rows = [
+        [entry["arch_id"], f"{entry['score']:.4f}", format_count(entry["params"]), format_count(entry["flops"])]
+        for entry in result.best
+    ]
+    _print_table(f"best of {result.num_scored:,} architectures", ["architecture", "score", "parameters", "FLOPs"], rows)
     failed = f", {result.num_failed:,} failed" if result.num_failed else ""
     print(
         f"{result.num_scored:,} different architectures scored{failed} in {result.wall_s:,.0f} s "
@@ -306,13 +314,12 @@ def distill_command(args: argparse.Namespace) -> int:
 def _print_students(students: Sequence[Mapping[str, Any]]) -> None:
     from tvt_ray.space.base import format_count
 
-    table = Table(title="trained students", title_justify="left")
-    for name in ("architecture", "parameters", "epochs", "val %", "test %", "teacher test %"):
-        table.add_column(name, justify="left" if name == "architecture" else "right", no_wrap=name == "architecture")
+    rows = []
     for s in students:
         accuracies = [f"{s[key]:.2f}" for key in ("val_acc", "test_acc", "teacher_test_acc")]
-        table.add_row(s["arch_id"], format_count(s["params"]), str(s["epochs"]), *accuracies)
-    Console().print(table)
+        rows.append([s["arch_id"], format_count(s["params"]), str(s["epochs"]), *accuracies])
+    columns = ["architecture", "parameters", "epochs", "val %", "test %", "teacher test %"]
+    _print_table("trained students", columns, rows)
     for s in students:
         print(f'load it   tvt_ray.load_student("{s["path"]}")')
 
@@ -475,13 +482,10 @@ def check_data_command(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(args, described)
         return 0
-    table = Table(title=f"{described['dataset']}: {described['num_classes']} classes", title_justify="left")
-    for name in ("class", "train", "val", "test"):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for name, counts in described["classes"].items():
-        table.add_row(name, *[str(counts[split]) for split in ("train", "val", "test")])
-    table.add_row("all", *[f"{described['num_images'][split]:,}" for split in ("train", "val", "test")])
-    Console().print(table)
+    splits = ("train", "val", "test")
+    rows = [[name, *[f"{counts[split]:,}" for split in splits]] for name, counts in described["classes"].items()]
+    rows.append(["all", *[f"{described['num_images'][split]:,}" for split in splits]])
+    _print_table(f"{described['dataset']}: {described['num_classes']} classes", ["class", *splits], rows)
     return 0
 
 
