@@ -318,7 +318,7 @@ def _print_students(students: Sequence[Mapping[str, Any]]) -> None:
     for s in students:
         accuracies = [f"{s[key]:.2f}" for key in ("val_acc", "test_acc", "teacher_test_acc")]
         rows.append([s["arch_id"], format_count(s["params"]), str(s["epochs"]), *accuracies])
-    columns = ["architecture", "parameters", "epochs", "val %", "test %", "teacher test %"]
+    columns = ["architecture", "params", "epochs", "val %", "test %", "teacher %"]
     _print_table("trained students", columns, rows)
     for s in students:
         print(f'load it   tvt_ray.load_student("{s["path"]}")')
