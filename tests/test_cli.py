@@ -123,6 +123,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
     assert code == 0
     assert plan["space_size"] == space.size()
     assert plan["budget_share"] == fitting / space.size()
+    assert plan["num_samples"] == min(40, fitting)
     assert plan["estimated_s"] > 0
     assert not plan["teacher_would_be_trained"]
     assert list(tmp_path.iterdir()) == []

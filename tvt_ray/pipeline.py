@@ -273,7 +273,7 @@ def dry_run(config: RunConfig) -> dict[str, Any]:
     rows = scorer.score_all(archs)  # the first one warms up
     seconds = [row.seconds for row in rows[1:] or rows]
     cores = os.cpu_count() or 1
-    wanted = min(config.search.num_samples, space.size())
+    wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     each = sum(seconds) / len(seconds)
     small, large = space.smallest(num_classes), space.largest(num_classes)
     return {
