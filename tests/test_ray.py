@@ -280,9 +280,11 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
         Distiller.run_epoch = run_epoch
         return train_worker(config)
 
+    with pytest.raises(UsageError, match="num_workers 9 needs more than the cluster has"):
+        pipeline.distill(variant(two, distill={"num_workers": 9}), folder, arch_id=arch_id)
     train_worker = train._train_worker
     monkeypatch.setattr(train, "_train_worker", dies_after_an_epoch)
-    with pytest.raises(RunError, match=r"power cut.*--resume"):
+    with pytest.raises(RunError, match=r"power cut.*--arch-id .* --resume"):
         pipeline.distill(two, folder, arch_id=arch_id)
     monkeypatch.undo()
     with pytest.raises(UsageError, match="unfinished training"):

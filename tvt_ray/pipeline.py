@@ -17,7 +17,7 @@ import torch
 from tvt_ray.config import RunConfig, validate
 from tvt_ray.data import Dataset, build_probe_images, load_dataset
 from tvt_ray.data.verify import verify_images
-from tvt_ray.distill.export import StudentCard, load_student, save_student
+from tvt_ray.distill.export import ARCH_FILE, StudentCard, load_student, save_student
 from tvt_ray.distill.loop import DistillTask, Materials
 from tvt_ray.distill.teacher import cached_teacher_path, get_teacher, teacher_accuracy
 from tvt_ray.errors import RunError, UsageError
@@ -394,33 +394,37 @@ def distill(
     folder = RunFolder(run_dir)
     rows = select_rows(folder, top, arch_id)
     for row in rows:
-        _claim_student_folder(folder.distill_folder / row.arch_id, config, resume)
+        _check_student_folder(folder.distill_folder / row.arch_id, config, resume)
     data = load_data(config)
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
-    left = [row for row in rows if not (folder.distill_folder / row.arch_id / "arch.json").exists()]
+    left = [row for row in rows if not (folder.distill_folder / row.arch_id / ARCH_FILE).exists()]
     if left:
         teacher_test_acc = teacher_accuracy(teacher, data.test)
         say(f"teacher: {teacher.name} reaches {teacher_test_acc:.2f} % on the test split")
         connect(ray_address)
-        _train(config, folder, left, data, teacher, teacher_test_acc)
+        try:
+            _train(config, folder, left, data, teacher, teacher_test_acc)
+        except RunError as error:
+            which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
+            command = f"python distill.py --run-dir {run_dir} {which} --resume"
+            raise RunError(f"{error}; go on with: {command}") from None
     return [_student_entry(folder.distill_folder / row.arch_id) for row in rows]
 
 
-def _claim_student_folder(path: Path, config: RunConfig, resume: bool) -> None:
-    """Writes the settings that a student is trained with, or holds them against those it was begun with."""
+def _check_student_folder(path: Path, config: RunConfig, resume: bool) -> None:
+    """Raises UsageError where a folder holds a training that would be lost, or was begun with other settings."""
     settings, file = config.distill.model_dump(mode="json"), path / SETTINGS_FILE
-    if file.exists():
-        if not resume:
-            state = "a trained student" if (path / "arch.json").exists() else "an unfinished training"
-            raise UsageError(f"{path} holds {state}; --resume goes on with it, or move it away to train anew")
-        stored = json.loads(file.read_text())
-        changed = [key for key in settings if settings[key] != stored.get(key) and key not in _HOW_NOT_WHAT]
-        if changed:
-            key = changed[0]
-            what = f"distill.{key} is {settings[key]} here and {stored.get(key)} there"
-            raise UsageError(f"{path} was begun with other settings: {what}; move it away to train anew")
+    if not file.exists():
         return
-    write_atomically(file, json.dumps(settings, indent=1).encode())
+    if not resume:
+        state = "a trained student" if (path / ARCH_FILE).exists() else "an unfinished training"
+        raise UsageError(f"{path} holds {state}; --resume goes on with it, or move it away to train anew")
+    stored = json.loads(file.read_text())
+    changed = [key for key in settings if settings[key] != stored.get(key) and key not in _HOW_NOT_WHAT]
+    if changed:
+        key = changed[0]
+        what = f"distill.{key} is {settings[key]} here and {stored.get(key)} there"
+        raise UsageError(f"{path} was begun with other settings: {what}; move it away to train anew")
 
 
 _HOW_NOT_WHAT = ("num_workers", "cpus_per_worker", "gpus_per_worker", "loader_workers", "max_failures")
@@ -429,8 +433,12 @@ _HOW_NOT_WHAT = ("num_workers", "cpus_per_worker", "gpus_per_worker", "loader_wo
 def _train(
     config: RunConfig, folder: RunFolder, rows: Sequence[Row], data: Dataset, teacher: Teacher, teacher_test_acc: float
 ) -> None:
-    from tvt_ray.distill.train import train_students
+    from tvt_ray.distill.train import allot, train_students
 
+    share = allot(config.distill, len(rows))
+    for row in rows:
+        settings = json.dumps(config.distill.model_dump(mode="json"), indent=1)
+        write_atomically(folder.distill_folder / row.arch_id / SETTINGS_FILE, settings.encode())
     space = as_space(config.space)
     materials = Materials(data.train.portable(), data.val.portable(), data.test.portable(), teacher)
     tasks = {
@@ -449,12 +457,7 @@ def _train(
         card = StudentCard(space, tasks[arch_id].arch, data.class_names, results)
         save_student(folder.distill_folder / arch_id, card, trained.weights, trained.history)
 
-    try:
-        train_students(tasks, materials, folder.distill_folder, save)
-    except RunError as error:
-        raise RunError(
-            f"{error}; go on with: python distill.py --run-dir {folder.path} --top-k {len(rows)} --resume"
-        ) from None
+    train_students(tasks, materials, folder.distill_folder, share, save)
 
 
 def _student_entry(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from safetensors.torch import save
 
 from tvt_ray.distill.loop import Distiller, DistillSettings, DistillTask, Materials, Place
-from tvt_ray.errors import RunError
+from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter
 
 STATE_FILE = "state.pt"
@@ -65,21 +65,30 @@ class Allotment:
 
 
 def allot(settings: DistillSettings, num_jobs: int) -> Allotment:
-    """Shares the connected cluster evenly among the jobs that run at a time."""
+    """Shares the connected cluster evenly among the jobs that run at a time; a worker fits on one node.
+
+    Raises UsageError when the cluster cannot hold the workers of one job.
+    """
     resources = ray.cluster_resources()
     cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
     share = (1.0 if gpus else 0.0) if settings.gpus_per_worker is None else settings.gpus_per_worker
     share = share if gpus else 0.0
     workers = settings.num_workers
     if workers > cpus or (share and workers * share > gpus):
-        raise RunError(f"distill.num_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs")
+        raise UsageError(f"distill.num_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs")
     fitting = min(num_jobs, int(gpus // (share * workers)) if share else num_jobs, cpus // workers)
     jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_worker or 1))))
-    return Allotment(settings.cpus_per_worker or max(1, cpus // (jobs * workers)), share, jobs)
+    largest_node = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    even_share = max(1, min(cpus // (jobs * workers), largest_node))
+    return Allotment(settings.cpus_per_worker or even_share, share, jobs)
 
 
 def train_students(
-    tasks: Mapping[str, DistillTask], materials: Materials, folder: Path, save: Callable[[str, Trained], None]
+    tasks: Mapping[str, DistillTask],
+    materials: Materials,
+    folder: Path,
+    share: Allotment,
+    save: Callable[[str, Trained], None],
 ) -> None:
     """Trains every task (arch id -> task) as a Ray Train job and calls `save` for each student as it is finished.
 
@@ -88,7 +97,7 @@ def train_students(
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     settings = next(iter(tasks.values())).settings
-    share, shared, board = allot(settings, len(tasks)), ray.put(materials), EpochBoard.remote()  # type: ignore[attr-defined]
+    shared, board = ray.put(materials), EpochBoard.remote()  # type: ignore[attr-defined]
     pool = ThreadPoolExecutor(share.jobs, "distill")
     jobs = {
         arch_id: pool.submit(_run_job, arch_id, task, [shared], board, share, folder / arch_id, save)

@@ -154,8 +154,7 @@ class RowRecorder:
         self.rows.extend(scored)
         for arch, row in zip(archs, scored, strict=True):
             self.sampler.tell(arch, objectives(row, self.num_objectives))
-        new = best_score(scored)
-        self.best = new if self.best is None else max(self.best, new if new is not None else self.best)
+        self.best = max((best for best in (self.best, best_score(scored)) if best is not None), default=None)
         self.meter.advance(len(scored), f"best {self.best:.4g}" if self.best is not None else "")
 
 
@@ -193,7 +192,9 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         if archs is None:
             return
         if error or not result or "measured" not in result:
-            reason = "the worker died (out of memory, or its node was lost) more often than it is restarted"
+            reason = (
+                "its worker could not be started, or died (out of memory, node lost) more often than it is restarted"
+            )
             measured: list[Any] = [[{}, reason, 0.0] for _ in archs]
         else:
             measured = json.loads(result["measured"])
