@@ -24,7 +24,7 @@ SHARED_DATA = REPO.parent / "shared" / "data"
 # Small enough to enumerate and to build by the dozen; every space in the table has one.
 SMALL_SPACES: dict[str, AutoFormerSpace | PiTSpace] = {
     "autoformer": AutoFormerSpace(
-        image_size=32, patch_size=8, embed_dim=(24, 36), depth=(2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
+        image_size=32, patch_size=8, embed_dim=(24,), depth=(2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
     ),
     "pit": PiTSpace(
         image_size=32,

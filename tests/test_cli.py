@@ -131,6 +131,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
     assert "which would be trained first" in out
 
 
+@pytest.mark.slow
 def test_teacher_train_and_eval(capsys, tmp_path):
     out_file = tmp_path / "t.safetensors"
     code, out, _ = call(capsys, "teacher", "train", "--epochs", "1", "--out", out_file, "--json")

@@ -1,7 +1,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_timm_and_transforms_import_after_the_check():
     code = (
         "from tvt_ray.vision_compat import ensure_torchvision; ensure_torchvision(); ensure_torchvision();"

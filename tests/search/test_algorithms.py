@@ -108,7 +108,7 @@ def test_interrupted_random_search_ends_with_the_same_set(lost):
     assert {*kept, *drive(sampler, MEDIUM, 60 - len(kept))} == whole
 
 
-@pytest.mark.parametrize("searcher", ["evolution", "tpe", "nsga2"])
+@pytest.mark.parametrize("searcher", ["evolution", pytest.param("tpe", marks=pytest.mark.slow), "nsga2"])
 def test_guided_searchers_beat_random_draws(searcher):
     """On a value that adds up over choices, the last quarter proposed is better than random draws are."""
     space, count = MEDIUM, 120
