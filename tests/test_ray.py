@@ -127,7 +127,7 @@ def test_an_architecture_that_fails_is_a_row(finished, cluster, config, digits, 
 
 
 def test_a_dead_worker_is_replaced_and_nothing_is_lost(cluster, config, digits, teacher, tmp_path, finished):
-    """Each slot's first actor is killed by itself in the middle of its second trial."""
+    """One of the two actors kills itself in the middle of its second trial."""
     import ray
 
     class Suicidal(tune.ScoringTrial):

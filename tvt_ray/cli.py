@@ -201,7 +201,9 @@ def add_search(parser: argparse.ArgumentParser) -> None:
 
 
 def _search_resume_command(args: argparse.Namespace) -> str:
-    return f"python search.py --run-dir {args.run_dir} --resume"
+    from tvt_ray.runs import RunFolder
+
+    return RunFolder(args.run_dir).search_command
 
 
 def search_command(args: argparse.Namespace) -> int:
@@ -290,19 +292,19 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
 
 
 def _distill_resume_command(args: argparse.Namespace) -> str:
-    which = f"--arch-id {args.arch_id}" if args.arch_id else f"--top-k {args.top_k or 1}"
-    return f"python distill.py --run-dir {args.run_dir} {which} --resume"
+    from tvt_ray.runs import RunFolder
+
+    return RunFolder(args.run_dir).distill_command(args.top_k, args.arch_id)
 
 
 def distill_command(args: argparse.Namespace) -> int:
     from tvt_ray import pipeline
     from tvt_ray.config import difference
+    from tvt_ray.runs import RunFolder
 
     if args.top_k is not None and args.top_k < 1:
         raise UsageError(f"--top-k is at least 1; got {args.top_k}")
     config = _resumed_config(args)
-    from tvt_ray.runs import RunFolder
-
     changed = difference(config, RunFolder(args.run_dir).config())
     if changed and not changed.startswith(("teacher.", "teacher_training.")):
         raise UsageError(f"{args.run_dir} holds another run: {changed}")
@@ -317,9 +319,10 @@ def _print_students(students: Sequence[Mapping[str, Any]]) -> None:
     rows = []
     for s in students:
         accuracies = [f"{s[key]:.2f}" for key in ("val_acc", "test_acc", "teacher_test_acc")]
-        rows.append([s["arch_id"], format_count(s["params"]), str(s["epochs"]), *accuracies])
-    columns = ["architecture", "params", "epochs", "val %", "test %", "teacher %"]
-    _print_table("trained students", columns, rows)
+        rows.append([s["arch_id"], format_count(s["params"]), *accuracies])
+    # Without a column for the epochs, which all students of a call share, the table fits 80 characters.
+    columns = ["architecture", "params", "val %", "test %", "teacher %"]
+    _print_table(f"students after {students[0]['epochs']} epochs", columns, rows)
     for s in students:
         print(f'load it   tvt_ray.load_student("{s["path"]}")')
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,9 +190,7 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     slots, task_ref = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers), ray.put(task)
     if config.search.gpus_per_trial and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
-    calibration, seconds_each = _calibrate(
-        folder, sample, lambda: tune.score_calibration(task_ref, task.space, sample, slots)
-    )
+    calibration, seconds_each = _calibrate(folder, lambda: tune.score_calibration(task_ref, task.space, sample, slots))
     store = folder.store()
     earlier = store.read()
     wanted, size = config.search.num_samples, config.space.size()
@@ -213,17 +211,17 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     if note is None and len(rows) < wanted:
         raise RunError(
             f"stopped after {len(rows):,} of {wanted:,} architectures; their rows are in {folder.rows_folder}; "
-            f"go on with: python search.py --run-dir {folder.path} --resume"
+            f"go on with: {folder.search_command}"
         )
     return Trials(rows, len(recorder.rows), seconds, slots.count, len(recorder.pids), batch, note)
 
 
-def _calibrate(folder: RunFolder, sample: Sequence[Arch], score: Any) -> tuple[Calibration, float]:
+def _calibrate(folder: RunFolder, score: Callable[[], list[Row]]) -> tuple[Calibration, float]:
     """Stored, or scored now and stored; and the seconds that an architecture took on average."""
     if folder.calibration_file.exists():
         stored: Any = json.loads(folder.calibration_file.read_text())
         return Calibration.load(folder.calibration_file), stored["seconds_each"]
-    rows: list[Row] = score()
+    rows = score()
     calibration = Calibration.from_rows(rows)
     if not calibration.readings:
         raise RunError(f"none of the {len(rows)} calibration architectures could be scored; the first: {rows[0].error}")
@@ -405,9 +403,7 @@ def distill(
         try:
             _train(config, folder, left, data, teacher, teacher_test_acc)
         except RunError as error:
-            which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
-            command = f"python distill.py --run-dir {run_dir} {which} --resume"
-            raise RunError(f"{error}; go on with: {command}") from None
+            raise RunError(f"{error}; go on with: {folder.distill_command(top, arch_id)}") from None
     return [_student_entry(folder.distill_folder / row.arch_id) for row in rows]
 
 

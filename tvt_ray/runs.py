@@ -46,6 +46,16 @@ class RunFolder:
         """For Tune's own files while a search runs."""
         return self.path / ".tune"
 
+    @property
+    def search_command(self) -> str:
+        """What goes on with an unfinished search."""
+        return f"python search.py --run-dir {self.path} --resume"
+
+    def distill_command(self, top: int | None, arch_id: str | None) -> str:
+        """What goes on with unfinished trainings."""
+        which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
+        return f"python distill.py --run-dir {self.path} {which} --resume"
+
     def store(self) -> RowStore:
         return RowStore(self.rows_folder)
 

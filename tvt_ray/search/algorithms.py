@@ -219,7 +219,7 @@ class Sampler:
         self.algorithm, self.space, self.budget, self.num_classes = algorithm, space, budget, num_classes
         self.rng = random.Random(f"sampler/{seed}")
         self._seen: set[str] = set()
-        self._last: Arch | None = None  # the latest proposal that was not admissible
+        self._last: Arch | None = None  # the latest proposal of this ask that was not admissible
         self._rest: Iterator[Arch] | None = None
         self.exhausted = False  # the last ask found nothing
 
@@ -229,7 +229,10 @@ class Sampler:
         self.algorithm.observe(arch, values)
 
     def ask(self) -> Arch | None:
-        """A new architecture in budget; None when there are no more (or none that a million draws would find)."""
+        """A new architecture in budget; None when there are no more, or, in a space too large to enumerate, none that
+        MAX_RANDOM_REJECTIONS draws would find.
+        """
+        self._last = None
         if self._rest is None:
             for propose, reject, tries in self._sources():
                 found = self._first_admissible(itertools.islice(iter(propose, None), tries), reject)
@@ -241,7 +244,7 @@ class Sampler:
         return found
 
     def _sources(self) -> Sequence[tuple[Callable[[], Arch | None], Callable[[Arch], None], int]]:
-        own = (self.algorithm.propose, self.algorithm.reject)
+        own = (self.algorithm.propose, self._reject)
         if isinstance(self.algorithm, ExhaustiveSearch):
             return [(*own, self.space.size())]
         if isinstance(self.algorithm, RandomSearch):
@@ -250,19 +253,20 @@ class Sampler:
         draws = (lambda: self.space.sample(self.rng), _ignore, MAX_RANDOM_REJECTIONS)
         return [(*own, tries), (self._neighbour, _ignore, MAX_REJECTIONS), draws]
 
+    def _reject(self, arch: Arch) -> None:
+        self._last = arch
+        self.algorithm.reject(arch)
+
     def _neighbour(self) -> Arch | None:
         return None if self._last is None or self.space.size() < 2 else self.space.mutate(self._last, self.rng)
 
     def _first_admissible(self, archs: Iterator[Arch], reject: Callable[[Arch], None]) -> Arch | None:
-        self._last = None if reject is not _ignore else self._last
         for arch in archs:
             arch_id = self.space.arch_id(arch)
             if arch_id not in self._seen and self.budget.admits(self.space.cost(arch, self.num_classes)):
                 self._seen.add(arch_id)
                 return arch
             reject(arch)
-            if reject is not _ignore:
-                self._last = arch
         return None
 
     def tell(self, arch: Arch, values: Values | None) -> None:

@@ -26,15 +26,14 @@ class Score:
     """A sum of min-max normalised readings (0 and 1 are the calibration sample's extremes), or one reading as it is."""
 
     readings: tuple[str, ...]
-    about: str
 
 
 SCORES: dict[str, Score] = {
-    "tvt": Score(("t", "s"), "min-max normalised t plus min-max normalised s"),
-    "t": Score(("t",), "attention similarity with the teacher alone"),
-    "s": Score(("s",), "sum of weight norms alone"),
-    "params": Score(("params",), "parameter count, the baseline that a score has to beat"),
-    "flops": Score(("flops",), "multiply-accumulates"),
+    "tvt": Score(("t", "s")),
+    "t": Score(("t",)),
+    "s": Score(("s",)),
+    "params": Score(("params",)),  # the baseline that a score has to beat
+    "flops": Score(("flops",)),
 }
 
 
