@@ -67,16 +67,30 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4)  # each (B, N, T, D)
-        if self.relative_keys is None or self.relative_values is None:
+        queries, keys, values = self._heads(tokens)
+        if self.relative_values is None:
             mixed = F.scaled_dot_product_attention(queries, keys, values)
         else:
-            queries = queries / math.sqrt(queries.shape[-1])
-            logits = queries @ keys.mT + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys())
-            weights = logits.softmax(-1)
+            weights = self._weights(queries, keys)
             mixed = weights @ values + torch.einsum("bnts,tsd->bntd", weights, self.relative_values())
         return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def probabilities(self, tokens: Tensor) -> Tensor:
+        """How each token's attention is shared out: (B, T, C) -> (B, N, T, T), rows summing to 1."""
+        queries, keys, _ = self._heads(tokens)
+        return self._weights(queries, keys)
+
+    def _heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, N, T, D)."""
+        queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return queries, keys, values
+
+    def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
+        queries = queries / math.sqrt(queries.shape[-1])
+        logits = queries @ keys.mT
+        if self.relative_keys is not None:
+            logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys())
+        return logits.softmax(-1)
 
 
 class Block(nn.Module):
@@ -111,10 +125,12 @@ class Block(nn.Module):
 class Student(nn.Module):
     """What every student offers: logits, and the maps of the blocks that are asked for.
 
-    Subclasses set `num_blocks` and `no_weight_decay` (names of parameters that are neither biases nor norms).
+    Subclasses set `num_blocks`, `head` (the classifier) and `no_weight_decay` (names of parameters that are neither
+    biases nor norms).
     """
 
     num_blocks: int
+    head: nn.Linear
     no_weight_decay: frozenset[str]
 
     def init_weights(self, generator: torch.Generator) -> None:

@@ -32,10 +32,9 @@ Components: TypeAlias = Mapping[str, float]  # raw readings, named as their colu
 Proxy: TypeAlias = Callable[[Student, Probe], Components]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def build_probe(images: ProbeImages, teacher: Teacher) -> Probe:
     """Runs the teacher, in evaluation mode, on its view of the batch."""
     teacher.freeze()
     logits, maps = teacher(images.teacher)
-    # clones, because tensors made in inference mode cannot take part in a later backward pass
-    return Probe(images.student, images.labels, tuple(stage.clone() for stage in maps), logits.clone())
+    return Probe(images.student, images.labels, tuple(maps), logits)

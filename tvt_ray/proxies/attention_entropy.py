@@ -1,0 +1,27 @@
+"""How undecided attention is: the entropy of attention probabilities (a ViT statistic of many papers; here as a proxy).
+
+Serianni and Kalita 2023 (https://arxiv.org/abs/2306.04841) score transformers by the opposite, attention confidence.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.recording import attentions_of, inputs_of
+
+
+@torch.no_grad()
+def attention_entropy(student: Student, probe: Probe) -> Components:
+    """`attention_entropy`: minus the mean entropy, in nats, of attention probabilities; higher is better, at most 0.
+
+    Mean over blocks, heads, images and queries. One forward pass and the attention products again; no labels.
+    """
+    attentions = attentions_of(student)
+    with inputs_of(attentions) as tokens:
+        student(probe.images)
+    total = 0.0
+    for attention, inputs in zip(attentions, tokens, strict=True):
+        total += float(torch.special.entr(attention.probabilities(inputs)).sum(-1).mean())
+    return {"attention_entropy": -total / len(attentions)}

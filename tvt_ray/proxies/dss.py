@@ -1,0 +1,32 @@
+"""DSS-indicator of TF-TAS (Zhou et al. 2022, https://arxiv.org/abs/2203.12217): made for ViTs, nothing is adapted."""
+
+from __future__ import annotations
+
+import torch
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import gradients
+from tvt_ray.proxies.positive import positive_copy, response_to_ones
+from tvt_ray.proxies.recording import blocks_of
+
+
+def dss(student: Student, probe: Probe) -> Components:
+    """`dss`: synaptic diversity of attention plus synaptic saliency of the MLPs; higher is better.
+
+    With all parameters positive, norms kept, and the summed logits of an image of ones differentiated: for each Linear
+    of the attention, the nuclear norm of its weight times that of its gradient; for each Linear of the MLP, the sum of
+    weight x gradient. One forward and one backward pass of one image, and a singular value decomposition per matrix.
+    """
+    clone = positive_copy(student, with_norms=True)
+    blocks = blocks_of(clone)
+    attention = [layer.weight for block in blocks for layer in (block.attention.qkv, block.attention.proj)]
+    mlp = [layer.weight for block in blocks for layer in (block.fc1, block.fc2)]
+    found = gradients(response_to_ones(clone, probe.images), [*attention, *mlp])
+    total = 0.0
+    for weight, gradient in zip(attention, found[: len(attention)], strict=True):
+        diversity = torch.linalg.matrix_norm(weight.detach(), "nuc") * torch.linalg.matrix_norm(gradient, "nuc")
+        total += float(diversity)
+    for weight, gradient in zip(mlp, found[len(attention) :], strict=True):
+        total += float((weight.detach() * gradient).abs().sum())
+    return {"dss": total}

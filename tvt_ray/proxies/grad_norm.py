@@ -1,0 +1,15 @@
+"""Gradient norm (Abdelfattah et al. 2021, https://arxiv.org/abs/2101.08134)."""
+
+from __future__ import annotations
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import loss_gradients
+
+
+def grad_norm(student: Student, probe: Probe) -> Components:
+    """`grad_norm`: sum over convolutions and Linears of the gradient's L2 norm; higher is better.
+
+    One forward and one backward pass of the cross-entropy. Nothing to adapt for ViTs.
+    """
+    return {"grad_norm": sum(gradient.norm().item() for gradient in loss_gradients(student, probe))}

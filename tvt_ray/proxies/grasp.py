@@ -1,0 +1,23 @@
+"""GraSP (Wang et al. 2020, https://arxiv.org/abs/2002.07376), as a score: Abdelfattah et al. 2021 (2101.08134)."""
+
+from __future__ import annotations
+
+import torch
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import cross_entropy, gradients, matrices
+
+
+def grasp(student: Student, probe: Probe) -> Components:
+    """`grasp`: minus the sum of weight x (Hessian x gradient) of the cross-entropy; higher is better.
+
+    One forward pass and two backward passes, the second through the first. GELU is twice differentiable, so nothing is
+    adapted; attention runs in its plain form, the only one that is.
+    """
+    weights = matrices(student)
+    first = gradients(cross_entropy(student, probe.images, probe.labels), weights, create_graph=True)
+    # The gradient of g . stop(g) is the Hessian times g.
+    product = torch.stack([(gradient * gradient.detach()).sum() for gradient in first]).sum()
+    second = gradients(product, weights)
+    return {"grasp": -sum((w.detach() * hg).sum().item() for w, hg in zip(weights, second, strict=True))}

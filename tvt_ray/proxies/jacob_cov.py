@@ -1,0 +1,26 @@
+"""Jacobian covariance (Mellor et al. 2020, https://arxiv.org/abs/2006.04647v1; Abdelfattah et al. 2021, 2101.08134)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import gradients
+
+EPSILON = 1e-5
+
+
+def jacob_cov(student: Student, probe: Probe) -> Components:
+    """`jacob_cov`: how uncorrelated the images' input gradients are; higher is better.
+
+    With v the eigenvalues of the correlation matrix (B, B) of the gradients of the summed logits: minus the sum of
+    log(v + e) + 1 / (v + e), e = 1e-5. One forward and one backward pass, no labels. Nothing to adapt for ViTs.
+    """
+    images = probe.images.clone().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):
+        total = student(images).sum()
+    jacobian = gradients(total, [images])[0].flatten(1).double()
+    eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian)).clamp(min=0)
+    return {"jacob_cov": -float((torch.log(eigenvalues + EPSILON) + 1 / (eigenvalues + EPSILON)).sum())}

@@ -1,0 +1,29 @@
+"""SynFlow (Tanaka et al. 2020, https://arxiv.org/abs/2006.05467), as a score: Abdelfattah et al. 2021 (2101.08134)."""
+
+from __future__ import annotations
+
+import math
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import gradients, matrices
+from tvt_ray.proxies.positive import positive_copy, rescaled_blocks, response_to_ones
+
+LARGEST = 1e6  # of the tokens after a block: GELU and softmax see what they would see of a flow that grows freely
+
+
+def synflow(student: Student, probe: Probe) -> Components:
+    """`synflow`: log of the sum of |weight x gradient| for an image of ones; higher is better.
+
+    All parameters are made positive and the summed logits differentiated: one forward and one backward pass of one
+    image, neither images nor labels read. The flow multiplies up from block to block and would overflow, so it is
+    divided down after each, and the logarithms are added to the result's. For ViTs, LayerNorms are passed over (they
+    would divide the flow away, as the paper's BatchNorms would) and GELU stays: at such inputs it is ReLU.
+    """
+    clone = positive_copy(student, with_norms=False)
+    weights = matrices(clone)
+    with rescaled_blocks(clone, LARGEST) as logs:
+        response = response_to_ones(clone, probe.images)
+    found = gradients(response, weights)
+    flow = sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in zip(weights, found, strict=True))
+    return {"synflow": math.log(flow) + math.fsum(logs)}
