@@ -139,7 +139,7 @@ class Distiller:
     def run_epoch(self) -> dict[str, float]:
         """Trains for an epoch, validates, keeps the best weights: the epoch's metrics."""
         start = time.perf_counter()
-        _seed_everything(f"{self.task.settings.seed}/{self.epoch}/{self.place.rank}")
+        seed_everything(f"{self.task.settings.seed}/{self.epoch}/{self.place.rank}")
         self.sampler.set_epoch(self.epoch)
         losses = self._train_epoch()
         train_s = time.perf_counter() - start
@@ -160,20 +160,30 @@ class Distiller:
         return metrics
 
     def _train_epoch(self) -> dict[str, float]:
-        self.model.train()
         device, totals = self.place.device, dict[str, Tensor]()
         for step, (images, labels) in enumerate(self.loader):
-            self.schedule.step_update(self.epoch * len(self.loader) + step)
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            with torch.no_grad():
-                taught = self.teacher(images)
-            terms = distillation_loss(self.model(images), taught, labels, self.task.settings.loss)
-            self.optimizer.zero_grad()
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            for name, value in terms.items():
-                totals[name] = totals.get(name, torch.zeros((), device=device)) + value.detach()
+            for name, value in self.train_step(step, images, labels, self.teach(images)).items():
+                totals[name] = totals.get(name, torch.zeros((), device=device)) + value
         return {name: value.item() / len(self.loader) for name, value in totals.items()}
+
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What the teacher makes of a batch: logits and stage maps."""
+        taught: tuple[Tensor, tuple[Tensor, ...]] = self.teacher(images)
+        return taught
+
+    def train_step(
+        self, step: int, images: Tensor, labels: Tensor, taught: tuple[Tensor, tuple[Tensor, ...]]
+    ) -> dict[str, Tensor]:
+        """One optimiser step, the `step`-th of the current epoch: the loss and its terms."""
+        self.model.train()
+        self.schedule.step_update(self.epoch * len(self.loader) + step)
+        terms = distillation_loss(self.model(images), taught, labels, self.task.settings.loss)
+        self.optimizer.zero_grad()
+        terms["loss"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
 
     @torch.inference_mode()
     def accuracy(self, split: Split) -> float:
@@ -220,7 +230,7 @@ def _parameter_groups(guided: GuidedStudent, weight_decay: float) -> list[dict[s
     return groups
 
 
-def _seed_everything(key: str) -> None:
+def seed_everything(key: str) -> None:
     """Augmentation draws from three generators; seeding each epoch makes a resumed run repeat an uninterrupted one."""
     seed = random.Random(key).getrandbits(32)
     random.seed(seed)

@@ -1,0 +1,1 @@
+"""Does the score predict accuracy? Tables of trained accuracies, made and read."""
