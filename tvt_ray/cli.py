@@ -21,7 +21,7 @@ from tvt_ray.progress import say
 Command = Callable[[argparse.Namespace], int]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """One line and exit code 2 for wrong usage, without the usage text before it."""
 
     def error(self, message: str) -> Any:
@@ -65,19 +65,20 @@ def _fail(code: int, message: str) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="tvt", description="Training-free Vision Transformer search on tiny datasets.", allow_abbrev=False
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     add_search(commands.add_parser("search", help="score untrained ViTs and keep the best", allow_abbrev=False))
     add_distill(
         commands.add_parser("distill", help="train a run's best architectures with the teacher", allow_abbrev=False)
     )
     teacher = commands.add_parser("teacher", help="train or evaluate a teacher", allow_abbrev=False)
-    actions = teacher.add_subparsers(required=True, metavar="ACTION", parser_class=_Parser)
+    actions = teacher.add_subparsers(required=True, metavar="ACTION", parser_class=Parser)
     add_teacher_train(actions.add_parser("train", help="train one on a dataset", allow_abbrev=False))
     add_teacher_eval(actions.add_parser("eval", help="print its accuracy", allow_abbrev=False))
     add_score(commands.add_parser("score", help="score one architecture", allow_abbrev=False))
+    add_rank(commands.add_parser("rank", help="compare scores with trained accuracies", allow_abbrev=False))
     add_report(commands.add_parser("report", help="rank and plot a run's rows", allow_abbrev=False))
     add_predict(commands.add_parser("predict", help="classify images with a trained student", allow_abbrev=False))
     add_check_data(commands.add_parser("check-data", help="read a dataset and say what is in it", allow_abbrev=False))
@@ -86,12 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
     """The parser of search.py and distill.py: one command, no subcommands."""
-    parser = _Parser(prog=prog, allow_abbrev=False)
+    parser = Parser(prog=prog, allow_abbrev=False)
     add(parser)
     return parser
 
 
-def _add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:
+def add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:
     if config:
         parser.add_argument(
             "--config", type=Path, metavar="FILE", help="YAML settings (default: those of configs/digits.yaml)"
@@ -125,6 +126,7 @@ def _overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
         "search.searcher": "searcher",
         "search.gpus_per_trial": "gpus_per_trial",
         "search.archs_per_trial": "archs_per_trial",
+        "probe.num_images": "num_images",
         "seed": "seed",
         "score.name": "score",
         "budget.max_params": "max_params",
@@ -145,7 +147,7 @@ def _overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     return [*layers, *map(parse_assignment, args.set)]
 
 
-def _config(args: argparse.Namespace) -> Any:
+def config_of(args: argparse.Namespace) -> Any:
     from tvt_ray.config import load_config
 
     return load_config(args.config, _overrides(args))
@@ -172,7 +174,7 @@ def _print_json(args: argparse.Namespace, result: Any) -> None:
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--num-samples", type=int, metavar="N", help="different architectures to score")
     parser.add_argument("--searcher", help="random, exhaustive, evolution, tpe, nsga2")
     parser.add_argument(
@@ -212,7 +214,7 @@ def search_command(args: argparse.Namespace) -> int:
 
     if args.distill_top_k is not None and args.distill_top_k < 1:
         raise UsageError(f"--distill-top-k is at least 1; got {args.distill_top_k}")
-    config = _resumed_config(args) if args.resume else _config(args)
+    config = _resumed_config(args) if args.resume else config_of(args)
     if args.dry_run:
         plan = pipeline.dry_run(config)
         _print_json(args, plan) if args.json else print("\n".join(pipeline.estimate_text(plan)))
@@ -276,7 +278,7 @@ def _print_search(result: Any, folder: Any) -> None:
 
 def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains the best architectures of a run with the run's teacher."
-    _add_common(parser, config=False)
+    add_common(parser, config=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings instead of the run's own")
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="the run that search made")
     which = parser.add_mutually_exclusive_group()
@@ -332,7 +334,7 @@ def _print_students(students: Sequence[Mapping[str, Any]]) -> None:
 
 def add_teacher_train(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains a teacher on a dataset and keeps the weights that do best on validation."
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
     parser.add_argument("--epochs", dest="teacher_epochs", type=int, metavar="N")
     parser.set_defaults(command=teacher_train_command)
@@ -342,7 +344,7 @@ def teacher_train_command(args: argparse.Namespace) -> int:
     from tvt_ray.distill.teacher import save_teacher, teacher_accuracy, train_teacher
     from tvt_ray.pipeline import load_data
 
-    config = _config(args)
+    config = config_of(args)
     if args.out.suffix != ".safetensors":
         raise UsageError(f"--out ends in .safetensors; got {args.out}")
     if config.teacher.weights:
@@ -367,7 +369,7 @@ def teacher_train_command(args: argparse.Namespace) -> int:
 
 def add_teacher_eval(parser: argparse.ArgumentParser) -> None:
     parser.description = "Prints a teacher's top-1 accuracy on a split of a dataset."
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--split", default="test", help="train, val, test (default) or all")
     parser.set_defaults(command=teacher_eval_command)
 
@@ -376,7 +378,7 @@ def teacher_eval_command(args: argparse.Namespace) -> int:
     from tvt_ray.distill.teacher import get_teacher, teacher_accuracy
     from tvt_ray.pipeline import load_data
 
-    config = _config(args)
+    config = config_of(args)
     data = load_data(config)
     parts = [data.train, data.val, data.test] if args.split == "all" else [data.split(args.split)]
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
@@ -399,7 +401,7 @@ def teacher_eval_command(args: argparse.Namespace) -> int:
 
 def add_score(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores one architecture and prints its readings."
-    _add_common(parser)
+    add_common(parser)
     parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="take config and calibration from this run")
     parser.add_argument("--seed", type=int)
@@ -410,7 +412,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
 def score_command(args: argparse.Namespace) -> int:
     from tvt_ray.pipeline import score_one
 
-    config = _resumed_config(args) if args.run_dir else _config(args)
+    config = _resumed_config(args) if args.run_dir else config_of(args)
     result = score_one(config, args.arch, args.run_dir)
     if args.json:
         _print_json(args, result)
@@ -421,6 +423,87 @@ def score_command(args: argparse.Namespace) -> int:
         "\n".join(f"{key:8} {value:,}" if isinstance(value, int) else f"{key:8} {value}" for key, value in flat.items())
     )
     return 0
+
+
+def add_rank(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Says how well scores rank architectures whose trained accuracy is known."
+    add_common(parser)
+    parser.add_argument(
+        "--ground-truth", type=Path, nargs="+", required=True, metavar="FILE", help="JSON lines: space, arch, *_acc"
+    )
+    parser.add_argument(
+        "--proxies", metavar="A,B,C", help="scores and proxies (default: the default score, tvt, params)"
+    )
+    parser.add_argument("--columns", metavar="A,B,C", help="accuracy columns (default: all)")
+    parser.add_argument("--num-images", type=int, metavar="N", help="images in the probe")
+    for end in ("min", "max"):
+        parser.add_argument(
+            f"--{end}-params", dest=f"band_{end}", metavar="N", help="rank inside a parameter band, as in 4M"
+        )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images, average"
+    )
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="also write Parquet tables and a scatter plot per column"
+    )
+    parser.add_argument("--ray-address", metavar="ADDRESS", help="a running cluster (default: as in search)")
+    parser.set_defaults(command=rank_command)
+
+
+def rank_command(args: argparse.Namespace) -> int:
+    from tvt_ray import ranking
+    from tvt_ray.report import write_ranking
+    from tvt_ray.space.base import parse_count
+
+    config = config_of(args)
+    proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.name, "tvt", "params"])
+    low, high = (None if value is None else parse_count(value) for value in (args.band_min, args.band_max))
+    columns = tuple(args.columns.split(",")) if args.columns else None
+    request = ranking.RankRequest(tuple(args.ground_truth), tuple(proxies), columns, low, high, args.seeds)
+    scored = ranking.score_ground_truth(config, request, args.ray_address)
+    result = ranking.rank(config, request, scored)
+    if args.out:
+        write_ranking(args.out, result["columns"], scored)
+    _print_json(args, result) if args.json else _print_rank(result, args.out)
+    return 0
+
+
+def _print_rank(result: Mapping[str, Any], out: Path | None) -> None:
+    from tvt_ray.ranking import mean_kendall
+
+    tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in result["columns"]:
+        tables.setdefault((entry["space"], entry["column"]), []).append(entry)
+    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret 1", "regret 5", "gain"]
+    for (space, column), entries in tables.items():
+        ordered = sorted(entries, key=lambda entry: -(entry["kendall"] or 0))
+        rows = [
+            [
+                entry["proxy"],
+                _signed(entry["kendall"]),
+                " to ".join(map(_signed, entry["kendall_ci95"])) if entry["kendall_ci95"] else "-",
+                _signed(entry["spearman"]),
+                _signed(entry["pearson"]),
+                *[f"{entry[key]:.2f}" for key in ("top1_regret", "top5_regret", "top1_gain")],
+            ]
+            for entry in ordered
+        ]
+        _print_table(f"{space}, {column}: {entries[0]['n']} architectures", header, rows)
+    means = sorted(mean_kendall(result["columns"]).items(), key=lambda pair: -pair[1])
+    noise: dict[str, list[float]] = {}
+    for entry in result.get("noise", ()):
+        noise.setdefault(entry["proxy"], []).append(entry["noise_share"])
+    shares = {name: f"{100 * max(values):.0f} %" for name, values in noise.items()}
+    columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
+    lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]
+    _print_table(f"mean of {len(tables)} columns", columns, lines)
+    if out:
+        print(f"tables and plots  {out}")
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -474,14 +557,14 @@ def predict_command(args: argparse.Namespace) -> int:
 
 def add_check_data(parser: argparse.ArgumentParser) -> None:
     parser.description = "Reads a dataset, decodes every image, and says what is in it."
-    _add_common(parser)
+    add_common(parser)
     parser.set_defaults(command=check_data_command)
 
 
 def check_data_command(args: argparse.Namespace) -> int:
     from tvt_ray.pipeline import describe_data
 
-    described = describe_data(_config(args))
+    described = describe_data(config_of(args))
     if args.json:
         _print_json(args, described)
         return 0

@@ -190,7 +190,7 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     slots, task_ref = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers), ray.put(task)
     if config.search.gpus_per_trial and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
-    calibration, seconds_each = _calibrate(folder, lambda: tune.score_calibration(task_ref, task.space, sample, slots))
+    calibration, seconds_each = _calibrate(folder, lambda: tune.score_archs(task_ref, task.space, sample, slots))
     store = folder.store()
     earlier = store.read()
     wanted, size = config.search.num_samples, config.space.size()

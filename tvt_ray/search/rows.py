@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+ARITHMETIC = ("params", "flops", "depth")  # readings that no student is needed for
 Status = Literal["ok", "failed"]
 
 
@@ -30,5 +31,7 @@ class Row:
         return dataclasses.replace(self, score=score)
 
     def readings(self) -> dict[str, float]:
-        """Everything that a score can be made of."""
-        return {**self.components, "params": float(self.params), "flops": float(self.flops)}
+        """Everything that a score can be made of: components, and what the architecture says of itself."""
+        depth = self.arch["depth"]
+        blocks = depth if isinstance(depth, int) else sum(depth)
+        return {**self.components, "params": float(self.params), "flops": float(self.flops), "depth": float(blocks)}

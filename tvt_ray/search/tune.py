@@ -10,7 +10,8 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from tvt_ray.space import Arch, Space
 
 TRIAL_SECONDS = 1.0  # what a trial should take, against the tens of milliseconds that Ray spends on it
 MAX_ARCHS_PER_TRIAL = 64
+MAX_ARCHS_PER_TASK = 16  # so that what a killed call had scored is not lost
 MIN_TRIALS_PER_SLOT = 4  # so that the last trials end at about the same time
 BARRIER_TIMEOUT_S = 60.0
 MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is a row, not a failure
@@ -219,21 +221,33 @@ def _score_chunk(task: ScoringTask, archs: Sequence[Mapping[str, Any]]) -> list[
     return Scorer(task, pick_device()).score_all([task.space.from_json(arch) for arch in archs])
 
 
-def score_calibration(task_ref: Any, space: Space, archs: Sequence[Arch], slots: Slots) -> list[Row]:
-    """Scores a few architectures on all slots, as plain Ray tasks."""
+def score_archs(
+    task_ref: Any,
+    space: Space,
+    archs: Sequence[Arch],
+    slots: Slots,
+    title: str = "calibrating",
+    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None,
+) -> list[Row]:
+    """Scores a given list of architectures on all slots, as plain Ray tasks: their rows, in the list's order.
+
+    `on_rows` hears of rows as they arrive, in the order in which they do.
+    """
     size = math.ceil(len(archs) / (4 * slots.count))
+    size = min(size, MAX_ARCHS_PER_TASK)
     chunks = [[space.to_json(a) for a in archs[i : i + size]] for i in range(0, len(archs), size)]
     remote = _score_chunk.options(num_cpus=1, num_gpus=slots.gpus_each)
-    waiting, running = list(enumerate(chunks)), dict[Any, int]()
+    waiting, running = deque(enumerate(chunks)), dict[Any, int]()
     rows: dict[int, list[Row]] = {}
-    with Meter("calibrating", len(archs), "architectures") as meter:
+    with Meter(title, len(archs), "architectures") as meter:
         while waiting or running:
             while waiting and len(running) < slots.count:
-                number, chunk = waiting.pop(0)
+                number, chunk = waiting.popleft()
                 running[remote.remote(task_ref, chunk)] = number
             for ref in ray.wait(list(running))[0]:
                 number = running.pop(ref)
                 rows[number] = ray.get(ref)
+                on_rows(rows[number])
                 meter.advance(len(rows[number]))
     return [row for number in sorted(rows) for row in rows[number]]
 

@@ -1,0 +1,238 @@
+"""From files of trained accuracies to tables of rank correlations: what `tvt rank` runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvt_ray import __version__
+from tvt_ray.bench.cache import ReadingCache
+from tvt_ray.bench.rank import GroundTruth, Scored, agreement, noise_share, read_ground_truth
+from tvt_ray.config import RunConfig
+from tvt_ray.data import Dataset
+from tvt_ray.distill.teacher import get_teacher
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.models.teacher import Teacher
+from tvt_ray.pipeline import calibration_archs, connect, load_data, make_task
+from tvt_ray.proxies import PROXIES, Probe
+from tvt_ray.search.fusion import SCORES, Calibration
+from tvt_ray.search.rows import ARITHMETIC, Row
+from tvt_ray.search.scorer import ScoringTask, make_row
+from tvt_ray.space import Arch, Budget, as_space
+
+# What others call TVT's two readings.
+ALIASES = {"l2_norm": "s", "attention_similarity": "t"}
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """What to compare with what."""
+
+    files: tuple[Path, ...]
+    proxies: tuple[str, ...]  # scores, proxies, or arithmetic
+    columns: tuple[str, ...] | None = None  # None: all
+    min_params: int | None = None
+    max_params: int | None = None
+    num_seeds: int = 1
+
+
+def rank_names() -> list[str]:
+    """Everything that `tvt rank --proxies` takes."""
+    return [*SCORES, *(name for name in (*PROXIES, *ARITHMETIC) if name not in SCORES), *ALIASES]
+
+
+def check_request(request: RankRequest) -> None:
+    """Raises UsageError for a proxy that does not exist or a number of seeds that is none."""
+    known = rank_names()
+    for name in request.proxies:
+        if name not in known:
+            raise UsageError(f"unknown proxy {name!r}; choices: {', '.join(known)}")
+    if request.num_seeds < 1:
+        raise UsageError(f"--seeds is at least 1; got {request.num_seeds}")
+
+
+def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str | None = None) -> list[Scored]:
+    """Scores every architecture of the files by every proxy and seed, on the cluster; what is cached is read."""
+    check_request(request)
+    data = load_data(config.model_copy(update={"budget": Budget()}))
+    truths = [
+        truth for path in request.files for truth in read_ground_truth(path, as_space(config.space), data.num_classes)
+    ]
+    for truth in truths:
+        _check_columns(truth, request.columns)
+    teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
+    return [_score_truth(config, truth, request, data, teacher, ray_address) for truth in truths]
+
+
+def _check_columns(truth: GroundTruth, wanted: Sequence[str] | None) -> None:
+    unknown = [name for name in wanted or () if name not in truth.columns]
+    if unknown:
+        raise UsageError(f"the ground truth has no column {unknown[0]!r}; choices: {', '.join(truth.columns)}")
+
+
+def _score_truth(
+    config: RunConfig,
+    truth: GroundTruth,
+    request: RankRequest,
+    data: Dataset,
+    teacher: Teacher,
+    ray_address: str | None,
+) -> Scored:
+    """One repetition per seed: other weights, another probe, another calibration sample."""
+    repeated: list[dict[str, list[float]]] = []
+    archs = [entry.arch for entry in truth.entries]
+    for repetition in range(request.num_seeds):
+        own = config.model_copy(
+            update={
+                "space": truth.space,
+                "budget": Budget(),
+                "seed": config.seed + repetition,
+                "probe": config.probe.model_copy(update={"seed": config.probe.seed + repetition}),
+            }
+        )
+        task = make_task(own, data, teacher)
+        fused = any(len(_readings(name)) > 1 for name in request.proxies)
+        sample = calibration_archs(own, data.num_classes) if fused else []
+        rows = read_or_score(task, [*archs, *sample], _needed(request.proxies), ray_address)
+        calibration = Calibration.from_rows([rows[task.space.arch_id(arch)] for arch in sample])
+        mine = [rows[entry.arch_id] for entry in truth.entries]
+        repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
+    scores = {name: np.array([values[name] for values in repeated]) for name in request.proxies}
+    return Scored(truth, scores)
+
+
+def _readings(name: str) -> tuple[str, ...]:
+    name = ALIASES.get(name, name)
+    return SCORES[name].readings if name in SCORES else (name,)
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """The proxies to run for some scores, each once."""
+    return list(dict.fromkeys(r for name in names for r in _readings(name) if r not in ARITHMETIC))
+
+
+def _score(name: str, row: Row, calibration: Calibration) -> float:
+    name = ALIASES.get(name, name)
+    score = calibration.fuse(name, row) if name in SCORES else row.readings()[name]
+    assert score is not None  # failed rows do not get this far
+    return score
+
+
+def read_or_score(
+    task: ScoringTask, archs: Sequence[Arch], proxies: Sequence[str], ray_address: str | None
+) -> dict[str, Row]:
+    """Rows with the components of all `proxies`, by architecture; what was scored before is read from the cache.
+
+    Each proxy is scored on its own, so that one that fails takes no other's reading along. Raises RunError when an
+    architecture cannot be scored by one.
+    """
+    space = task.space
+    by_id = {space.arch_id(arch): arch for arch in archs}
+    rows = {arch_id: make_row(task, arch, {}, None, 0.0) for arch_id, arch in by_id.items()}
+    cache = ReadingCache(
+        {
+            "version": __version__,
+            "space": space.model_dump(mode="json"),  # type: ignore[attr-defined]
+            "num_classes": task.num_classes,
+            "seed": task.seed,
+            "probe": _fingerprint(task.probe),
+        }
+    )
+    for proxy in proxies:
+        known = cache.read(proxy)
+        missing = [arch for arch_id, arch in by_id.items() if arch_id not in known]
+        if missing:
+            found = _score_on_cluster(task, proxy, missing, ray_address, functools.partial(cache.add, proxy))
+            failed = [row for row in found if row.status != "ok"]
+            if failed:
+                first = f"{failed[0].arch_id}: {failed[0].error}"
+                raise RunError(f"{proxy} failed on {len(failed)} of {len(found)} architectures; {first}")
+            cache.compact(proxy)
+            known = cache.read(proxy)
+        rows = {
+            arch_id: dataclasses.replace(row, components={**row.components, **known[arch_id].components})
+            for arch_id, row in rows.items()
+        }
+    return rows
+
+
+def _score_on_cluster(
+    task: ScoringTask,
+    proxy: str,
+    archs: Sequence[Arch],
+    ray_address: str | None,
+    keep: Callable[[Sequence[Row]], None],
+) -> list[Row]:
+    connect(ray_address)
+    import ray
+
+    from tvt_ray.search import tune
+
+    only = dataclasses.replace(task, proxies=(proxy,))
+    return tune.score_archs(ray.put(only), task.space, archs, tune.find_slots(None), f"{task.space.name} {proxy}", keep)
+
+
+def _fingerprint(probe: Probe) -> str:
+    hasher = hashlib.sha256()
+    for tensor in (probe.images, probe.labels, probe.teacher_logits, *probe.teacher_maps):
+        hasher.update(tensor.contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> dict[str, Any]:
+    """What `rank --json` prints: statistics within the band; with a band, those of the whole table beside them."""
+    banded = request.min_params is not None or request.max_params is not None
+    result: dict[str, Any] = {
+        "columns": _tabulate(request, scored, request.min_params, request.max_params),
+        "num_images": config.probe.num_images,
+        "num_seeds": request.num_seeds,
+        "dataset": config.data.name,
+        "teacher": config.teacher.name,
+    }
+    if banded:
+        result |= {"min_params": request.min_params, "max_params": request.max_params}
+        result["whole_table"] = _tabulate(request, scored, None, None)
+    if request.num_seeds > 1:
+        result["noise"] = [
+            {"space": one.truth.space.name, "proxy": name, "noise_share": noise_share(values)}
+            for one in scored
+            for name, values in one.scores.items()
+        ]
+    return result
+
+
+def _tabulate(
+    request: RankRequest, scored: Sequence[Scored], low: int | None, high: int | None
+) -> list[dict[str, Any]]:
+    entries = []
+    for one in scored:
+        inside = one.truth.within(low, high)
+        if inside.sum() < 3:
+            raise UsageError(
+                f"{inside.sum()} of the {len(inside)} {one.truth.space.name} architectures have {low or 0:,} to "
+                f"{'any number of' if high is None else f'{high:,}'} parameters; at least 3 are needed"
+            )
+        for column in request.columns or one.truth.columns:
+            accuracy = one.truth.accuracy(column)[inside]
+            for name, values in one.scores.items():
+                entry: dict[str, Any] = {"space": one.truth.space.name, "column": column, "proxy": name}
+                entry |= dataclasses.asdict(agreement(values.mean(0)[inside], accuracy))
+                if request.num_seeds > 1:
+                    entry["kendall_by_seed"] = [agreement(v[inside], accuracy).kendall for v in values]
+                entries.append(entry)
+    return entries
+
+
+def mean_kendall(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By proxy, over all spaces and columns; a column on which tau is not defined counts as 0."""
+    names = dict.fromkeys(entry["proxy"] for entry in entries)
+    return {
+        name: float(np.mean([entry["kendall"] or 0.0 for entry in entries if entry["proxy"] == name])) for name in names
+    }
