@@ -47,7 +47,7 @@ def test_spaces_and_datasets_of_the_paper_are_there():
         ("distill.loss.temprature=2", "did you mean 'distill.loss.temperature'"),
         ("space.name=swin", "choices: autoformer, pit"),
         ("search.searcher=anneal", "'random', 'exhaustive', 'evolution', 'tpe' or 'nsga2'"),
-        ("score.name=accuracy", "choices: tvt, t, s"),
+        ("score.name=accuracy", "choices: tvt_ray, tvt, "),
         ("teacher.name=resnet57", "choices: resnet20"),
         ("search.num_samples=0", "greater than 0"),
         ("search.gpus_per_trial=1.5", "fraction of one GPU"),

@@ -182,7 +182,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--score", metavar="NAME", help="tvt, t, s, params, flops")
+    parser.add_argument("--score", metavar="NAME", help="tvt_ray (default), tvt, or a single proxy")
     for name, unit in (("params", "6M"), ("flops", "1.5G")):
         for end in ("min", "max"):
             parser.add_argument(f"--{end}-{name}", metavar="N", help=f"budget, as in {unit}")
@@ -405,7 +405,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="take config and calibration from this run")
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--score", metavar="NAME", help="tvt, t, s, params, flops")
+    parser.add_argument("--score", metavar="NAME", help="tvt_ray (default), tvt, or a single proxy")
     parser.set_defaults(command=score_command)
 
 
@@ -509,7 +509,7 @@ def _signed(value: float | None) -> str:
 def add_report(parser: argparse.ArgumentParser) -> None:
     parser.description = "Ranks a run's rows (by another score if asked) and writes report.html anew."
     parser.add_argument("run_dir", type=Path, metavar="RUN")
-    parser.add_argument("--score", metavar="NAME", help="re-rank by tvt, t, s, params or flops without scoring again")
+    parser.add_argument("--score", metavar="NAME", help="re-rank by another score without scoring again")
     parser.add_argument("--top-k", type=int, default=10, metavar="K")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     parser.set_defaults(command=report_command)

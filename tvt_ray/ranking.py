@@ -21,7 +21,7 @@ from tvt_ray.distill.teacher import get_teacher
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.models.teacher import Teacher
 from tvt_ray.pipeline import calibration_archs, connect, load_data, make_task
-from tvt_ray.proxies import PROXIES, Probe
+from tvt_ray.proxies import Probe
 from tvt_ray.search.fusion import SCORES, Calibration
 from tvt_ray.search.rows import ARITHMETIC, Row
 from tvt_ray.search.scorer import ScoringTask, make_row
@@ -45,7 +45,7 @@ class RankRequest:
 
 def rank_names() -> list[str]:
     """Everything that `tvt rank --proxies` takes."""
-    return [*SCORES, *(name for name in (*PROXIES, *ARITHMETIC) if name not in SCORES), *ALIASES]
+    return [*SCORES, *ALIASES]
 
 
 def check_request(request: RankRequest) -> None:
@@ -109,8 +109,7 @@ def _score_truth(
 
 
 def _readings(name: str) -> tuple[str, ...]:
-    name = ALIASES.get(name, name)
-    return SCORES[name].readings if name in SCORES else (name,)
+    return SCORES[ALIASES.get(name, name)].readings
 
 
 def _needed(names: Sequence[str]) -> list[str]:
@@ -119,8 +118,7 @@ def _needed(names: Sequence[str]) -> list[str]:
 
 
 def _score(name: str, row: Row, calibration: Calibration) -> float:
-    name = ALIASES.get(name, name)
-    score = calibration.fuse(name, row) if name in SCORES else row.readings()[name]
+    score = calibration.fuse(ALIASES.get(name, name), row)
     assert score is not None  # failed rows do not get this far
     return score
 

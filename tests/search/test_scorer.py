@@ -1,20 +1,23 @@
 import dataclasses
+import math
 import random
 
+import numpy as np
 import pytest
 import torch
 
 from tests.conftest import SMALL_SPACES
+from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
-from tvt_ray.search.fusion import SCORES, Calibration, ScoreSettings
-from tvt_ray.search.rows import Row
+from tvt_ray.search.fusion import ALWAYS_READ, SCORES, Calibration, ScoreSettings
+from tvt_ray.search.rows import ARITHMETIC, Row
 from tvt_ray.search.scorer import Scorer, ScoringTask
 from tvt_ray.space import as_space
 
 
 @pytest.fixture
 def task(space, probe):
-    return ScoringTask(space, 10, tuple(PROXIES), 0, probe)
+    return ScoringTask(space, 10, ScoreSettings().proxies, 0, probe)
 
 
 def test_rows_carry_everything(task):
@@ -25,7 +28,7 @@ def test_rows_carry_everything(task):
     assert row.arch_id == task.space.arch_id(arch)
     assert task.space.from_json(row.arch) == arch
     assert (row.params, row.flops) == task.space.cost(arch, 10)
-    assert row.components.keys() == {"t", "s"}
+    assert row.components.keys() == {"t", "s", "r"}
     assert row.seconds > 0
     assert row.score is None
 
@@ -54,7 +57,7 @@ def test_what_goes_wrong_is_a_row_with_its_reason(probe, monkeypatch):
 
 
 def row(params=1, flops=1, status="ok", **components):
-    return Row("id", "autoformer", {}, params, flops, status, None, 0, 0.0, components)
+    return Row("id", "autoformer", {"depth": [1, 2]}, params, flops, status, None, 0, 0.0, components)
 
 
 def test_tvt_is_the_sum_of_min_max_normalised_readings():
@@ -77,8 +80,27 @@ def test_calibration_is_stored_and_read_back(tmp_path):
     assert Calibration.load(tmp_path / "c.json") == calibration
 
 
-def test_every_score_is_made_of_readings_that_are_always_there():
-    stored = {*PROXIES, "params", "flops"}
-    assert all(set(score.readings) <= stored for score in SCORES.values())
-    with pytest.raises(ValueError, match="choices: tvt"):
+def test_tvt_ray_is_the_documented_sum_of_z_scores():
+    sample = [(10.0, 100), (20.0, 1000), (60.0, 10000)]
+    calibration = Calibration.from_rows([row(params=params, r=r) for r, params in sample])
+    r, log_params = np.array([r for r, _ in sample]), np.log([params for _, params in sample])
+    expected = (40.0 - r.mean()) / r.std() + (math.log(500) - log_params.mean()) / log_params.std()
+    assert calibration.fuse("tvt_ray", row(params=500, r=40.0)) == pytest.approx(expected)
+
+
+def test_depth_and_any_proxy_are_scores_of_their_own():
+    calibration = Calibration.from_rows([])
+    assert calibration.fuse("depth", row()) == 3
+    assert calibration.fuse("synflow", row(synflow=2.5)) == 2.5
+    assert ScoreSettings(name="synflow").proxies == ("t", "s", "r", "synflow")
+    with pytest.raises(UsageError, match="score 'synflow' reads 'synflow', which was not read here"):
+        calibration.fuse("synflow", row(t=1.0))
+
+
+def test_every_score_is_made_of_readings_that_its_run_has():
+    for name, score in SCORES.items():
+        assert set(score.readings) <= {*ScoreSettings(name=name).proxies, *ARITHMETIC}
+    for name in ("tvt", "tvt_ray"):
+        assert set(SCORES[name].readings) <= {*ALWAYS_READ, *ARITHMETIC}  # any run can be ranked by them
+    with pytest.raises(ValueError, match="choices: tvt_ray, tvt, "):
         ScoreSettings(name="accuracy")

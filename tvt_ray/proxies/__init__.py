@@ -14,6 +14,7 @@ from tvt_ray.proxies.jacob_cov import jacob_cov
 from tvt_ray.proxies.linear_regions import linear_regions
 from tvt_ray.proxies.ntk import ntk
 from tvt_ray.proxies.nwot import nwot
+from tvt_ray.proxies.rank_sum import rank_sum
 from tvt_ray.proxies.snip import snip
 from tvt_ray.proxies.synflow import synflow
 from tvt_ray.proxies.tvt import student_capability, teacher_aware
@@ -24,6 +25,7 @@ from tvt_ray.proxies.zico import zico
 PROXIES: dict[str, Proxy] = {
     "t": teacher_aware,
     "s": student_capability,
+    "r": rank_sum,
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,

@@ -1,0 +1,20 @@
+"""The rank of a student's weights: not of a paper, but what ranked best as student capability (docs/proxies.md)."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.recording import blocks_of
+
+
+def rank_sum(student: Student, probe: Probe) -> Components:
+    """`r`: the sum of the ranks of the blocks' weight matrices; higher is better. No forward pass, no labels.
+
+    A matrix drawn from a continuous distribution has full rank with probability one, so its rank is its smaller side,
+    and `r` is four times the sum of the blocks' widths wherever MLPs are no narrower than the trunk: unlike `s`, it
+    does not depend on how weights are initialised.
+    """
+    linears = [layer for block in blocks_of(student) for layer in block.modules() if isinstance(layer, nn.Linear)]
+    return {"r": float(sum(min(linear.weight.shape) for linear in linears))}
