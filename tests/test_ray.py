@@ -178,7 +178,10 @@ def test_resuming_a_finished_run_scores_only_what_is_new(finished, cluster, conf
 def test_reranking_needs_no_scoring(finished):
     by_size = pipeline.rerank(finished[0], "params", 3)
     assert [e["score"] for e in by_size["best"]] == sorted((e["params"] for e in by_size["best"]), reverse=True)
-    assert pipeline.rerank(finished[0], None, 1)["score"] == "tvt"
+    assert pipeline.rerank(finished[0], "tvt", 1)["score"] == "tvt"
+    assert pipeline.rerank(finished[0], None, 3)["best"] == finished[1].best[:3]
+    with pytest.raises(tvt_ray.errors.UsageError, match="score 'snip' reads 'snip', which was not read here"):
+        pipeline.rerank(finished[0], "snip", 1)
 
 
 def run_search(folder, *flags):

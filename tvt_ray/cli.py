@@ -114,7 +114,7 @@ def add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
 
 
-def _overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
+def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
     from tvt_ray.config import parse_assignment
 
@@ -150,7 +150,7 @@ def _overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
 def config_of(args: argparse.Namespace) -> Any:
     from tvt_ray.config import load_config
 
-    return load_config(args.config, _overrides(args))
+    return load_config(args.config, overrides(args))
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -247,8 +247,8 @@ def _resumed_config(args: argparse.Namespace) -> Any:
         raise UsageError("--resume needs --run-dir: which run to go on with")
     stored = RunFolder(args.run_dir).config()
     if args.config is not None:
-        return load_config(args.config, _overrides(args))
-    return load_config(None, [stored.model_dump(mode="json"), *_overrides(args)])
+        return load_config(args.config, overrides(args))
+    return load_config(None, [stored.model_dump(mode="json"), *overrides(args)])
 
 
 def _run_name(config: Any) -> str:
@@ -438,7 +438,7 @@ def add_rank(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-images", type=int, metavar="N", help="images in the probe")
     for end in ("min", "max"):
         parser.add_argument(
-            f"--{end}-params", dest=f"band_{end}", metavar="N", help="rank inside a parameter band, as in 4M"
+            f"--{end}-params", dest=f"band_{end}", type=_count, metavar="N", help="rank inside a band, as in 4M"
         )
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images, average"
@@ -451,16 +451,25 @@ def add_rank(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=rank_command)
 
 
+def _count(text: str) -> int:
+    from tvt_ray.space.base import parse_count
+
+    try:
+        return int(parse_count(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def rank_command(args: argparse.Namespace) -> int:
     from tvt_ray import ranking
     from tvt_ray.report import write_ranking
-    from tvt_ray.space.base import parse_count
 
     config = config_of(args)
     proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.name, "tvt", "params"])
-    low, high = (None if value is None else parse_count(value) for value in (args.band_min, args.band_max))
     columns = tuple(args.columns.split(",")) if args.columns else None
-    request = ranking.RankRequest(tuple(args.ground_truth), tuple(proxies), columns, low, high, args.seeds)
+    request = ranking.RankRequest(
+        tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds
+    )
     scored = ranking.score_ground_truth(config, request, args.ray_address)
     result = ranking.rank(config, request, scored)
     if args.out:

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from tvt_ray.search.fusion import SCORES, Calibration
 from tvt_ray.search.rows import ARITHMETIC, Row
 from tvt_ray.search.scorer import ScoringTask, make_row
 from tvt_ray.space import Arch, Budget, as_space
+
+# Scores architectures, telling of rows as they arrive
+ScoreArchs: TypeAlias = Callable[[ScoringTask, Sequence[Arch], Callable[[Sequence[Row]], None]], list[Row]]
 
 # What others call TVT's two readings.
 ALIASES = {"l2_norm": "s", "attention_similarity": "t"}
@@ -100,7 +103,8 @@ def _score_truth(
         task = make_task(own, data, teacher)
         fused = any(len(_readings(name)) > 1 for name in request.proxies)
         sample = calibration_archs(own, data.num_classes) if fused else []
-        rows = read_or_score(task, [*archs, *sample], _needed(request.proxies), ray_address)
+        score = functools.partial(_score_on_cluster, own, ray_address)
+        rows = read_or_score(task, [*archs, *sample], _needed(request.proxies), score)
         calibration = Calibration.from_rows([rows[task.space.arch_id(arch)] for arch in sample])
         mine = [rows[entry.arch_id] for entry in truth.entries]
         repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
@@ -124,11 +128,12 @@ def _score(name: str, row: Row, calibration: Calibration) -> float:
 
 
 def read_or_score(
-    task: ScoringTask, archs: Sequence[Arch], proxies: Sequence[str], ray_address: str | None
+    task: ScoringTask, archs: Sequence[Arch], proxies: Sequence[str], score: ScoreArchs
 ) -> dict[str, Row]:
     """Rows with the components of all `proxies`, by architecture; what was scored before is read from the cache.
 
-    Each proxy is scored on its own, so that one that fails takes no other's reading along. Raises RunError when an
+    `score` scores what is missing, and calls what it is given with rows as they arrive, which are kept at once. Each
+    proxy is scored on its own, so that one that fails takes no other's reading along. Raises RunError when an
     architecture cannot be scored by one.
     """
     space = task.space
@@ -147,7 +152,7 @@ def read_or_score(
         known = cache.read(proxy)
         missing = [arch for arch_id, arch in by_id.items() if arch_id not in known]
         if missing:
-            found = _score_on_cluster(task, proxy, missing, ray_address, functools.partial(cache.add, proxy))
+            found = score(dataclasses.replace(task, proxies=(proxy,)), missing, functools.partial(cache.add, proxy))
             failed = [row for row in found if row.status != "ok"]
             if failed:
                 first = f"{failed[0].arch_id}: {failed[0].error}"
@@ -162,10 +167,10 @@ def read_or_score(
 
 
 def _score_on_cluster(
-    task: ScoringTask,
-    proxy: str,
-    archs: Sequence[Arch],
+    config: RunConfig,
     ray_address: str | None,
+    task: ScoringTask,
+    archs: Sequence[Arch],
     keep: Callable[[Sequence[Row]], None],
 ) -> list[Row]:
     connect(ray_address)
@@ -173,8 +178,9 @@ def _score_on_cluster(
 
     from tvt_ray.search import tune
 
-    only = dataclasses.replace(task, proxies=(proxy,))
-    return tune.score_archs(ray.put(only), task.space, archs, tune.find_slots(None), f"{task.space.name} {proxy}", keep)
+    slots = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers)
+    title = f"{task.space.name} {', '.join(task.proxies)}"
+    return tune.score_archs(ray.put(task), task.space, archs, slots, title, keep)
 
 
 def _fingerprint(probe: Probe) -> str:

@@ -76,6 +76,8 @@ def test_noise_share_is_what_other_seeds_change():
     scores = means + 0.5 * RNG.normal(size=(4, 500))
     assert noise_share(np.tile(means, (3, 1))) == pytest.approx(0, abs=1e-9)
     assert noise_share(scores) == pytest.approx(0.25 / 1.25, abs=0.04)
+    shifted = scores + np.array([[0.0], [5.0], [-9.0], [1.0]])  # what moves all alike moves no rank
+    assert noise_share(shifted) == pytest.approx(noise_share(scores))
 
 
 @pytest.fixture

@@ -263,11 +263,13 @@ def gain_at_budgets(scores: Floats, accuracies: Floats, params: NDArray[np.int64
 
 
 def noise_share(scores: Floats) -> float:
-    """The part of scores' variance that other seeds alone make: scores (seeds, n), two seeds or more.
+    """The part of scores' variance over architectures that is other seeds' doing: scores (seeds, n), two seeds or more.
 
-    Mean variance over seeds of the same architecture, over that plus the variance between architectures' means,
-    the latter less what averaging leaves of the noise (one-way analysis of variance).
+    What a seed adds to all architectures alike moves no rank and is taken out first. Then the mean variance of an
+    architecture over seeds, over that plus the variance between architectures' means, the latter less what averaging
+    leaves of the noise (two-way analysis of variance).
     """
+    scores = scores - scores.mean(1, keepdims=True)
     within = scores.var(0, ddof=1).mean()
     between = max(scores.mean(0).var(ddof=1) - within / len(scores), 0.0)
     return float(within / (within + between)) if within + between > 0 else 0.0
