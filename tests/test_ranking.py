@@ -107,7 +107,7 @@ def test_the_table_for_people_has_every_column_and_the_mean(capsys, flags):
 
 def test_a_proxy_that_fails_ends_the_run_and_keeps_the_others(capsys, flags):
     """ZiCo wants four images, the probe has three; what another proxy read before it stays in the cache."""
-    three = ["--num-images", "3", "--json"]
+    three = ["--set", "probe.num_images=3", "--json"]
     code, _, err = call(capsys, *flags, "--proxies", "nwot,zico", *three)
     assert code == 1
     assert "zico failed on 12 of 12 architectures" in err.splitlines()[-1]
