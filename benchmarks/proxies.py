@@ -95,8 +95,9 @@ def partials(one: Scored, column: str) -> list[dict[str, Any]]:
     found = []
     for name in ("t", "diswot"):
         for controls in (("s",), ("s", "params"), ("r", "params")):
-            r, low, high = partial_correlation(scores[name], accuracy, [scores[control] for control in controls])
-            found.append({"proxy": name, "given": list(controls), "r": r, "ci95": [low, high]})
+            partial = partial_correlation(scores[name], accuracy, [scores[control] for control in controls])
+            if partial:
+                found.append({"proxy": name, "given": list(controls), "r": partial[0], "ci95": partial[1:]})
     return found
 
 

@@ -197,7 +197,7 @@ def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
         cells = []
         for column in columns:
             partial = "-"
-            if row["partial"] and math.isfinite(row["partial"][column][0]):
+            if row["partial"].get(column):
                 r, low, high = row["partial"][column]
                 partial = f"{r:.2f} ({low:.2f} to {high:.2f})"
             cells += [f"{row['kendall'][column]:.3f}", partial]

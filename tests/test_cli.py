@@ -106,7 +106,7 @@ def test_score_prints_the_contract(capsys, tmp_path, weights):
         assert code == 0
         assert result["arch_id"] == space.arch_id(arch)
         assert (result["params"], result["flops"]) == space.cost(arch, 10)
-        assert result["components"].keys() == {"t", "s", "r"}
+        assert result["components"].keys() == {"t", "s", "r", "log_norm"}
         results.append(result)
     assert results[0] == results[1]
     (tmp_path / "x.json").write_text('{"embed_dim": 25}')

@@ -63,6 +63,7 @@ def test_partial_correlation_sees_through_a_common_cause():
     assert abs(r) < 0.15
     direct, low, _ = partial_correlation(x, y + x, [cause])
     assert direct > low > 0.3
+    assert partial_correlation(2 * cause, y, [cause]) is None  # nothing is left of it
 
 
 def test_gain_is_over_the_median_of_what_the_budget_admits():

@@ -28,7 +28,7 @@ def test_rows_carry_everything(task):
     assert row.arch_id == task.space.arch_id(arch)
     assert task.space.from_json(row.arch) == arch
     assert (row.params, row.flops) == task.space.cost(arch, 10)
-    assert row.components.keys() == {"t", "s", "r"}
+    assert row.components.keys() == {"t", "s", "r", "log_norm"}
     assert row.seconds > 0
     assert row.score is None
 
@@ -81,18 +81,22 @@ def test_calibration_is_stored_and_read_back(tmp_path):
 
 
 def test_tvt_ray_is_the_documented_sum_of_z_scores():
-    sample = [(10.0, 100), (20.0, 1000), (60.0, 10000)]
-    calibration = Calibration.from_rows([row(params=params, r=r) for r, params in sample])
-    r, log_params = np.array([r for r, _ in sample]), np.log([params for _, params in sample])
-    expected = (40.0 - r.mean()) / r.std() + (math.log(500) - log_params.mean()) / log_params.std()
-    assert calibration.fuse("tvt_ray", row(params=500, r=40.0)) == pytest.approx(expected)
+    sample = [(100, 10.0, 3.0), (1000, 20.0, 9.0), (10000, 60.0, 4.0)]
+    calibration = Calibration.from_rows([row(params=p, r=r, log_norm=n) for p, r, n in sample])
+    params, r, norm = np.array(sample).T
+
+    def z(value, values):
+        return (value - values.mean()) / values.std()
+
+    expected = 2 * z(math.log(500), np.log(params)) + 2 * z(40.0, r) + z(5.0, norm)
+    assert calibration.fuse("tvt_ray", row(params=500, r=40.0, log_norm=5.0)) == pytest.approx(expected)
 
 
 def test_depth_and_any_proxy_are_scores_of_their_own():
     calibration = Calibration.from_rows([])
     assert calibration.fuse("depth", row()) == 3
     assert calibration.fuse("synflow", row(synflow=2.5)) == 2.5
-    assert ScoreSettings(name="synflow").proxies == ("t", "s", "r", "synflow")
+    assert ScoreSettings(name="synflow").proxies == ("t", "s", "r", "log_norm", "synflow")
     with pytest.raises(UsageError, match="score 'synflow' reads 'synflow', which was not read here"):
         calibration.fuse("synflow", row(t=1.0))
 

@@ -230,16 +230,17 @@ def _row_correlations(x: Floats, y: Floats) -> Floats:
         return np.asarray((x * y).sum(1) / np.sqrt((x**2).sum(1) * (y**2).sum(1)))
 
 
-def partial_correlation(x: Floats, y: Floats, controls: Sequence[Floats], seed: int = 0) -> tuple[float, float, float]:
+def partial_correlation(
+    x: Floats, y: Floats, controls: Sequence[Floats], seed: int = 0
+) -> tuple[float, float, float] | None:
     """Spearman's partial correlation of x and y given the controls, with a bootstrap 95 % interval: (r, low, high).
 
-    Ranks of x and y after what the ranks of the controls explain linearly is taken out.
+    Ranks of x and y after what the ranks of the controls explain linearly is taken out. None where that is all.
     """
     draws = np.random.default_rng(seed).integers(0, len(x), (NUM_RESAMPLES, len(x)))
-    samples = [_partial(*(values[rows] for values in (x, y, *controls))) for rows in draws]
-    interval = _interval(np.array(samples))
-    assert interval is not None
-    return _partial(x, y, *controls), *interval
+    r = _partial(x, y, *controls)
+    interval = _interval(np.array([_partial(*(values[rows] for values in (x, y, *controls))) for rows in draws]))
+    return (r, *interval) if interval and math.isfinite(r) else None
 
 
 def _partial(x: Floats, y: Floats, *controls: Floats) -> float:

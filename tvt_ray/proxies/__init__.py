@@ -12,6 +12,7 @@ from tvt_ray.proxies.grad_norm import grad_norm
 from tvt_ray.proxies.grasp import grasp
 from tvt_ray.proxies.jacob_cov import jacob_cov
 from tvt_ray.proxies.linear_regions import linear_regions
+from tvt_ray.proxies.log_norm import log_norm
 from tvt_ray.proxies.ntk import ntk
 from tvt_ray.proxies.nwot import nwot
 from tvt_ray.proxies.rank_sum import rank_sum
@@ -26,6 +27,7 @@ PROXIES: dict[str, Proxy] = {
     "t": teacher_aware,
     "s": student_capability,
     "r": rank_sum,
+    "log_norm": log_norm,
     "snip": snip,
     "grasp": grasp,
     "synflow": synflow,

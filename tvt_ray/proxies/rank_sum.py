@@ -1,4 +1,4 @@
-"""The rank of a student's weights: not of a paper, but what ranked best as student capability (docs/proxies.md)."""
+"""The rank of a student's weights: not of a paper, but what ranked well as student capability (docs/proxies.md)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tvt_ray.proxies.recording import blocks_of
 
 
 def rank_sum(student: Student, probe: Probe) -> Components:
-    """`r`: the sum of the ranks of the blocks' weight matrices; higher is better. No forward pass, no labels.
+    """`r`: the sum of the squared ranks of the blocks' weight matrices; higher is better. No forward pass, no labels.
 
-    A matrix drawn from a continuous distribution has full rank with probability one, so its rank is its smaller side,
-    and `r` is four times the sum of the blocks' widths wherever MLPs are no narrower than the trunk: unlike `s`, it
-    does not depend on how weights are initialised.
+    A rank squared is the size of the largest invertible part of a matrix. A matrix drawn from a continuous distribution
+    has full rank with probability one, so its rank is its smaller side and nothing is decomposed; unlike norms, it does
+    not depend on how weights are initialised.
     """
     linears = [layer for block in blocks_of(student) for layer in block.modules() if isinstance(layer, nn.Linear)]
-    return {"r": float(sum(min(linear.weight.shape) for linear in linears))}
+    return {"r": float(sum(min(linear.weight.shape) ** 2 for linear in linears))}

@@ -51,13 +51,13 @@ class Score:
 
 SCORES: dict[str, Score] = {
     # docs/proxies.md says how the default came about
-    "tvt_ray": Score((Term("r"), Term("params", log=True)), "z-score"),
+    "tvt_ray": Score((Term("params", 2, log=True), Term("r", 2), Term("log_norm")), "z-score"),
     "tvt": Score((Term("t"), Term("s")), "min-max"),
     **{name: Score((Term(name),)) for name in (*ARITHMETIC, *PROXIES)},
 }
 
 # What every row holds, so that these scores can re-rank any run; a forward pass and no more.
-ALWAYS_READ = ("t", "s", "r")
+ALWAYS_READ = ("t", "s", "r", "log_norm")
 
 
 class ScoreSettings(BaseModel):

@@ -1,0 +1,45 @@
+"""The benchmarks that make and read ground truth, as commands, on the digits."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPO, SMALL_SPACES
+from tests.test_cli import SMALL
+
+pytestmark = pytest.mark.slow
+
+
+def bench(name, *flags):
+    command = [sys.executable, f"benchmarks/{name}.py", *SMALL, *map(str, flags)]
+    done = subprocess.run(command, check=False, cwd=REPO, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_ground_truth_is_made_kept_and_read(teacher, tmp_path):
+    """Two cohorts in two processes; called again, nothing is trained; the comparison of terms reads the file."""
+    out = tmp_path / "truth.jsonl"
+    recipe = ["--set", "distill.epochs=1", "--set", "distill.batch_size=32", "--num-images", "96"]
+    make = ["--num-archs", "8", "--cohort-size", "4", "--workers", "2", "--column", "digits", *recipe, "--out", out]
+    assert "8 architectures in" in bench("ground_truth", *make)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len({json.dumps(line["arch"]) for line in lines}) == 8
+    assert all(0 <= line["digits_kd_acc"] <= 100 for line in lines)
+    assert len({line["digits_kd_acc"] for line in lines}) > 1
+    before = out.read_bytes()
+    (tmp_path / "truth.state" / "0.pt").write_bytes(b"not read again")
+    bench("ground_truth", *make)
+    assert out.read_bytes() == before
+
+    printed = bench("terms", "--ground-truth", out, "--seeds", "2")
+    (rows,) = json.loads(printed.splitlines()[-1]).values()
+    by_form = {row["form"]: row for row in rows}
+    assert {"parameters", "sum of norms (s)", "energy: last", "images: guided blocks"} <= by_form.keys()
+    assert by_form["parameters"]["noise_share"] == pytest.approx(0, abs=1e-9)
+    assert by_form["energy: last"]["noise_share"] > 0
+    space = SMALL_SPACES["autoformer"]
+    sizes = [space.cost(space.from_json(line["arch"]), 10).params for line in lines]
+    assert len(set(sizes)) > 1

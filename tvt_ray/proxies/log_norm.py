@@ -1,0 +1,21 @@
+"""TVT's student capability with the logarithm of each norm: not of a paper (docs/proxies.md has the measurements)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from tvt_ray.models.layers import Student
+from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import matrices
+
+
+@torch.inference_mode()
+def log_norm(student: Student, probe: Probe) -> Components:
+    """`log_norm`: the sum of log L2 norms of the student's weights; higher is better. No forward pass, no labels.
+
+    The log of the product of the norms, where `s` is their sum: it counts layers rather than widths. Over every
+    convolution and Linear, patch embedding and classifier included, biases not.
+    """
+    return {"log_norm": math.fsum(math.log(weight.norm().item()) for weight in matrices(student))}
