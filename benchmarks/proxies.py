@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from tvt_ray import ranking
 from tvt_ray.bench.rank import Scored, agreement, gain_at_budgets, partial_correlation
@@ -110,6 +111,56 @@ def partial_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def weight_table(own: tuple[Scored, str], published: Columns) -> str:
+    """Kendall's tau of the default score with the teacher-aware reading `t` added at a weight, both z-scored."""
+    titles = [own[1].removesuffix("_kd_acc") + " (matching teacher)", "published, mean"]
+    lines = [f"| weight of `t` | {' | '.join(titles)} |", "|---|---|---|"]
+    for weight in (-1.0, -0.5, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0):
+        means = [np.mean([_tau_with(weight, *pair) for pair in pairs]) for pairs in ([own], published) if pairs]
+        lines.append(f"| {weight:g} | {' | '.join(f'{mean:.3f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
+def _tau_with(weight: float, one: Scored, column: str) -> float:
+    score, t = (values.mean(0) for values in (one.scores["tvt_ray"], one.scores["t"]))
+    fused = (score - score.mean()) / score.std() + weight * (t - t.mean()) / t.std()
+    return agreement(fused, one.truth.accuracy(column)).kendall or 0.0
+
+
+FUSIONS: tuple[dict[str, float], ...] = (
+    {"params": 1},
+    {"r": 1},
+    {"log_norm": 1},
+    {"s": 1},
+    {"params": 1, "r": 1},
+    {"params": 1, "log_norm": 1},
+    {"r": 1, "log_norm": 1},
+    {"params": 1, "r": 1, "s": 1},
+    {"params": 1, "r": 1, "log_norm": 1},
+    {"params": 2, "r": 1, "log_norm": 1},
+    {"params": 1, "r": 2, "log_norm": 1},
+    {"params": 2, "r": 2, "log_norm": 1},
+    {"params": 3, "r": 3, "log_norm": 1},
+)
+
+
+def fusion_table(own: tuple[Scored, str], published: Columns) -> str:
+    """Capability as a weighted sum of z-scores over the table (a search takes them over its calibration sample)."""
+    lines = ["| log parameters | `r` | `log_norm` | `s` | published, mean | own |", "|---" * 6 + "|"]
+    for weights in FUSIONS:
+        cells = [f"{weights[name]:g}" if name in weights else "" for name in ("params", "r", "log_norm", "s")]
+        means = [np.mean([_fused_tau(weights, *pair) for pair in pairs]) for pairs in (published, [own]) if pairs]
+        lines.append(f"| {' | '.join([*cells, *(f'{mean:.3f}' for mean in means)])} |")
+    return "\n".join(lines)
+
+
+def _fused_tau(weights: Mapping[str, float], one: Scored, column: str) -> float:
+    readings = {name: one.scores[name].mean(0) for name in weights}
+    scaled = {name: np.log(values) if name == "params" else values for name, values in readings.items()}
+    fused = sum(weight * stats.zscore(scaled[name]) for name, weight in weights.items())
+    return agreement(np.asarray(fused), one.truth.accuracy(column)).kendall or 0.0
+
+
 def costs(config: RunConfig) -> dict[str, dict[str, float]]:
     """Seconds of each proxy over those of one forward pass, and over those of scoring by tvt; one thread, by space."""
     torch.set_num_threads(1)
@@ -171,6 +222,7 @@ def replace_tables(tables: Mapping[str, str]) -> None:
 
 def proxies(args: argparse.Namespace) -> int:
     config, tables, result = config_of(args), dict[str, str](), dict[str, Any]()
+    columns: Columns = []
     if args.ground_truth:
         request = ranking.RankRequest(tuple(args.ground_truth), NAMES)
         columns = distilled(ranking.score_ground_truth(config, request, args.ray_address))
@@ -180,10 +232,13 @@ def proxies(args: argparse.Namespace) -> int:
             result[key] = {name: float(np.mean(row)) for name, row in values.items()}
     if args.own:
         own_config = load_config(args.own_config, overrides(args))
-        (one,) = ranking.score_ground_truth(own_config, ranking.RankRequest((args.own,), NAMES), args.ray_address)
+        request = ranking.RankRequest((args.own,), NAMES, num_seeds=args.seeds)
+        (one,) = ranking.score_ground_truth(own_config, request, args.ray_address)
         (column,) = one.truth.columns
         tables["own"], rows = own_table(one, column), partials(one, column)
         tables["partial"], result["partial"] = partial_table(rows), rows
+        tables["weight"] = weight_table((one, column), columns)
+        tables["fusion"] = fusion_table((one, column), columns)
         result["own"] = {name: tau(one, column, name) for name in NAMES}
     if args.cost:
         result["cost"] = costs(config)
@@ -202,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--own-config", type=Path, metavar="FILE", default=Path(__file__).with_name("ground_truth.yaml")
     )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="weights and images, for --own")
     parser.add_argument("--cost", action="store_true", help="also time every proxy")
     parser.add_argument("--ray-address", metavar="ADDRESS")
     parser.set_defaults(command=proxies)

@@ -484,14 +484,14 @@ def _print_rank(result: Mapping[str, Any], out: Path | None) -> None:
     tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for entry in result["columns"]:
         tables.setdefault((entry["space"], entry["column"]), []).append(entry)
-    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret 1", "regret 5", "gain"]
+    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
     for (space, column), entries in tables.items():
         ordered = sorted(entries, key=lambda entry: -(entry["kendall"] or 0))
         rows = [
             [
                 entry["proxy"],
                 _signed(entry["kendall"]),
-                " to ".join(map(_signed, entry["kendall_ci95"])) if entry["kendall_ci95"] else "-",
+                " ".join(f"{end:.2f}" for end in entry["kendall_ci95"] or ()) or "-",
                 _signed(entry["spearman"]),
                 _signed(entry["pearson"]),
                 *[f"{entry[key]:.2f}" for key in ("top1_regret", "top5_regret", "top1_gain")],
@@ -507,6 +507,8 @@ def _print_rank(result: Mapping[str, Any], out: Path | None) -> None:
     columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
     lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]
     _print_table(f"mean of {len(tables)} columns", columns, lines)
+    print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
+    print("gain: accuracy of the first choice over the median architecture, in percentage points")
     if out:
         print(f"tables and plots  {out}")
 
