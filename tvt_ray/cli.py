@@ -506,7 +506,8 @@ def _print_rank(result: Mapping[str, Any], out: Path | None) -> None:
     shares = {name: f"{100 * max(values):.0f} %" for name, values in noise.items()}
     columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
     lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]
-    _print_table(f"mean of {len(tables)} columns", columns, lines)
+    if len(tables) > 1 or shares:
+        _print_table(f"mean of {len(tables)} columns" if len(tables) > 1 else "noise", columns, lines)
     print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
     print("gain: accuracy of the first choice over the median architecture, in percentage points")
     if out:

@@ -1,13 +1,16 @@
-"""Readings that are kept between calls: each proxy of each architecture is scored once."""
+"""Readings that are kept between calls: each proxy of each architecture is scored once, until the proxy's file changes."""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvt_ray.proxies import PROXIES
 from tvt_ray.search.rows import Row
 from tvt_ray.search.store import RowStore
 from tvt_ray.storage import cache_folder
@@ -23,11 +26,15 @@ class ReadingCache:
 
     def read(self, proxy: str) -> dict[str, Row]:
         """By architecture; failures are not kept, so they are tried again."""
-        return {row.arch_id: row for row in RowStore(self.folder / proxy).read() if row.status == "ok"}
+        return {row.arch_id: row for row in self._store(proxy).read() if row.status == "ok"}
 
     def add(self, proxy: str, rows: Sequence[Row]) -> None:
         """On return the rows are on disk."""
-        RowStore(self.folder / proxy).append([row for row in rows if row.status == "ok"])
+        self._store(proxy).append([row for row in rows if row.status == "ok"])
 
     def compact(self, proxy: str) -> None:
-        RowStore(self.folder / proxy).compact()
+        self._store(proxy).compact()
+
+    def _store(self, proxy: str) -> RowStore:
+        source = inspect.getsource(sys.modules[PROXIES[proxy].__module__])
+        return RowStore(self.folder / f"{proxy}-{hashlib.sha256(source.encode()).hexdigest()[:8]}")
