@@ -1,4 +1,4 @@
-"""Readings that are kept between calls: each proxy of each architecture is scored once, until the proxy's file changes."""
+"""Readings that are kept between calls: a proxy reads each architecture once, until the proxy's file changes."""
 
 from __future__ import annotations
 
