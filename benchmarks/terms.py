@@ -34,7 +34,7 @@ from tvt_ray.models.layers import Student
 from tvt_ray.pipeline import load_data, make_task
 from tvt_ray.progress import Meter
 from tvt_ray.proxies import Probe
-from tvt_ray.proxies.recording import blocks_of
+from tvt_ray.proxies.recording import attentions_of, blocks_of, inputs_of
 from tvt_ray.proxies.tvt import attention_map
 from tvt_ray.search.scorer import ScoringTask
 from tvt_ray.space import Arch, as_space
@@ -103,17 +103,30 @@ def placements(num_blocks: int) -> dict[str, list[tuple[int, int]]]:
 
 
 def teacher_forms(student: Student, probe: Probe) -> dict[str, float]:
-    with torch.no_grad():
+    attentions = attentions_of(student)
+    with torch.no_grad(), inputs_of(attentions) as tokens:
         maps = student.feature_maps(probe.images, range(student.num_blocks))
-    known: dict[tuple[str, int, int], float] = {}
+        received = {
+            i: received_attention(a.probabilities(x)) for i, (a, x) in enumerate(zip(attentions, tokens, strict=True))
+        }
+    kinds = {name: (maps, compare) for name, compare in COMPARISONS.items()}
+    kinds |= {f"attention received, {name}": (received, COMPARISONS[name]) for name in ("energy", "correlation")}
     forms: dict[str, float] = {}
-    for place, pairs in placements(student.num_blocks).items():
-        for name, compare in COMPARISONS.items():
-            for block, stage in pairs:
-                if (name, block, stage) not in known:
-                    known[name, block, stage] = compare(maps[block], probe.teacher_maps[stage])
-            forms[f"{name}: {place}"] = float(np.mean([known[name, block, stage] for block, stage in pairs]))
+    for name, (ours, compare) in kinds.items():
+        places = placements(student.num_blocks)
+        wanted = {pair for pairs in places.values() for pair in pairs}
+        known = {(block, stage): compare(ours[block], probe.teacher_maps[stage]) for block, stage in wanted}
+        forms |= {
+            f"{name}: {place}": float(np.mean([known[pair] for pair in pairs])) for place, pairs in places.items()
+        }
     return forms
+
+
+def received_attention(probabilities: Tensor) -> Tensor:
+    """(B, N, T, T) -> (B, 1, H, W) whose energy is what each patch receives from all tokens, mean over heads."""
+    patches = probabilities.mean(1).mean(1)[:, 1:]
+    side = math.isqrt(patches.shape[1])
+    return patches.sqrt().unflatten(1, (1, side, side))
 
 
 # Capability forms -----------------------------------------------------------------------------------------------------

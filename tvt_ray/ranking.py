@@ -101,11 +101,11 @@ def _score_truth(
             }
         )
         task = make_task(own, data, teacher)
-        fused = any(len(_readings(name)) > 1 for name in request.proxies)
-        sample = calibration_archs(own, data.num_classes) if fused else []
         score = functools.partial(_score_on_cluster, own, ray_address)
-        rows = read_or_score(task, [*archs, *sample], _needed(request.proxies), score)
-        calibration = Calibration.from_rows([rows[task.space.arch_id(arch)] for arch in sample])
+        fused = [name for name in request.proxies if len(_readings(name)) > 1]
+        sample = calibration_archs(own, data.num_classes) if fused else []
+        calibration = Calibration.from_rows(list(read_or_score(task, sample, _needed(fused), score).values()))
+        rows = read_or_score(task, archs, _needed(request.proxies), score)
         mine = [rows[entry.arch_id] for entry in truth.entries]
         repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
     scores = {name: np.array([values[name] for values in repeated]) for name in request.proxies}
