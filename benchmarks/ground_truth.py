@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from tvt_ray.data import load_dataset
 from tvt_ray.data.probe import select_balanced
 from tvt_ray.distill.loop import DistillTask, Materials
 from tvt_ray.distill.teacher import get_teacher
+from tvt_ray.errors import UsageError
 from tvt_ray.progress import Meter
 from tvt_ray.space import as_space
 from tvt_ray.storage import write_atomically
@@ -57,42 +58,75 @@ def _train(config: RunConfig, num_images: int, tasks: Sequence[DistillTask], sta
 def ground_truth(args: argparse.Namespace) -> int:
     config, start = config_of(args), time.perf_counter()
     space, data = as_space(config.space), load_dataset(config.data)
+    _check(args, space.size(), len(data.train))
     get_teacher(config.teacher, config.teacher_training, data)  # trained once, before the processes ask for it
-    tasks = [
-        DistillTask(space, arch, data.num_classes, config.distill)
-        for arch in sample_archs(space, args.num_archs, config.seed)
-    ]
+    archs = sample_archs(space, args.num_archs, config.seed)
+    tasks = [DistillTask(space, arch, data.num_classes, config.distill) for arch in archs]
     cohorts = [tasks[i : i + args.cohort_size] for i in range(0, len(tasks), args.cohort_size)]
     states = args.out.with_suffix(".state")
-    column = f"{args.column}_kd_acc"
-    finished = {path.stem: json.loads(path.read_text()) for path in states.glob("*.json")}
-    counter = multiprocessing.get_context("spawn").Value("q", 0)
-    total = len(tasks) * config.distill.epochs * args.num_images
+    _claim(states, config, args)
+    finished = {int(path.stem): json.loads(path.read_text()) for path in states.glob("[0-9]*.json")}
+
+    def finish(number: int, accuracies: dict[str, float]) -> None:
+        finished[number] = accuracies
+        write_atomically(states / f"{number}.json", json.dumps(accuracies).encode())
+        _write(args.out, tasks, finished, f"{args.column}_kd_acc")
+
+    left = {number: cohort for number, cohort in enumerate(cohorts) if number not in finished}
+    _train_all(config, args, left, states, finish)
+    print(f"{len(tasks)} architectures in {args.out}, {time.perf_counter() - start:,.0f} s")
+    return 0
+
+
+def _check(args: argparse.Namespace, space_size: int, num_train: int) -> None:
+    limits = {"num-archs": (args.num_archs, space_size), "num-images": (args.num_images, num_train)}
+    for name, (value, limit) in limits.items():
+        if not 1 <= value <= limit:
+            raise UsageError(f"--{name} is 1 to {limit:,} here; got {value:,}")
+    if args.cohort_size < 1 or args.workers < 1:
+        raise UsageError("--cohort-size and --workers are at least 1")
+
+
+def _claim(states: Path, config: RunConfig, args: argparse.Namespace) -> None:
+    """Raises UsageError where the folder holds the states of another recipe."""
+    recipe = {
+        key: value for key, value in config.model_dump(mode="json").items() if key not in ("search", "score", "probe")
+    }
+    recipe |= {"num_archs": args.num_archs, "num_images": args.num_images, "cohort_size": args.cohort_size}
+    file, text = states / "recipe.json", json.dumps(recipe, indent=1)
+    if file.exists() and file.read_text() != text:
+        raise UsageError(f"{states} holds students of another recipe ({file}); move it away, or choose another --out")
+    write_atomically(file, text.encode())
+
+
+def _train_all(
+    config: RunConfig,
+    args: argparse.Namespace,
+    cohorts: Mapping[int, Sequence[DistillTask]],
+    states: Path,
+    finish: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Several cohorts at a time, a process each."""
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    total = sum(map(len, cohorts.values())) * config.distill.epochs * args.num_images
     with (
-        ProcessPoolExecutor(
-            args.workers, multiprocessing.get_context("spawn"), initializer=_share_counter, initargs=(counter,)
-        ) as pool,
+        ProcessPoolExecutor(args.workers, context, initializer=_share_counter, initargs=(counter,)) as pool,
         Meter("training", total, "images") as meter,
     ):
         jobs = {
             pool.submit(_train, config, args.num_images, cohort, states / f"{number}.pt"): number
-            for number, cohort in enumerate(cohorts)
-            if str(number) not in finished
+            for number, cohort in cohorts.items()
         }
         waiting = set(jobs)
         while waiting:
             done, waiting = wait(waiting, timeout=2)
             meter.advance(counter.value - meter.done)
             for job in done:
-                accuracies = job.result()
-                finished[str(jobs[job])] = accuracies
-                write_atomically(states / f"{jobs[job]}.json", json.dumps(accuracies).encode())
-                _write(args.out, tasks, finished, column)
-    print(f"{len(tasks)} architectures in {args.out}, {time.perf_counter() - start:,.0f} s")
-    return 0
+                finish(jobs[job], job.result())
 
 
-def _write(out: Path, tasks: Sequence[DistillTask], finished: dict[str, dict[str, float]], column: str) -> None:
+def _write(out: Path, tasks: Sequence[DistillTask], finished: Mapping[int, Mapping[str, float]], column: str) -> None:
     """All lines so far, in the order in which the architectures were drawn."""
     known = {arch_id: accuracy for accuracies in finished.values() for arch_id, accuracy in accuracies.items()}
     ids = [task.space.arch_id(task.arch) for task in tasks]

@@ -12,11 +12,11 @@ from tests.test_cli import SMALL
 pytestmark = pytest.mark.slow
 
 
-def bench(name, *flags):
+def bench(name, *flags, code=0):
     command = [sys.executable, f"benchmarks/{name}.py", *SMALL, *map(str, flags)]
     done = subprocess.run(command, check=False, cwd=REPO, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr.splitlines()[-1]
 
 
 def test_ground_truth_is_made_kept_and_read(teacher, tmp_path):
@@ -33,6 +33,8 @@ def test_ground_truth_is_made_kept_and_read(teacher, tmp_path):
     (tmp_path / "truth.state" / "0.pt").write_bytes(b"not read again")
     bench("ground_truth", *make)
     assert out.read_bytes() == before
+    assert "students of another recipe" in bench("ground_truth", *make, "--set", "distill.epochs=2", code=2)
+    assert "--num-images is 1 to 1,294 here; got 9,999" in bench("ground_truth", *make, "--num-images", "9999", code=2)
 
     printed = bench("terms", "--ground-truth", out, "--seeds", "2")
     (rows,) = json.loads(printed.splitlines()[-1]).values()
