@@ -34,6 +34,7 @@ from tvt_ray.models.layers import Student
 from tvt_ray.pipeline import load_data, make_task
 from tvt_ray.progress import Meter
 from tvt_ray.proxies import Probe
+from tvt_ray.proxies.gradients import matrices
 from tvt_ray.proxies.recording import attentions_of, blocks_of, inputs_of
 from tvt_ray.proxies.tvt import attention_map
 from tvt_ray.search.scorer import ScoringTask
@@ -133,10 +134,10 @@ def received_attention(probabilities: Tensor) -> Tensor:
 
 
 def capability_forms(student: Student) -> dict[str, float]:
-    layers = [m.weight.detach() for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    matrices = [m.weight.detach() for b in blocks_of(student) for m in b.modules() if isinstance(m, nn.Linear)]
+    layers = [weight.detach() for weight in matrices(student)]
+    inner = [m.weight.detach() for b in blocks_of(student) for m in b.modules() if isinstance(m, nn.Linear)]
     attention = [weight for b in blocks_of(student) for weight in (b.attention.qkv.weight, b.attention.proj.weight)]
-    norms, ranks = [float(weight.norm()) for weight in layers], [min(weight.shape) for weight in matrices]
+    norms, ranks = [float(weight.norm()) for weight in layers], [min(weight.shape) for weight in inner]
     return {
         "sum of norms (s)": sum(norms),
         "sum of log norms": sum(map(math.log, norms)),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from tvt_ray.models.layers import Student
 from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.gradients import matrices
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -43,5 +44,4 @@ def student_capability(student: Student, probe: Probe) -> Components:
 
     Over every convolution and Linear, patch embedding and classifier included, biases not. No forward pass.
     """
-    weights = [m.weight for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return {"s": float(sum(weight.norm().item() for weight in weights))}
+    return {"s": float(sum(weight.norm().item() for weight in matrices(student)))}
