@@ -23,7 +23,7 @@ import torch
 from scipy import stats
 
 from tvt_ray import ranking
-from tvt_ray.bench.rank import Scored, agreement, gain_at_budgets, partial_correlation
+from tvt_ray.bench.rank import Scored, agreement, gain_at_budgets, kendall_tau, partial_correlation
 from tvt_ray.cli import Parser, add_common, config_of, overrides, run
 from tvt_ray.config import RunConfig, load_config
 from tvt_ray.distill.teacher import get_teacher
@@ -53,12 +53,12 @@ def per_column(columns: Columns, measure: Callable[[Scored, str, str], float]) -
 
 
 def tau(one: Scored, column: str, name: str) -> float:
-    return agreement(one.scores[name].mean(0), one.truth.accuracy(column)).kendall or 0.0
+    return kendall_tau(one.scores[name].mean(0), one.truth.accuracy(column)) or 0.0
 
 
 def tau_in_band(one: Scored, column: str, name: str) -> float:
     inside = one.truth.within(*BANDS[one.truth.space.name])
-    return agreement(one.scores[name].mean(0)[inside], one.truth.accuracy(column)[inside]).kendall or 0.0
+    return kendall_tau(one.scores[name].mean(0)[inside], one.truth.accuracy(column)[inside]) or 0.0
 
 
 def gain(one: Scored, column: str, name: str) -> float:
@@ -124,7 +124,7 @@ def weight_table(own: tuple[Scored, str], published: Columns) -> str:
 def _tau_with(weight: float, one: Scored, column: str) -> float:
     score, t = (values.mean(0) for values in (one.scores["tvt_ray"], one.scores["t"]))
     fused = (score - score.mean()) / score.std() + weight * (t - t.mean()) / t.std()
-    return agreement(fused, one.truth.accuracy(column)).kendall or 0.0
+    return kendall_tau(fused, one.truth.accuracy(column)) or 0.0
 
 
 FUSIONS: tuple[dict[str, float], ...] = (
@@ -158,7 +158,7 @@ def _fused_tau(weights: Mapping[str, float], one: Scored, column: str) -> float:
     readings = {name: one.scores[name].mean(0) for name in weights}
     scaled = {name: np.log(values) if name == "params" else values for name, values in readings.items()}
     fused = sum(weight * stats.zscore(scaled[name]) for name, weight in weights.items())
-    return agreement(np.asarray(fused), one.truth.accuracy(column)).kendall or 0.0
+    return kendall_tau(np.asarray(fused), one.truth.accuracy(column)) or 0.0
 
 
 def costs(config: RunConfig) -> dict[str, dict[str, float]]:

@@ -14,7 +14,15 @@ import numpy as np
 
 from tvt_ray import __version__
 from tvt_ray.bench.cache import ReadingCache
-from tvt_ray.bench.rank import GroundTruth, Scored, agreement, noise_share, read_ground_truth
+from tvt_ray.bench.rank import (
+    MIN_ARCHS,
+    GroundTruth,
+    Scored,
+    agreement,
+    kendall_tau,
+    noise_share,
+    read_ground_truth,
+)
 from tvt_ray.config import RunConfig
 from tvt_ray.data import Dataset
 from tvt_ray.distill.teacher import get_teacher
@@ -218,10 +226,10 @@ def _tabulate(
     entries = []
     for one in scored:
         inside = one.truth.within(low, high)
-        if inside.sum() < 3:
+        if inside.sum() < MIN_ARCHS:
             raise UsageError(
                 f"{inside.sum()} of the {len(inside)} {one.truth.space.name} architectures have {low or 0:,} to "
-                f"{'any number of' if high is None else f'{high:,}'} parameters; at least 3 are needed"
+                f"{'any number of' if high is None else f'{high:,}'} parameters; at least {MIN_ARCHS} are needed"
             )
         for column in request.columns or one.truth.columns:
             accuracy = one.truth.accuracy(column)[inside]
@@ -229,7 +237,7 @@ def _tabulate(
                 entry: dict[str, Any] = {"space": one.truth.space.name, "column": column, "proxy": name}
                 entry |= dataclasses.asdict(agreement(values.mean(0)[inside], accuracy))
                 if request.num_seeds > 1:
-                    entry["kendall_by_seed"] = [agreement(v[inside], accuracy).kendall for v in values]
+                    entry["kendall_by_seed"] = [kendall_tau(v[inside], accuracy) for v in values]
                 entries.append(entry)
     return entries
 

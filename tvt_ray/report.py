@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from tvt_ray.bench.rank import Scored, agreement
+from tvt_ray.bench.rank import Scored, kendall_tau
 from tvt_ray.config import RunConfig
 from tvt_ray.search.rows import Row
 from tvt_ray.search.selection import pareto_front, top_k
@@ -135,7 +135,7 @@ def plot_ranking(one: Scored, column: str) -> Figure:
     axes = np.atleast_1d(figure.subplots(num_rows, per_row, sharey=True)).ravel()
     for axis, name in zip(axes, names, strict=False):
         scores = one.scores[name].mean(0)
-        tau = agreement(scores, accuracy).kendall
+        tau = kendall_tau(scores, accuracy)
         points = axis.scatter(scores, accuracy, c=params, s=10, linewidths=0, cmap="viridis")
         axis.set(xlabel=name, title="constant" if tau is None else f"Kendall's tau {tau:.2f}")
         axis.spines[["top", "right"]].set_visible(False)

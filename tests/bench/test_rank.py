@@ -99,6 +99,9 @@ def test_ground_truth_is_read_with_its_columns_and_costs(tmp_path, lines):
     assert truth.columns == ("x_acc",)
     assert truth.accuracy("x_acc").tolist() == [50, 51, 52, 53, 54]
     assert truth.entries[0].params == space.cost(truth.entries[0].arch, 10).params
+    lines[0]["params"] = "a lot"  # no number: arithmetic stands in
+    (again,) = read_ground_truth(write(tmp_path / "t.jsonl", lines), space, 10)
+    assert again.entries[0].params == truth.entries[0].params
     assert truth.within(None, truth.entries[0].params).sum() >= 1
 
 
@@ -119,6 +122,7 @@ def test_published_architectures_are_read_in_the_published_space(tmp_path, lines
     [
         ({"arch": {"embed_dim": 7}}, "line 2"),
         ({"space": "deit"}, "unknown search space 'deit'; choices: autoformer, pit"),
+        ({"space": ["pit"]}, "unknown search space"),
         ({"x_acc": None}, "x_acc is not in all"),
         ({"arch": 3}, "a line is an object"),
     ],

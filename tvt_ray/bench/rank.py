@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,9 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 def _space_name(line: Mapping[str, Any], configured: Space, where: str) -> str:
     name = line.get("space", configured.name)
-    if name not in SPACES:
+    if not isinstance(name, str) or name not in SPACES:
         raise UsageError(f"{where}: unknown search space {name!r}; choices: {', '.join(SPACES)}")
-    return str(name)
+    return name
 
 
 def _read_space(
@@ -120,7 +120,7 @@ def _read_entry(where: str, line: Mapping[str, Any], space: Space, num_classes: 
         for key, value in line.items()
         if key.endswith(ACCURACY_SUFFIX) and isinstance(value, numbers.Real) and math.isfinite(value)
     }
-    given = [value for key, value in line.items() if key.startswith(PARAMS_PREFIX)]
+    given = [v for key, v in line.items() if key.startswith(PARAMS_PREFIX) and isinstance(v, int | float)]
     params = int(given[0]) if given else space.cost(arch, num_classes).params
     return Trained(arch, space.arch_id(arch), params, accuracies)
 
@@ -173,23 +173,17 @@ def agreement(scores: Floats, accuracies: Floats, seed: int = 0) -> Agreement:
     n = len(scores)
     if n < MIN_ARCHS:
         raise ValueError(f"{n} architectures cannot be ranked; {MIN_ARCHS} are the least")
-    order = np.lexsort((accuracies, -scores))
-    best, chosen = accuracies.max(), accuracies[order]
+    best, chosen = accuracies.max(), _in_order_of_choice(scores, accuracies)
     draws = np.random.default_rng(seed).integers(0, n, (NUM_RESAMPLES, n))
     x, y = scores[draws], accuracies[draws]
     ranks_x, ranks_y = stats.rankdata(x, axis=1), stats.rankdata(y, axis=1)
-    kendall, spearman, pearson = (
-        (_defined(function(scores, accuracies)[0]) for function in (stats.kendalltau, stats.spearmanr, stats.pearsonr))
-        if np.ptp(scores) > 0 and np.ptp(accuracies) > 0
-        else (None, None, None)
-    )
     return Agreement(
         n=n,
-        kendall=kendall,
+        kendall=kendall_tau(scores, accuracies),
         kendall_ci95=_interval(kendall_resampled(scores, accuracies, draws)),
-        spearman=spearman,
+        spearman=_correlation(stats.spearmanr, scores, accuracies),
         spearman_ci95=_interval(_row_correlations(ranks_x, ranks_y)),
-        pearson=pearson,
+        pearson=_correlation(stats.pearsonr, scores, accuracies),
         pearson_ci95=_interval(_row_correlations(x, y)),
         top1_regret=float(best - chosen[0]),
         top5_regret=float(best - chosen[:5].max()),
@@ -197,8 +191,21 @@ def agreement(scores: Floats, accuracies: Floats, seed: int = 0) -> Agreement:
     )
 
 
-def _defined(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def kendall_tau(scores: Floats, accuracies: Floats) -> float | None:
+    """Kendall's tau-b of scores (n,) and accuracies (n,); None where one of them is constant."""
+    return _correlation(stats.kendalltau, scores, accuracies)
+
+
+def _correlation(function: Callable[[Floats, Floats], Any], scores: Floats, accuracies: Floats) -> float | None:
+    if np.ptp(scores) == 0 or np.ptp(accuracies) == 0:
+        return None
+    value = float(function(scores, accuracies)[0])
+    return value if math.isfinite(value) else None
+
+
+def _in_order_of_choice(scores: Floats, accuracies: Floats) -> Floats:
+    """The accuracies, highest score first; of those that tie, the worst first."""
+    return accuracies[np.lexsort((accuracies, -scores))]
 
 
 def _interval(samples: Floats) -> tuple[float, float] | None:
@@ -259,7 +266,8 @@ def gain_at_budgets(scores: Floats, accuracies: Floats, params: NDArray[np.int64
     gains = []
     for budget in np.quantile(params, quantiles):
         inside = params <= budget
-        gains.append(agreement(scores[inside], accuracies[inside]).top1_gain)
+        first = _in_order_of_choice(scores[inside], accuracies[inside])[0]
+        gains.append(first - np.median(accuracies[inside]))
     return float(np.mean(gains))
 
 
