@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="proxies.py", description="Writes the tables of docs/proxies.md.", allow_abbrev=False)
     add_common(parser)
     parser.add_argument("--ground-truth", type=Path, nargs="+", metavar="FILE", help="published tables")
-    parser.add_argument("--num-images", type=int, metavar="N", help="images in the probe")
+    parser.add_argument("--num-images", type=int, metavar="N", help="images in the probe, of --own too")
     parser.add_argument("--own", type=Path, metavar="FILE", help="ground truth made with the teacher")
     parser.add_argument(
         "--own-config", type=Path, metavar="FILE", default=Path(__file__).with_name("ground_truth.yaml")
