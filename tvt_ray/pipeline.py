@@ -84,8 +84,9 @@ def check_budget(space: Space, budget: Budget, num_classes: int) -> None:
 def make_task(config: RunConfig, data: Dataset, teacher: Teacher) -> ScoringTask:
     """The probe, what the teacher makes of it, and all else that a worker needs."""
     images = build_probe_images(data.train, config.probe, config.space.image_size, teacher.image_size)
-    probe = build_probe(images, teacher)
-    return ScoringTask(as_space(config.space), data.num_classes, config.score.proxies, config.seed, probe)
+    probe = build_probe(images, teacher, getattr(torch, config.probe.precision))
+    space, proxies, num_inits = as_space(config.space), config.score.proxies, config.probe.num_inits
+    return ScoringTask(space, data.num_classes, proxies, config.seed, probe, num_inits)
 
 
 def calibration_archs(config: RunConfig, num_classes: int) -> list[Arch]:

@@ -27,6 +27,7 @@ from tvt_ray.config import RunConfig
 from tvt_ray.data import Dataset
 from tvt_ray.distill.teacher import get_teacher
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.models.draws import SCHEME
 from tvt_ray.models.teacher import Teacher
 from tvt_ray.pipeline import calibration_archs, connect, load_data, make_task
 from tvt_ray.proxies import Probe
@@ -150,6 +151,9 @@ def read_or_score(
     cache = ReadingCache(
         {
             "version": __version__,
+            "draws": SCHEME,
+            "num_inits": task.num_inits,
+            "precision": str(task.probe.precision),
             "space": space.model_dump(mode="json"),  # type: ignore[attr-defined]
             "num_classes": task.num_classes,
             "seed": task.seed,

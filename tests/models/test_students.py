@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tvt_ray.models import STUDENTS, build_student
-from tvt_ray.models.layers import INIT_STD
+from tvt_ray.models.draws import INIT_STD, draws_of
 from tvt_ray.proxies.tvt import student_capability
 from tvt_ray.space import SPACES, AutoFormerSpace, as_space
 
@@ -59,14 +59,12 @@ def test_weights_depend_on_seed_and_architecture_alone(space):
 
 
 def test_every_parameter_is_drawn(space):
-    """On the meta device nothing is: a parameter that init_weights forgets would hold whatever memory held."""
+    """When a student is made nothing is: a parameter that init_weights forgets would hold whatever memory held."""
     arch = space.sample(random.Random(0))
-    with torch.device("meta"):
-        student = STUDENTS[space.name](space, arch, 5)
-    student = student.to_empty(device="cpu")
+    student = STUDENTS[space.name](space, arch, 5)
     for parameter in student.parameters():
         parameter.data.fill_(float("nan"))
-    student.init_weights(torch.Generator().manual_seed(0))
+    student.init_weights(draws_of(0, "any"))
     assert all(parameter.isfinite().all() for parameter in student.parameters())
 
 
@@ -122,3 +120,34 @@ def test_relative_positions_change_the_result():
         same.load_state_dict({k: v for k, v in student.state_dict().items() if "relative" not in k})
         assert not torch.allclose(before, after)
         assert torch.allclose(same(images(plain)), after, atol=1e-5)
+
+
+def test_a_shared_student_is_the_same_and_an_own_one_may_be_trained(space):
+    arch = space.sample(random.Random(0))
+    shared = build_student(space, arch, 5, seed=0, shared=True)
+    before = {key: value.clone() for key, value in shared.state_dict().items()}
+    own = build_student(space, arch, 5, seed=0)
+    assert all(torch.equal(value, before[key]) for key, value in own.state_dict().items())
+    for parameter in own.parameters():
+        parameter.data.add_(1)
+    assert all(torch.equal(value, before[key]) for key, value in shared.state_dict().items())
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
+def test_fused_blocks_give_what_plain_ones_give(space, precision, tolerance):
+    student = build_student(space, space.sample(random.Random(0)), 5, seed=0)
+    last = student.num_blocks - 1
+    with torch.inference_mode():
+        plain = student.feature_maps(images(space), (0, last))
+        fused = student.feature_maps(images(space).to(precision), (0, last), fused=True)
+    for block, expected in plain.items():
+        assert fused[block].dtype == precision
+        assert (fused[block].float() - expected).abs().max() < tolerance * expected.abs().max()
+
+
+def test_relative_positions_run_fused_as_well():
+    space = as_space(AutoFormerSpace(image_size=32, patch_size=8, embed_dim=(24,), depth=(2,), relative_position=True))
+    student = build_student(space, space.sample(random.Random(0)), 5, seed=0)
+    with torch.inference_mode():
+        plain, fused = (student.feature_maps(images(space), (1,), fused=fused)[1] for fused in (False, True))
+    assert torch.allclose(plain, fused, atol=1e-5)

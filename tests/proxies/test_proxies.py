@@ -92,11 +92,18 @@ def test_t_is_zero_for_equal_attention_and_negative_otherwise(probe):
     class Echo(torch.nn.Module):
         num_blocks = 1
 
-        def feature_maps(self, images, blocks):
+        def feature_maps(self, images, blocks, fused):
             return {0: 3 * probe.teacher_maps[-1]}  # scale does not matter
 
     assert teacher_aware(Echo(), probe)["t"] == pytest.approx(0, abs=1e-12)
     assert teacher_aware(student, probe)["t"] < 0
+
+
+def test_t_does_not_depend_on_how_the_probe_is_cut(space, probe):
+    student = build_student(space, space.sample(random.Random(0)), 10, seed=0)
+    whole = teacher_aware(student, probe.with_chunk(len(probe.images)))["t"]
+    for chunk in (1, 3):
+        assert teacher_aware(student, probe.with_chunk(chunk))["t"] == pytest.approx(whole, rel=1e-5)
 
 
 def test_s_sums_norms_of_matrices_and_kernels_but_not_of_vectors(space, probe):

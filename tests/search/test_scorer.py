@@ -56,6 +56,54 @@ def test_what_goes_wrong_is_a_row_with_its_reason(probe, monkeypatch):
     assert Scorer(task).score(space.sample(random.Random(0))).error == "ZeroDivisionError: division by zero"
 
 
+def test_readings_are_the_mean_over_the_initialisations(task):
+    arch = task.space.sample(random.Random(0))
+    (one, two), three = (
+        [Scorer(task)._readings(arch, draw) for draw in (0, 1)],
+        Scorer(dataclasses.replace(task, num_inits=2)).components(arch),
+    )
+    assert one["t"] != two["t"]
+    assert three == pytest.approx({name: (one[name] + two[name]) / 2 for name in one})
+
+
+def test_out_of_memory_is_met_with_smaller_chunks_and_the_same_result(task, monkeypatch):
+    arch = task.space.sample(random.Random(0))
+    expected, seen = Scorer(task).components(arch), []
+    infer = PROXIES["t"]
+
+    def small_memory(student, probe):
+        seen.append(probe.chunk)
+        if probe.chunk > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return infer(student, probe)
+
+    monkeypatch.setitem(PROXIES, "t", small_memory)
+    scorer = Scorer(task)
+    assert scorer.components(arch) == pytest.approx(expected, rel=1e-5)
+    assert seen[-1] == 2
+    seen.clear()
+    scorer.components(arch)
+    assert seen == [2]  # it is not tried again with each architecture
+
+
+def test_what_fits_in_no_chunk_is_a_row_with_its_reason(task, monkeypatch):
+    def no_memory(student, probe):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(PROXIES, "t", no_memory)
+    assert Scorer(task).score(task.space.sample(random.Random(0))).error == "OutOfMemoryError: CUDA out of memory"
+
+
+def test_bfloat16_ranks_like_float32_and_leaves_the_other_readings_alone(task):
+    archs = [task.space.sample(random.Random(i)) for i in range(12)]
+    half = dataclasses.replace(task, probe=dataclasses.replace(task.probe, precision=torch.bfloat16))
+    exact, rounded = (Scorer(each).score_all(archs) for each in (task, half))
+    for one, two in zip(exact, rounded, strict=True):
+        assert two.components["t"] == pytest.approx(one.components["t"], rel=0.05)
+        assert two.components["t"] != one.components["t"]
+        assert {**two.components, "t": 0} == {**one.components, "t": 0}
+
+
 def row(params=1, flops=1, status="ok", **components):
     return Row("id", "autoformer", {"depth": [1, 2]}, params, flops, status, None, 0, 0.0, components)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 
 from tvt_ray.models.autoformer import AutoFormer
+from tvt_ray.models.draws import draws_of
 from tvt_ray.models.layers import Student
 from tvt_ray.models.pit import PiT
 from tvt_ray.space import Arch, Space
@@ -14,22 +13,27 @@ from tvt_ray.space import Arch, Space
 STUDENTS: dict[str, type[Student]] = {"autoformer": AutoFormer, "pit": PiT}
 
 
-def draw_seed(seed: int, arch_id: str) -> int:
-    """The seed of an architecture's weights: a hash of the run's seed and the id, in 63 bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{arch_id}".encode()).digest()[:8], "big") >> 1
+def build_student(
+    space: Space,
+    arch: Arch,
+    num_classes: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    draw: int = 0,
+    shared: bool = False,
+) -> Student:
+    """An untrained student in eval mode, its weights a function of (seed, architecture, draw) alone.
 
-
-def build_student(space: Space, arch: Arch, num_classes: int, seed: int, device: torch.device | str = "cpu") -> Student:
-    """An untrained student in eval mode, its weights a function of (seed, architecture) and the device's kind alone.
-
-    Modules are made on the meta device, so that nothing is drawn twice.
+    `shared`: weights may be views of numbers that other students read too, for who reads them and writes nothing;
+    otherwise they are the student's own.
     """
-    with torch.device("meta"):
+    with torch.device(device):
         student = STUDENTS[space.name](space, arch, num_classes)  # type: ignore[call-arg]
-    student = student.to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(draw_seed(seed, space.arch_id(arch)))
-    student.init_weights(generator)
+    student.init_weights(draws_of(seed, space.arch_id(arch), draw, device))
+    if not shared:
+        for parameter in student.parameters():
+            parameter.data = parameter.data.clone()
     return student.eval()
 
 
-__all__ = ["STUDENTS", "Student", "build_student", "draw_seed"]
+__all__ = ["STUDENTS", "Student", "build_student"]

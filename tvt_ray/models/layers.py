@@ -14,10 +14,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tvt_ray.models import kernels
+from tvt_ray.models.draws import Draws
 from tvt_ray.space.autoformer import MAX_RELATIVE_DISTANCE, NUM_RELATIVE_ENTRIES
 
 NORM_EPS = 1e-6
-INIT_STD = 0.02
+
+
+class Linear(nn.Linear):
+    """Without PyTorch's own initialisation, which `init_weights` would draw over."""
+
+    def reset_parameters(self) -> None:
+        """Weights stay as allocated until `init_weights`."""
+
+
+class Conv2d(nn.Conv2d):
+    """Likewise."""
+
+    def reset_parameters(self) -> None:
+        """Weights stay as allocated until `init_weights`."""
 
 
 @dataclass(frozen=True)
@@ -59,37 +74,50 @@ class Attention(nn.Module):
     def __init__(self, shape: BlockShape, map_size: int) -> None:
         super().__init__()
         self.num_heads, head_dim = shape.num_heads, shape.attention_dim // shape.num_heads
-        self.qkv = nn.Linear(shape.dim, 3 * shape.attention_dim)
-        self.proj = nn.Linear(shape.attention_dim, shape.dim)
+        self.qkv = Linear(shape.dim, 3 * shape.attention_dim)
+        self.proj = Linear(shape.attention_dim, shape.dim)
         relative = shape.relative_position
         self.relative_keys = RelativePosition(map_size, head_dim) if relative else None
         self.relative_values = RelativePosition(map_size, head_dim) if relative else None
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        queries, keys, values = self._heads(tokens)
+        queries, keys, values = self._heads(self.qkv(tokens))
         if self.relative_values is None:
             mixed = F.scaled_dot_product_attention(queries, keys, values)
         else:
-            weights = self._weights(queries, keys)
-            mixed = weights @ values + torch.einsum("bnts,tsd->bntd", weights, self.relative_values())
+            mixed = self._relative_mix(queries, keys, values)
         return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """As forward without the output projection, in fused kernels: (B, T, C) -> (B, T, N x D)."""
+        queries, keys, values = self._heads(kernels.linear(tokens, self.qkv))
+        relative = self.relative_values is not None
+        mixed = (self._relative_mix if relative else kernels.attend)(queries, keys, values)
+        return mixed.transpose(1, 2).flatten(2)
 
     def probabilities(self, tokens: Tensor) -> Tensor:
         """How each token's attention is shared out: (B, T, C) -> (B, N, T, T), rows summing to 1."""
-        queries, keys, _ = self._heads(tokens)
+        queries, keys, _ = self._heads(self.qkv(tokens))
         return self._weights(queries, keys)
 
-    def _heads(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, N, T, D)."""
-        queries, keys, values = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def _heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, N, T, D), of what `qkv` gives."""
+        images, tokens, _ = projected.shape
+        queries, keys, values = projected.view(images, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         return queries, keys, values
+
+    def _relative_mix(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        assert self.relative_values is not None
+        weights = self._weights(queries, keys)
+        relative = self.relative_values().to(values.dtype)
+        return weights @ values + torch.einsum("bnts,tsd->bntd", weights, relative)
 
     def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
         queries = queries / math.sqrt(queries.shape[-1])
         logits = queries @ keys.mT
         if self.relative_keys is not None:
-            logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys())
+            logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys().to(queries.dtype))
         return logits.softmax(-1)
 
 
@@ -101,14 +129,23 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(shape.dim, NORM_EPS)
         self.attention = Attention(shape, map_size)
         self.norm2 = nn.LayerNorm(shape.dim, NORM_EPS)
-        self.fc1 = nn.Linear(shape.dim, shape.hidden_dim)
-        self.fc2 = nn.Linear(shape.hidden_dim, shape.dim)
+        self.fc1 = Linear(shape.dim, shape.hidden_dim)
+        self.fc2 = Linear(shape.hidden_dim, shape.dim)
         self.drop_path = drop_path
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
         tokens = tokens + self._drop(self.attention(self.norm1(tokens)))
         return tokens + self._drop(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """What forward gives in evaluation mode, in fused kernels that no gradient and no hook sees.
+
+        In the tokens' precision, whatever that of the weights.
+        """
+        tokens = kernels.linear_add(self.attention.infer(kernels.norm(tokens, self.norm1)), self.attention.proj, tokens)
+        hidden = kernels.linear_gelu(kernels.norm(tokens, self.norm2), self.fc1)
+        return kernels.linear_add(hidden, self.fc2, tokens)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Drops the branch for whole images while training.
@@ -125,22 +162,36 @@ class Block(nn.Module):
 class Student(nn.Module):
     """What every student offers: logits, and the maps of the blocks that are asked for.
 
-    Subclasses set `num_blocks`, `head` (the classifier) and `no_weight_decay` (names of parameters that are neither
-    biases nor norms).
+    Subclasses set `num_blocks`, `head` (the classifier), `no_weight_decay` (names of parameters that are neither biases
+    nor norms) and `linear_init` (how Linears are initialised), and implement `embed` and `run`.
     """
 
     num_blocks: int
     head: nn.Linear
     no_weight_decay: frozenset[str]
+    linear_init: Literal["normal", "default"]
 
-    def init_weights(self, generator: torch.Generator) -> None:
-        """Fills every parameter from `generator`."""
-        raise NotImplementedError
+    def init_weights(self, draws: Draws) -> None:
+        """Gives every parameter its value, in the order in which the modules were made.
+
+        linear_init "normal": weights normal(0, 0.02), biases 0. The published code draws them with timm's
+        `trunc_normal_`, which cuts at -2 and 2: a hundred standard deviations away, so no value is ever cut and a
+        normal draw is the same. "default": PyTorch's own, uniform within 1/sqrt(fan_in), as for every convolution.
+        Class token, positions and relative positions: normal(0, 0.02). Norms: 1 and 0.
+
+        Weights drawn from a normal distribution are views of `draws`, which nothing may write to.
+        """
+        with torch.no_grad():
+            for module in self.modules():
+                _init_module(module, draws, self.linear_init)
 
     def run(
-        self, images: Tensor, blocks: Collection[int], with_logits: bool
+        self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Computes what is asked for and no more: without logits, nothing after the last block in `blocks`."""
+        """Computes what is asked for and no more: without logits, nothing after the last block in `blocks`.
+
+        `fused`: blocks run by `Block.infer`, in the images' precision.
+        """
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
@@ -149,9 +200,12 @@ class Student(nn.Module):
         assert logits is not None
         return logits
 
-    def feature_maps(self, images: Tensor, blocks: Collection[int]) -> dict[int, Tensor]:
-        """Outputs (B, C, H, W) of the numbered blocks (0 is the first), without the class token, before any norm."""
-        return self.run(images, blocks, with_logits=False)[1]
+    def feature_maps(self, images: Tensor, blocks: Collection[int], fused: bool = False) -> dict[int, Tensor]:
+        """Outputs (B, C, H, W) of the numbered blocks (0 is the first), without the class token, before any norm.
+
+        `fused`: as fast as this machine can, for inference alone: no gradient, no hooks on what is inside a block.
+        """
+        return self.run(images, blocks, with_logits=False, fused=fused)[1]
 
     def logits_and_maps(self, images: Tensor, blocks: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """Both of the above in one pass."""
@@ -166,27 +220,18 @@ def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
     return tokens[:, 1:].mT.reshape(images, channels, map_size, map_size)
 
 
-@torch.no_grad()
-def init_weights(model: nn.Module, generator: torch.Generator, linear: Literal["normal", "default"]) -> None:
-    """Fills every parameter from `generator`, in the order in which the modules were made.
-
-    linear="normal": weights normal(0, 0.02), biases 0. The published code draws them with timm's `trunc_normal_`,
-    which cuts at -2 and 2: a hundred standard deviations away, so no value is ever cut and a normal draw is the same.
-    linear="default": PyTorch's own, uniform within 1/sqrt(fan_in), as for every convolution.
-    Class token, positions and relative positions: normal(0, 0.02). Norms: 1 and 0.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.weight.fill_(1)
-            module.bias.zero_()
-        elif isinstance(module, nn.Linear) and linear == "normal":
-            module.weight.normal_(0, INIT_STD, generator=generator)
-            module.bias.zero_()
-        elif isinstance(module, nn.Linear | nn.Conv2d):
-            bound = 1 / math.sqrt(module.weight[0].numel())
-            module.weight.uniform_(-bound, bound, generator=generator)
-            if module.bias is not None:
-                module.bias.uniform_(-bound, bound, generator=generator)
-        else:
-            for parameter in module.parameters(recurse=False):
-                parameter.normal_(0, INIT_STD, generator=generator)
+def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
+    if isinstance(module, nn.LayerNorm):
+        module.weight.fill_(1)
+        module.bias.zero_()
+    elif isinstance(module, nn.Linear) and linear_init == "normal":
+        module.weight.data = draws.normal(module.weight.shape)
+        module.bias.zero_()
+    elif isinstance(module, nn.Linear | nn.Conv2d):
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        module.weight.data = draws.uniform(module.weight.shape, bound)
+        if module.bias is not None:
+            module.bias.data = draws.uniform(module.bias.shape, bound)
+    else:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = draws.normal(parameter.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,10 +23,25 @@ class Probe:
     labels: Tensor  # (B,) int64
     teacher_maps: tuple[Tensor, ...]  # stage maps (B, C, H, W), coarsest last
     teacher_logits: Tensor  # (B, classes)
+    precision: torch.dtype = torch.float32  # of the student's pass for `t`; other readings are always float32
+    chunk: int = 32  # images at a time in that pass: bounds its memory, and what it gives does not depend on it
 
     def to(self, device: torch.device | str) -> Probe:
-        maps = tuple(stage.to(device) for stage in self.teacher_maps)
-        return Probe(self.images.to(device), self.labels.to(device), maps, self.teacher_logits.to(device))
+        return dataclasses.replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            teacher_maps=tuple(stage.to(device) for stage in self.teacher_maps),
+            teacher_logits=self.teacher_logits.to(device),
+        )
+
+    def with_chunk(self, chunk: int) -> Probe:
+        return dataclasses.replace(self, chunk=chunk)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, the teacher's last map) of at most `chunk` images at a time, images in `precision`."""
+        images = self.images.to(self.precision)
+        return zip(torch.split(images, self.chunk), torch.split(self.teacher_maps[-1], self.chunk), strict=True)
 
 
 Components: TypeAlias = Mapping[str, float]  # raw readings, named as their columns are
@@ -33,8 +49,8 @@ Proxy: TypeAlias = Callable[[Student, Probe], Components]
 
 
 @torch.no_grad()
-def build_probe(images: ProbeImages, teacher: Teacher) -> Probe:
-    """Runs the teacher, in evaluation mode, on its view of the batch."""
+def build_probe(images: ProbeImages, teacher: Teacher, precision: torch.dtype = torch.float32) -> Probe:
+    """Runs the teacher, in evaluation mode and in float32, on its view of the batch."""
     teacher.freeze()
     logits, maps = teacher(images.teacher)
-    return Probe(images.student, images.labels, tuple(maps), logits)
+    return Probe(images.student, images.labels, tuple(maps), logits, precision)

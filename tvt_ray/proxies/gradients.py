@@ -22,6 +22,11 @@ def matrices(student: nn.Module) -> list[Tensor]:
     return [m.weight for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
+def norms(student: nn.Module) -> list[float]:
+    """L2 norms of `matrices`, read from the device at once."""
+    return [float(norm) for norm in torch.stack([weight.detach().norm() for weight in matrices(student)]).tolist()]
+
+
 def gradients(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
     """Of a scalar; zeros where it does not depend on an input."""
     found = torch.autograd.grad(value, inputs, create_graph=create_graph, allow_unused=True)

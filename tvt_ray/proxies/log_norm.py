@@ -8,7 +8,7 @@ import torch
 
 from tvt_ray.models.layers import Student
 from tvt_ray.proxies.base import Components, Probe
-from tvt_ray.proxies.gradients import matrices
+from tvt_ray.proxies.gradients import norms
 
 
 @torch.inference_mode()
@@ -18,4 +18,4 @@ def log_norm(student: Student, probe: Probe) -> Components:
     The log of the product of the norms, where `s` is their sum: it counts layers rather than widths. Over every
     convolution and Linear, patch embedding and classifier included, biases not.
     """
-    return {"log_norm": math.fsum(math.log(weight.norm().item()) for weight in matrices(student))}
+    return {"log_norm": math.fsum(map(math.log, norms(student)))}

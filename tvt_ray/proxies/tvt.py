@@ -5,13 +5,15 @@ Shape suffixes: B = images, C = channels, H, W = map axes, P = H x W positions.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tvt_ray.models.layers import Student
 from tvt_ray.proxies.base import Components, Probe
-from tvt_ray.proxies.gradients import matrices
+from tvt_ray.proxies.gradients import norms
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -31,11 +33,17 @@ def teacher_aware(student: Student, probe: Probe) -> Components:
     Minus the mean squared difference of the two attention maps, of the student's last block and the teacher's last
     stage, both at the larger of the two sizes per axis. One forward pass without the classifier, no labels.
     """
+    per_image = torch.cat([_distances(student, images, stage) for images, stage in probe.chunks()])
+    return {"t": -per_image.mean().item()}
+
+
+def _distances(student: Student, images: Tensor, stage: Tensor) -> Tensor:
+    """Mean squared difference of the two attention maps of each image: (B,)."""
     last = student.num_blocks - 1
-    features, stage = student.feature_maps(probe.images, (last,))[last], probe.teacher_maps[-1]
+    features = student.feature_maps(images, (last,), fused=True)[last].float()
     height, width = (max(a, b) for a, b in zip(features.shape[-2:], stage.shape[-2:], strict=True))
     difference = attention_map(stage, (height, width)) - attention_map(features, (height, width))
-    return {"t": -difference.square().mean().item()}
+    return difference.square().mean(1)
 
 
 @torch.inference_mode()
@@ -44,4 +52,4 @@ def student_capability(student: Student, probe: Probe) -> Components:
 
     Over every convolution and Linear, patch embedding and classifier included, biases not. No forward pass.
     """
-    return {"s": float(sum(weight.norm().item() for weight in matrices(student)))}
+    return {"s": math.fsum(norms(student))}

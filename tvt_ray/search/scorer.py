@@ -24,6 +24,7 @@ class ScoringTask:
     proxies: tuple[str, ...]  # names in PROXIES
     seed: int
     probe: Probe
+    num_inits: int = 1  # initialisations that each reading is the mean of
 
 
 class Scorer:
@@ -32,18 +33,38 @@ class Scorer:
     def __init__(self, task: ScoringTask, device: torch.device | str = "cpu") -> None:
         self.task, self.device = task, torch.device(device)
         self.probe = task.probe.to(self.device)
+        if self.device.type != "cpu":
+            self.probe = self.probe.with_chunk(len(self.probe.images))  # as much at once as its memory takes
 
     def components(self, arch: Arch) -> Components:
-        """Raw readings by name. Raises ArithmeticError when one of them is not a finite number."""
-        task = self.task
-        student = build_student(task.space, arch, task.num_classes, task.seed, self.device)
-        readings: dict[str, float] = {}
-        for name in task.proxies:
-            readings.update(PROXIES[name](student, self.probe))
+        """Raw readings by name, each the mean over the initialisations.
+
+        Raises ArithmeticError when one of them is not a finite number.
+        """
+        draws = [self._readings(arch, draw) for draw in range(self.task.num_inits)]
+        readings = {name: math.fsum(each[name] for each in draws) / len(draws) for name in draws[0]}
         broken = [name for name, value in readings.items() if not math.isfinite(value)]
         if broken:
             raise ArithmeticError(f"{', '.join(broken)} is not a finite number")
         return readings
+
+    def _readings(self, arch: Arch, draw: int) -> Components:
+        """Of one initialisation; when memory runs out, again with smaller chunks of the probe, from here on."""
+        task = self.task
+        while True:
+            try:
+                student = build_student(
+                    task.space, arch, task.num_classes, task.seed, self.device, draw=draw, shared=True
+                )
+                readings: dict[str, float] = {}
+                for name in task.proxies:
+                    readings.update(PROXIES[name](student, self.probe))
+                return readings
+            except torch.OutOfMemoryError:
+                if self.probe.chunk == 1:
+                    raise
+                self.probe = self.probe.with_chunk(math.ceil(min(self.probe.chunk, len(self.probe.images)) / 2))
+                torch.cuda.empty_cache()
 
     def score(self, arch: Arch) -> Row:
         """A row without a score yet; an architecture that raises becomes a failed row with its error."""
