@@ -1,7 +1,9 @@
 """The main job on a real Ray cluster: real Tune trials, real Train jobs, kills and resumes."""
 
+import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +19,10 @@ from tvt_ray import pipeline
 from tvt_ray.config import RunConfig, load_config
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs import RunFolder
-from tvt_ray.search import tune
+from tvt_ray.search import slots, tune
 from tvt_ray.search.algorithms import Sampler, build_algorithm
 from tvt_ray.search.scorer import Scorer
-from tvt_ray.search.store import RowStore
+from tvt_ray.search.store import RowStore, RowWriter
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -80,9 +82,9 @@ def test_same_seed_same_rows_whatever_the_workers_and_batches(finished, cluster,
 
 def test_a_share_of_a_gpu_runs_four_trials_at_a_time(cluster, config, teacher, tmp_path):
     """The GPU exists in name only, so its actors compute on the CPU; what is tested is the packing."""
-    assert tune.find_slots(None) == tune.find_slots(0.25) == tune.Slots(4, 0.25)
-    assert tune.find_slots(0.4) == tune.Slots(2, 0.4)
-    assert tune.find_slots(0) == tune.Slots(4, 0)
+    assert slots.find_slots(None) == slots.find_slots(0.25) == slots.Slots(4, 0.25)
+    assert slots.find_slots(0.4) == slots.Slots(2, 0.4)
+    assert slots.find_slots(0) == slots.Slots(4, 0)
     settings = {"num_samples": 8, "archs_per_trial": 1, "gpus_per_trial": 0.25}
     result = pipeline.search(variant(config, search=settings), tmp_path / "gpu")
     assert result.num_scored == 8
@@ -108,27 +110,52 @@ def test_a_space_smaller_than_the_request_is_scored_whole(cluster, config, teach
     assert "whole space" in result.note
 
 
-def test_an_architecture_that_fails_is_a_row(finished, cluster, config, digits, teacher, tmp_path):
-    """A proxy that no worker knows raises in every one of them, and the run goes on to its end."""
+@pytest.fixture
+def run_trials(finished, config, digits, teacher, tmp_path):
+    """Scores with a task and a trainable of the test's own; gives the rows and the recorder."""
     import ray
 
-    task = pipeline.make_task(config, digits, teacher)
-    broken = tune.ScoringTask(task.space, 10, ("t", "no-such-proxy"), 0, task.probe)
-    sampler = Sampler(build_algorithm(config.search, task.space, 0), task.space, config.budget, 10, 0)
-    calibration = pipeline.Calibration.load(finished[0] / "calibration.json")
-    with tune.Meter("scoring", 6, "architectures") as meter:
-        recorder = tune.RowRecorder(RowStore(tmp_path / "rows"), calibration, "tvt", sampler, 1, meter, None)
-        tune.run_trials(ray.put(broken), broken, recorder, 6, tune.Slots(2, 0), 2, tmp_path / "scratch")
-    rows = RowStore(tmp_path / "rows").read()
+    def run(total, batch, proxies=None, trainable=tune.ScoringTrial, max_failure_share=1.0):
+        task = pipeline.make_task(config, digits, teacher)
+        task = dataclasses.replace(task, proxies=proxies or task.proxies)
+        sampler = Sampler(build_algorithm(config.search, task.space, 0), task.space, config.budget, 10, 0)
+        calibration = pipeline.Calibration.load(finished[0] / "calibration.json")
+        store = RowStore(tmp_path / "rows")
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            tune.Meter("scoring", total, "architectures") as meter,
+            RowWriter(store) as writer,
+        ):
+            patch.setattr(tune, "ScoringTrial", trainable)
+            patch.setattr(tune, "MAX_ACTOR_FAILURES", 1)
+            recorder = tune.RowRecorder(
+                writer, calibration, "tvt", sampler, 1, meter, max_failure_share=max_failure_share
+            )
+            tune.run_trials(ray.put(task), task, recorder, total, slots.Slots(2, 0), batch)
+        return store.read(), recorder
+
+    return run
+
+
+def test_an_architecture_that_fails_is_a_row(run_trials):
+    """A proxy that no worker knows raises in every one of them, and the run goes on to its end."""
+    rows, recorder = run_trials(6, 2, proxies=("t", "no-such-proxy"))
     assert len(rows) == 6
     assert {row.status for row in rows} == {"failed"}
     assert all("no-such-proxy" in row.error for row in rows)
     assert "no-such-proxy" not in PROXIES
+    assert recorder.stop_reason is None
 
 
-def test_a_dead_worker_is_replaced_and_nothing_is_lost(cluster, config, digits, teacher, tmp_path, finished):
+def test_too_many_failures_stop_the_run(run_trials):
+    rows, recorder = run_trials(400, 5, proxies=("no-such-proxy",), max_failure_share=0.5)
+    assert tune.MIN_ROWS_TO_JUDGE <= len(rows) < 400
+    assert re.match(r"\d+ of \d+ architectures failed, more than search.max_failure_share 0.5 ", recorder.stop_reason)
+    assert "KeyError: 'no-such-proxy'" in recorder.stop_reason
+
+
+def test_a_dead_worker_is_replaced_and_nothing_is_lost(run_trials, tmp_path):
     """One of the two actors kills itself in the middle of its second trial."""
-    import ray
 
     class Suicidal(tune.ScoringTrial):
         def step(self):
@@ -138,20 +165,27 @@ def test_a_dead_worker_is_replaced_and_nothing_is_lost(cluster, config, digits, 
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().step()
 
-    task = pipeline.make_task(config, digits, teacher)
-    sampler = Sampler(build_algorithm(config.search, task.space, 0), task.space, config.budget, 10, 0)
-    calibration = pipeline.Calibration.load(finished[0] / "calibration.json")
-    original, tune.ScoringTrial = tune.ScoringTrial, Suicidal
-    try:
-        with tune.Meter("scoring", 16, "architectures") as meter:
-            recorder = tune.RowRecorder(RowStore(tmp_path / "rows"), calibration, "tvt", sampler, 1, meter, None)
-            tune.run_trials(ray.put(task), task, recorder, 16, tune.Slots(2, 0), 2, tmp_path / "scratch")
-    finally:
-        tune.ScoringTrial = original
-    rows = RowStore(tmp_path / "rows").read()
+    rows, _ = run_trials(16, 2, trainable=Suicidal)
     assert (tmp_path / "died").exists()
     assert len(rows) == 16
     assert {row.status for row in rows} == {"ok"}
+
+
+def test_an_architecture_that_kills_its_worker_fails_alone(run_trials, config):
+    """Its batch dies with it as often as workers are restarted, and is then tried one by one."""
+    deadly = Sampler(build_algorithm(config.search, config.space, 0), config.space, config.budget, 10, 0).ask()
+
+    class Mortal(tune.ScoringTrial):
+        def _score(self, arch):
+            if arch == deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super()._score(arch)
+
+    rows, _ = run_trials(9, 3, trainable=Mortal)
+    failed = [row for row in rows if row.status == "failed"]
+    assert len(rows) == 9
+    assert [row.arch_id for row in failed] == [config.space.arch_id(deadly)]
+    assert failed[0].error.startswith("its worker died more often than it is restarted")
 
 
 def test_a_run_folder_with_another_run_is_refused(finished, config):

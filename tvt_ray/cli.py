@@ -17,6 +17,7 @@ from rich.table import Table
 
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
+from tvt_ray.storage import Location, as_location
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -53,7 +54,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
 
 def _resume_hint(args: argparse.Namespace) -> str:
     """The command that goes on, once there is a run to go on with."""
-    run_dir: Path | None = getattr(args, "run_dir", None)
+    run_dir: Location | None = getattr(args, "run_dir", None)
     if run_dir is None or not hasattr(args, "resume_command") or not (run_dir / "config.yaml").exists():
         return ""
     return f"; go on with: {args.resume_command(args)}"
@@ -90,6 +91,18 @@ def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> 
     parser = Parser(prog=prog, allow_abbrev=False)
     add(parser)
     return parser
+
+
+def _location(text: str) -> Location:
+    """Turns a UsageError into argparse's own, which names the flag."""
+    try:
+        return as_location(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _share(text: str) -> float | str:
+    return text if text == "auto" else float(text)
 
 
 def add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:
@@ -178,7 +191,10 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, metavar="N", help="different architectures to score")
     parser.add_argument("--searcher", help="random, exhaustive, evolution, tpe, nsga2")
     parser.add_argument(
-        "--run-dir", type=Path, metavar="DIR", help="where rows, report and students go (default: runs/…)"
+        "--run-dir",
+        type=_location,
+        metavar="DIR",
+        help="where rows, report and students go: a folder, or s3://…, gs://… (default: runs/…)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --run-dir")
     parser.add_argument("--seed", type=int)
@@ -187,7 +203,10 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         for end in ("min", "max"):
             parser.add_argument(f"--{end}-{name}", metavar="N", help=f"budget, as in {unit}")
     parser.add_argument(
-        "--gpus-per-trial", type=float, metavar="SHARE", help="fraction of a GPU for each scoring actor"
+        "--gpus-per-trial",
+        type=_share,
+        metavar="SHARE",
+        help="fraction of a GPU for each scoring actor; auto: as its memory allows",
     )
     parser.add_argument(
         "--archs-per-trial", type=int, metavar="N", help="architectures per Tune trial (default: about a second's)"
@@ -280,7 +299,7 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains the best architectures of a run with the run's teacher."
     add_common(parser, config=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings instead of the run's own")
-    parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR", help="the run that search made")
+    parser.add_argument("--run-dir", type=_location, required=True, metavar="DIR", help="the run that search made")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top-k", type=int, metavar="K", help="the K best (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
@@ -403,7 +422,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores one architecture and prints its readings."
     add_common(parser)
     parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="take config and calibration from this run")
+    parser.add_argument("--run-dir", type=_location, metavar="DIR", help="take config and calibration from this run")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--score", metavar="NAME", help="tvt_ray (default), tvt, or a single proxy")
     parser.set_defaults(command=score_command)
@@ -520,7 +539,7 @@ def _signed(value: float | None) -> str:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     parser.description = "Ranks a run's rows (by another score if asked) and writes report.html anew."
-    parser.add_argument("run_dir", type=Path, metavar="RUN")
+    parser.add_argument("run_dir", type=_location, metavar="RUN", help="its folder or URI")
     parser.add_argument("--score", metavar="NAME", help="re-rank by another score without scoring again")
     parser.add_argument("--top-k", type=int, default=10, metavar="K")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
@@ -544,7 +563,7 @@ def report_command(args: argparse.Namespace) -> int:
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.description = "Classifies images with a trained student."
-    parser.add_argument("student", type=Path, metavar="FOLDER", help="a run's distill/<arch_id>")
+    parser.add_argument("student", type=_location, metavar="FOLDER", help="a run's distill/<arch_id>")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     parser.set_defaults(command=predict_command)

@@ -85,12 +85,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"there is no config file {path}")
     try:
-        loaded = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return parse_yaml(str(path), path.read_text())
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_yaml(name: str, text: str) -> dict[str, Any]:
+    """The settings in a file's text; `name` is for the error that says it holds none."""
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(loaded, dict):
         raise UsageError(
-            f"{path} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
+            f"{name} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
         )
     return loaded
 

@@ -26,14 +26,15 @@ from tvt_ray.progress import Meter, say
 from tvt_ray.proxies import build_probe
 from tvt_ray.report import write_report
 from tvt_ray.runs import RunFolder, summary
-from tvt_ray.search.algorithms import Sampler, build_algorithm, objectives
+from tvt_ray.search.algorithms import Sampler, SearchSettings, build_algorithm, objectives
 from tvt_ray.search.fusion import Calibration, calibration_rng
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask
 from tvt_ray.search.selection import best_score, pareto_front, top_k
+from tvt_ray.search.store import RowWriter
 from tvt_ray.space import Arch, Budget, Space, as_space
 from tvt_ray.space.base import format_count
-from tvt_ray.storage import write_atomically
+from tvt_ray.storage import Location, write_atomically
 
 NUM_LISTED = 10
 NUM_DRY_RUN_SCORES = 4
@@ -85,8 +86,15 @@ def make_task(config: RunConfig, data: Dataset, teacher: Teacher) -> ScoringTask
     """The probe, what the teacher makes of it, and all else that a worker needs."""
     images = build_probe_images(data.train, config.probe, config.space.image_size, teacher.image_size)
     probe = build_probe(images, teacher, getattr(torch, config.probe.precision))
-    space, proxies, num_inits = as_space(config.space), config.score.proxies, config.probe.num_inits
-    return ScoringTask(space, data.num_classes, proxies, config.seed, probe, num_inits)
+    return ScoringTask(
+        as_space(config.space),
+        data.num_classes,
+        config.score.proxies,
+        config.seed,
+        probe,
+        config.probe.num_inits,
+        config.search.max_seconds_per_arch,
+    )
 
 
 def calibration_archs(config: RunConfig, num_classes: int) -> list[Arch]:
@@ -112,31 +120,13 @@ def _nothing_found(config: RunConfig, num_classes: int) -> str:
     )
 
 
-def connect(address: str | None) -> None:
-    """Joins the cluster at `address` or RAY_ADDRESS, or starts Ray on this machine. Idempotent."""
-    import logging
-
-    import ray
-
-    if ray.is_initialized():
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        raise UsageError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
-    url = context.dashboard_url
-    resources = ray.cluster_resources()
-    where = "on this machine" if address == "local" else f"at {address}"
-    gpus = f", {resources['GPU']:g} GPUs" if "GPU" in resources else ""
-    say(f"ray: {resources.get('CPU', 0):g} CPUs{gpus} {where}" + (f"; dashboard http://{url}" if url else ""))
-
-
-def search(config: RunConfig, run_dir: Path, resume: bool = False, ray_address: str | None = None) -> SearchResult:
+def search(config: RunConfig, run_dir: Location, resume: bool = False, ray_address: str | None = None) -> SearchResult:
     """Scores `config.search.num_samples` different architectures and writes the run folder.
 
     Raises UsageError for what is wrong beforehand, RunError when the run could not finish; rows are on disk either way.
     """
+    from tvt_ray.cluster import connect
+
     start, folder = time.perf_counter(), RunFolder(run_dir)
     folder.check(config, resume)
     data = load_data(config)
@@ -144,11 +134,13 @@ def search(config: RunConfig, run_dir: Path, resume: bool = False, ray_address: 
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     task = make_task(config, data, teacher)
     connect(ray_address)
-    folder.claim(config)
-    trials = run_search(config, folder, task, sample)
-    best, pareto = top_k(trials.rows, NUM_LISTED), pareto_front(trials.rows)
-    folder.write_top(best, pareto)
-    write_report(folder.report_file, trials.rows, config)
+    with folder.lock():
+        folder.check(config, resume)  # again: another search may have been here meanwhile
+        folder.claim(config)
+        trials = run_search(config, folder, task, sample)
+        best, pareto = top_k(trials.rows, NUM_LISTED), pareto_front(trials.rows)
+        folder.write_top(best, pareto)
+        write_report(folder.report_file, trials.rows, config)
     scored = sum(row.status == "ok" for row in trials.rows)
     if not scored:
         raise RunError(f"all {len(trials.rows)} architectures failed, the first with: {trials.rows[0].error}")
@@ -187,10 +179,10 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     import ray
 
     from tvt_ray.search import tune
+    from tvt_ray.search.slots import settle_slots
 
-    slots, task_ref = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers), ray.put(task)
-    if config.search.gpus_per_trial and not slots.gpus_each:
-        say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
+    task_ref = ray.put(task)
+    slots = settle_slots(config.search, task, task_ref)
     calibration, seconds_each = _calibrate(folder, lambda: tune.score_archs(task_ref, task.space, sample, slots))
     store = folder.store()
     earlier = store.read()
@@ -198,23 +190,35 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     sampler = _make_sampler(config, task, earlier)
     total = max(0, min(wanted, size) - len(earlier))
     batch = tune.pick_batch_size(config.search.archs_per_trial, seconds_each, total, slots.count)
-    num_objectives = 2 if config.search.objectives == "score_flops" else 1
     start = time.perf_counter()
-    with Meter("scoring", min(wanted, size), "architectures", len(earlier)) as meter:
+    with Meter("scoring", min(wanted, size), "architectures", len(earlier)) as meter, RowWriter(store) as writer:
         recorder = tune.RowRecorder(
-            store, calibration, config.score.name, sampler, num_objectives, meter, best_score(earlier)
+            writer,
+            calibration,
+            config.score.name,
+            sampler,
+            _num_objectives(config.search),
+            meter,
+            best_score(earlier),
+            config.search.max_failure_share,
         )
         if total:
-            tune.run_trials(task_ref, task, recorder, total, slots, batch, folder.scratch)
-    seconds, rows = time.perf_counter() - start, [*earlier, *recorder.rows]
+            tune.run_trials(task_ref, task, recorder, total, slots, batch)
+    seconds = time.perf_counter() - start
     store.compact()
+    rows = store.read()
     note = _explain_count(config, len(rows), sampler.exhausted)
-    if note is None and len(rows) < wanted:
+    if recorder.stop_reason or (note is None and len(rows) < wanted):
+        reason = f": {recorder.stop_reason}" if recorder.stop_reason else ""
         raise RunError(
-            f"stopped after {len(rows):,} of {wanted:,} architectures; their rows are in {folder.rows_folder}; "
-            f"go on with: {folder.search_command}"
+            f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; their rows are in "
+            f"{folder.rows_folder}; go on with: {folder.search_command}"
         )
-    return Trials(rows, len(recorder.rows), seconds, slots.count, len(recorder.pids), batch, note)
+    return Trials(rows, recorder.num_rows, seconds, slots.count, len(recorder.pids), batch, note)
+
+
+def _num_objectives(settings: SearchSettings) -> int:
+    return 2 if settings.objectives == "score_flops" else 1
 
 
 def _calibrate(folder: RunFolder, score: Callable[[], list[Row]]) -> tuple[Calibration, float]:
@@ -239,9 +243,8 @@ def _make_sampler(config: RunConfig, task: ScoringTask, earlier: Sequence[Row]) 
         settings = settings.model_copy(update={"searcher": "exhaustive", "objectives": "score"})
     algorithm = build_algorithm(settings, space, config.seed)
     sampler = Sampler(algorithm, space, config.budget, task.num_classes, config.seed)
-    count = 2 if settings.objectives == "score_flops" else 1
     for row in earlier:
-        sampler.replay(space.from_json(row.arch), objectives(row, count))
+        sampler.replay(space.from_json(row.arch), objectives(row, _num_objectives(settings)))
     if earlier:
         say(f"resuming: {len(earlier):,} architectures were scored before")
     return sampler
@@ -316,7 +319,7 @@ def _teacher_for_timing(config: RunConfig, data: Dataset) -> tuple[Teacher, bool
     return build_teacher(config.teacher.model_copy(update={"pretrained": False}), data.num_classes).freeze(), True
 
 
-def score_one(config: RunConfig, arch_file: Path, run_dir: Path | None) -> dict[str, Any]:
+def score_one(config: RunConfig, arch_file: Path, run_dir: Location | None) -> dict[str, Any]:
     """One architecture's readings and score, on the scale of a run's calibration or of one made now, without Ray."""
     arch = read_arch(arch_file, as_space(config.space))
     data = load_data(config)
@@ -379,7 +382,7 @@ def select_rows(folder: RunFolder, k: int | None, arch_id: str | None) -> list[R
 
 def distill(
     config: RunConfig,
-    run_dir: Path,
+    run_dir: Location,
     top: int | None = None,
     arch_id: str | None = None,
     resume: bool = False,
@@ -400,7 +403,10 @@ def distill(
     if left:
         teacher_test_acc = teacher_accuracy(teacher, data.test)
         say(f"teacher: {teacher.name} reaches {teacher_test_acc:.2f} % on the test split")
+        from tvt_ray.cluster import connect, wait_for_gpus
+
         connect(ray_address)
+        wait_for_gpus(config.search.min_gpus, config.search.gpu_timeout_s)
         try:
             _train(config, folder, left, data, teacher, teacher_test_acc)
         except RunError as error:
@@ -408,7 +414,7 @@ def distill(
     return [_student_entry(folder.distill_folder / row.arch_id) for row in rows]
 
 
-def _check_student_folder(path: Path, config: RunConfig, resume: bool) -> None:
+def _check_student_folder(path: Location, config: RunConfig, resume: bool) -> None:
     """Raises UsageError where a folder holds a training that would be lost, or was begun with other settings."""
     settings, file = config.distill.model_dump(mode="json"), path / SETTINGS_FILE
     if not file.exists():
@@ -457,7 +463,7 @@ def _train(
     train_students(tasks, materials, folder.distill_folder, share, save)
 
 
-def _student_entry(path: Path) -> dict[str, Any]:
+def _student_entry(path: Location) -> dict[str, Any]:
     card = load_student(path).card
     results: Mapping[str, Any] = card.results
     cost = card.space.cost(card.arch, len(card.class_names))
@@ -490,7 +496,7 @@ def estimate_text(plan: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def rerank(run_dir: Path, score: str | None, k: int) -> dict[str, Any]:
+def rerank(run_dir: Location, score: str | None, k: int) -> dict[str, Any]:
     """A finished run's rows under any score, from the stored readings; writes its report anew."""
     folder = RunFolder(run_dir)
     config = folder.config()

@@ -29,7 +29,7 @@ from tvt_ray.distill.teacher import get_teacher
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.models.draws import SCHEME
 from tvt_ray.models.teacher import Teacher
-from tvt_ray.pipeline import calibration_archs, connect, load_data, make_task
+from tvt_ray.pipeline import calibration_archs, load_data, make_task
 from tvt_ray.proxies import Probe
 from tvt_ray.search.fusion import SCORES, Calibration
 from tvt_ray.search.rows import ARITHMETIC, Row
@@ -185,14 +185,17 @@ def _score_on_cluster(
     archs: Sequence[Arch],
     keep: Callable[[Sequence[Row]], None],
 ) -> list[Row]:
-    connect(ray_address)
     import ray
 
+    from tvt_ray.cluster import connect
     from tvt_ray.search import tune
+    from tvt_ray.search.slots import settle_slots
 
-    slots = tune.find_slots(config.search.gpus_per_trial, config.search.num_workers)
+    connect(ray_address)
+    task_ref = ray.put(task)
+    slots = settle_slots(config.search, task, task_ref)
     title = f"{task.space.name} {', '.join(task.proxies)}"
-    return tune.score_archs(ray.put(task), task.space, archs, slots, title, keep)
+    return tune.score_archs(task_ref, task.space, archs, slots, title, keep)
 
 
 def _fingerprint(probe: Probe) -> str:

@@ -19,7 +19,7 @@ from tvt_ray.config import RunConfig
 from tvt_ray.search.rows import Row
 from tvt_ray.search.selection import pareto_front, top_k
 from tvt_ray.space.base import format_count
-from tvt_ray.storage import write_atomically
+from tvt_ray.storage import Location, write_atomically
 
 NUM_LISTED = 20
 
@@ -60,7 +60,7 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def write_report(path: Path, rows: Sequence[Row], config: RunConfig) -> None:
+def write_report(path: Location, rows: Sequence[Row], config: RunConfig) -> None:
     """Writes report.html, and the figure beside it as report.png. Does nothing when no row has a score."""
     best = top_k(rows, NUM_LISTED)
     if not best:

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import random
+import time
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ def test_what_fits_in_no_chunk_is_a_row_with_its_reason(task, monkeypatch):
 
     monkeypatch.setitem(PROXIES, "t", no_memory)
     assert Scorer(task).score(task.space.sample(random.Random(0))).error == "OutOfMemoryError: CUDA out of memory"
+
+
+def test_what_takes_too_long_is_a_row_with_its_reason(task, monkeypatch):
+    calm = Scorer(dataclasses.replace(task, max_seconds=30.0)).score(task.space.sample(random.Random(0)))
+    assert calm.status == "ok"
+    monkeypatch.setitem(PROXIES, "t", lambda student, probe: time.sleep(20))
+    row = Scorer(dataclasses.replace(task, max_seconds=0.05)).score(task.space.sample(random.Random(0)))
+    assert row.error == "TimeoutError: scoring took more than 0.05 s (search.max_seconds_per_arch)"
+    assert row.seconds < 15
 
 
 def test_bfloat16_ranks_like_float32_and_leaves_the_other_readings_alone(task):

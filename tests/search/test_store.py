@@ -1,13 +1,19 @@
 import dataclasses
 import json
+import subprocess
+import sys
+import threading
+import time
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.conftest import REPO
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.search.rows import Row
 from tvt_ray.search.selection import pareto_front, top_k
-from tvt_ray.search.store import RowStore
+from tvt_ray.search.store import RowStore, RowWriter
 
 
 def row(number, score=0.5, flops=10, status="ok"):
@@ -96,3 +102,82 @@ def test_pareto_front_holds_what_nothing_beats():
     beaten = [r for r in rows if r.status == "ok" and r not in pareto_front(rows)]
     assert all(any(f.score >= r.score and f.flops <= r.flops for f in pareto_front(rows)) for r in beaten)
     assert pareto_front([dataclasses.replace(r, score=None) for r in rows]) == []
+
+
+def test_the_writer_has_everything_on_disk_when_it_closes(tmp_path):
+    rows = [row(number) for number in range(500)]
+    with RowWriter(RowStore(tmp_path)) as writer:
+        for each in rows:
+            writer.put([each])
+    assert RowStore(tmp_path).read() == rows
+
+
+def test_rows_reach_the_disk_without_closing(tmp_path):
+    writer = RowWriter(RowStore(tmp_path))
+    writer.put([row(1)])
+    deadline = time.monotonic() + 10
+    while not RowStore(tmp_path).read():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    writer.close()
+
+
+def test_what_arrives_during_a_write_becomes_one_part(tmp_path, monkeypatch):
+    """A slow disk makes larger parts, not a longer queue."""
+    store = RowStore(tmp_path)
+    append, started, go = store.append, threading.Event(), threading.Event()
+
+    def slow(rows):
+        started.set()
+        assert go.wait(10)
+        append(rows)
+
+    monkeypatch.setattr(store, "append", slow)
+    with RowWriter(store) as writer:
+        writer.put([row(0)])
+        assert started.wait(10)
+        for number in range(1, 40):
+            writer.put([row(number)])
+        go.set()
+    assert [len(pq.read_table(path)) for path in sorted(tmp_path.glob("*.parquet"))] == [1, 39]
+
+
+def test_small_parts_are_merged_on_the_way_and_large_ones_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tvt_ray.search.store.PARTS_BEFORE_MERGING", 4)
+    monkeypatch.setattr("tvt_ray.search.store.ROWS_NOT_TO_MERGE", 6)
+    store = RowStore(tmp_path)
+    for number in range(16):
+        with RowWriter(store) as writer:
+            writer._parts_written = number % 4
+            writer.put([row(number)])
+    assert [len(pq.read_table(path)) for path in sorted(tmp_path.glob("*.parquet"))] == [8, 8]
+    assert store.read() == [row(number) for number in range(16)]
+
+
+def test_a_disk_that_takes_no_more_is_reported_and_loses_nothing(tmp_path):
+    """The file size limit of a process stands for a full disk: the write fails in the same place."""
+    script = f"""
+import resource, signal, sys
+from tests.search.test_store import row
+from tvt_ray.errors import RunError
+from tvt_ray.search.store import RowStore, RowWriter, RowWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = RowStore(__import__("pathlib").Path({str(tmp_path)!r}))
+store.append([row(n) for n in range(5)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    with RowWriter(store) as writer:
+        writer.put([row(n) for n in range(5, 400)])
+except RunError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("part-000001.parquet cannot be written: File too large")
+    assert RowStore(tmp_path).read() == [row(number) for number in range(5)]
+    assert [path.name for path in tmp_path.iterdir()] == ["part-000000.parquet"]
+
+
+def test_a_part_without_its_columns_is_named(tmp_path):
+    pq.write_table(pa.table({"arch_id": ["a"]}), tmp_path / "part-000000.parquet")
+    with pytest.raises(UsageError, match=r"part-000000\.parquet cannot be read \('it has no column space'\)"):
+        RowStore(tmp_path).read()

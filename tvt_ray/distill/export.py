@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.models import STUDENTS, Student
 from tvt_ray.space import Arch, Space, SpaceSettings, as_space
-from tvt_ray.storage import write_atomically
+from tvt_ray.storage import Location, RemotePath, as_location, write_atomically
 
 ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
 
@@ -75,19 +75,19 @@ class DistilledStudent(nn.Module):
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
 
-def save_student(folder: Path, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
+def save_student(folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
     """Writes the folder; `weights` as safetensors. arch.json comes last, so that a folder with one is complete."""
     write_atomically(folder / WEIGHTS_FILE, weights)
     write_atomically(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
     write_atomically(folder / ARCH_FILE, json.dumps(card.to_json(), indent=1).encode())
 
 
-def load_student(folder: str | Path) -> DistilledStudent:
-    """The student that a distillation left in `folder` (a run's distill/<arch_id>), ready to predict.
+def load_student(folder: str | Path | RemotePath) -> DistilledStudent:
+    """The student that a distillation left in `folder` (a run's distill/<arch_id>, a path or a URI), ready to predict.
 
     Nothing is unpickled. Raises UsageError when the folder holds no complete student.
     """
-    folder = Path(folder)
+    folder = as_location(folder)
     for name in (ARCH_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} holds no trained student: there is no {name}")
@@ -100,7 +100,7 @@ def load_student(folder: str | Path) -> DistilledStudent:
     with torch.device("meta"):
         student = STUDENTS[space.name](space, card.arch, len(card.class_names))  # type: ignore[call-arg]
     try:
-        student.load_state_dict(load_file(folder / WEIGHTS_FILE), assign=True)
+        student.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()), assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise UsageError(f"{folder / WEIGHTS_FILE} does not fit {ARCH_FILE}: {str(error).splitlines()[0]}") from None
     return DistilledStudent(student, card)

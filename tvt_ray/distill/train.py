@@ -22,9 +22,11 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
+from tvt_ray.cluster import driver_node
 from tvt_ray.distill.loop import Distiller, DistillSettings, DistillTask, Materials, Place
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter
+from tvt_ray.storage import Location, RemotePath
 
 STATE_FILE = "state.pt"
 CHECKPOINTS_FOLDER = "checkpoints"
@@ -78,7 +80,8 @@ def allot(settings: DistillSettings, num_jobs: int) -> Allotment:
         raise UsageError(f"distill.num_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs")
     fitting = min(num_jobs, int(gpus // (share * workers)) if share else num_jobs, cpus // workers)
     jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_worker or 1))))
-    largest_node = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    fit = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= share]
+    largest_node = max((int(node.get("CPU", 0)) for node in fit), default=1)
     even_share = max(1, min(cpus // (jobs * workers), largest_node))
     return Allotment(settings.cpus_per_worker or even_share, share, jobs)
 
@@ -86,7 +89,7 @@ def allot(settings: DistillSettings, num_jobs: int) -> Allotment:
 def train_students(
     tasks: Mapping[str, DistillTask],
     materials: Materials,
-    folder: Path,
+    folder: Location,
     share: Allotment,
     save: Callable[[str, Trained], None],
 ) -> None:
@@ -97,7 +100,8 @@ def train_students(
     """
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     settings = next(iter(tasks.values())).settings
-    shared, board = ray.put(materials), EpochBoard.remote()  # type: ignore[attr-defined]
+    shared = ray.put(materials)
+    board = EpochBoard.options(scheduling_strategy=driver_node()).remote()  # type: ignore[attr-defined]
     pool = ThreadPoolExecutor(share.jobs, "distill")
     jobs = {
         arch_id: pool.submit(_run_job, arch_id, task, [shared], board, share, folder / arch_id, save)
@@ -143,7 +147,7 @@ def _run_job(
     shared: Sequence[Any],
     board: Any,
     share: Allotment,
-    folder: Path,
+    folder: Location,
     save: Callable[[str, Trained], None],
 ) -> None:
     from ray.train.torch import TorchTrainer
@@ -163,13 +167,20 @@ def _run_job(
         ),
         run_config=RunConfig(
             name=CHECKPOINTS_FOLDER,  # the same name and path again is how Train finds the checkpoint to go on from
-            storage_path=str(folder.resolve()),
+            **_storage(folder),
             failure_config=FailureConfig(max_failures=task.settings.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     returned: Any = trainer.fit().return_value
     save(arch_id, Trained(**returned))
+
+
+def _storage(folder: Location) -> dict[str, Any]:
+    """As Ray Train names a place."""
+    if isinstance(folder, RemotePath):
+        return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}
+    return {"storage_path": str(folder.resolve())}
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ An algorithm only proposes and observes; `Sampler` sees to it that what is asked
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -23,6 +24,7 @@ MAX_REJECTIONS = 50
 MAX_OPTUNA_REJECTIONS = 4
 MAX_RANDOM_REJECTIONS = 20_000
 MAX_ENUMERATION = 2_000_000
+MAX_TPE_HISTORY = 500  # trials; between this and twice as many are in the study
 
 Values = tuple[float, ...]  # one per objective; score is maximised, flops minimised
 
@@ -37,7 +39,12 @@ class SearchSettings(BaseModel):
     objectives: Literal["score", "score_flops"] = "score"  # score_flops: nsga2 searches the Pareto front
     num_workers: PositiveInt | None = None  # scoring actors at most; None: as many as the cluster holds
     archs_per_trial: PositiveInt | None = None  # None: as many as take about a second
-    gpus_per_trial: float | None = Field(None, ge=0)  # None: 0.25 where there is a GPU, else 0
+    # None: 0.25 where there is a GPU, else 0; auto: as the memory that the largest architecture takes allows
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
+    min_gpus: int = Field(0, ge=0)  # GPUs that are asked of the cluster and waited for before anything is scored
+    gpu_timeout_s: float = Field(1800, gt=0)  # how long
+    max_seconds_per_arch: float | None = Field(600, gt=0)  # a row with its reason beyond that; None: no limit
+    max_failure_share: float = Field(0.5, ge=0, le=1)  # of the architectures scored; beyond that the run stops
     population: int = Field(64, ge=2)  # evolution, nsga2
     tournament: int = Field(16, ge=1)  # evolution
     crossover: float = Field(0.0, ge=0, le=1)  # evolution: share of children with two parents
@@ -46,7 +53,7 @@ class SearchSettings(BaseModel):
     def _consistent(self) -> SearchSettings:
         if self.objectives == "score_flops" and self.searcher != "nsga2":
             raise ValueError(f"objectives score_flops needs the searcher nsga2; got {self.searcher}")
-        if self.gpus_per_trial is not None and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+        if isinstance(self.gpus_per_trial, float) and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial is a fraction of one GPU or a whole number; got {self.gpus_per_trial}")
         return self
 
@@ -138,33 +145,54 @@ class EvolutionSearch:
 class OptunaSearch:
     """An Optuna sampler over the space's fixed-length encoding (Akiba et al. 2019; TPE, NSGA-II).
 
-    Optuna has no notion of an architecture that must not repeat, so rejected proposals are told as failed trials. What
-    it did not propose itself (a resumed run's rows, the random fallback) is enqueued and asked for, which gives such
-    trials all that a sampler keeps on its own (NSGA-II's generations).
+    A proposal costs Optuna time that grows with its history (TPE: 20 ms after 500 trials, 113 ms after 5,000), so with
+    `max_history` the study is begun anew once it has twice as many trials, with the best quarter and the latest of
+    them. Optuna has no notion of an architecture that must not repeat, so rejected proposals are told as failed trials.
+    What it did not propose itself (a resumed run's rows, the random fallback) is enqueued and asked for, which gives
+    such trials all that a sampler keeps on its own (NSGA-II's generations).
     """
 
-    def __init__(self, space: Space, sampler: Any, num_objectives: int) -> None:
+    def __init__(self, space: Space, sampler: Any, num_objectives: int, max_history: int | None = None) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        directions = ["maximize", "minimize"][:num_objectives]
-        self.space = space
-        self.study = optuna.create_study(directions=directions, sampler=sampler)
+        self._new_study = functools.partial(
+            optuna.create_study, directions=["maximize", "minimize"][:num_objectives], sampler=sampler
+        )
+        self.space, self.max_history = space, max_history
+        self.study, self._num_trials = self._new_study(), 0
         self.distributions: dict[str, Any] = {
             f"x{i:02}": optuna.distributions.IntDistribution(0, count - 1) for i, count in enumerate(space.dimensions)
         }
         self._pending: dict[Arch, list[Any]] = {}
 
     def propose(self) -> Arch | None:
+        self._forget()
         trial = self._ask()
         arch = self.space.decode([trial.params[name] for name in self.distributions])
         self._pending.setdefault(arch, []).append(trial)
         return arch
 
     def _ask(self) -> Any:
+        self._num_trials += 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental-feature notices
             return self.study.ask(self.distributions)
+
+    def _forget(self) -> None:
+        """Begins the study anew when its history is long. What was asked for and not told yet is then told as new."""
+        from optuna.trial import TrialState
+
+        if self.max_history is None or self._num_trials < 2 * self.max_history:
+            return
+        done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        best = sorted(done, key=lambda trial: -trial.value)[: self.max_history // 4]
+        latest = done[len(done) - (self.max_history - len(best)) :]
+        self.study, self._num_trials = self._new_study(), 0
+        for trial in {trial.number: trial for trial in [*best, *latest]}.values():
+            self.study.add_trial(trial)
+            self._num_trials += 1
+        self._pending = {}
 
     def _trial_of(self, arch: Arch) -> Any:
         if self._pending.get(arch):
@@ -202,7 +230,7 @@ def build_algorithm(settings: SearchSettings, space: Space, seed: int) -> Algori
     from optuna import samplers
 
     if settings.searcher == "tpe":
-        return OptunaSearch(space, samplers.TPESampler(seed=seed), 1)
+        return OptunaSearch(space, samplers.TPESampler(seed=seed), 1, MAX_TPE_HISTORY)
     num_objectives = 2 if settings.objectives == "score_flops" else 1
     return OptunaSearch(space, samplers.NSGAIISampler(seed=seed, population_size=settings.population), num_objectives)
 

@@ -14,7 +14,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
 from tvt_ray.search.rows import ARITHMETIC, Row
-from tvt_ray.storage import write_atomically
+from tvt_ray.storage import Location, write_atomically
 
 
 @dataclass(frozen=True)
@@ -124,13 +123,13 @@ class Calibration:
     def _scales(self) -> dict[tuple[Term, str], tuple[float, float]]:
         return {}
 
-    def save(self, path: Path, seconds_each: float) -> None:
+    def save(self, path: Location, seconds_each: float) -> None:
         """`seconds_each`: what scoring one of them took, which a resumed run sizes its trials by."""
         stored = {"seconds_each": seconds_each, "readings": list(self.readings)}
         write_atomically(path, json.dumps(stored, indent=1).encode())
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
+    def load(cls, path: Location) -> Calibration:
         loaded: Any = json.loads(path.read_text())
         return cls(tuple(loaded["readings"]))
 

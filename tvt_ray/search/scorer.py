@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +28,7 @@ class ScoringTask:
     seed: int
     probe: Probe
     num_inits: int = 1  # initialisations that each reading is the mean of
+    max_seconds: float | None = None  # for one architecture; None: no limit
 
 
 class Scorer:
@@ -70,13 +74,37 @@ class Scorer:
         """A row without a score yet; an architecture that raises becomes a failed row with its error."""
         start = time.perf_counter()
         try:
-            components, error = self.components(arch), None
+            with time_limit(self.task.max_seconds):
+                components, error = self.components(arch), None
         except Exception as raised:  # whatever goes wrong with one architecture is that architecture's result
             components, error = {}, f"{type(raised).__name__}: {raised}"
         return make_row(self.task, arch, components, error, time.perf_counter() - start)
 
     def score_all(self, archs: Sequence[Arch]) -> list[Row]:
         return [self.score(arch) for arch in archs]
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises TimeoutError in the block once it has taken `seconds`; None: never.
+
+    By an alarm, which only a process's main thread can take, and takes between two of torch's operations: one that
+    hangs for good is not ended by it (search/tune.py ends the worker).
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError(f"scoring took more than {seconds:g} s (search.max_seconds_per_arch)")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def make_row(task: ScoringTask, arch: Arch, components: Components, error: str | None, seconds: float) -> Row:

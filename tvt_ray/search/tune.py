@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
+import tempfile
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 # Tune reads these when it is imported or started: no loggers and no state snapshots for thousands of short trials.
@@ -27,13 +26,16 @@ from ray import tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
+from tvt_ray.cluster import driver_node
+from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter
 from tvt_ray.search.algorithms import Sampler, objectives
 from tvt_ray.search.fusion import Calibration
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask, make_row
 from tvt_ray.search.selection import best_score
-from tvt_ray.search.store import RowStore
+from tvt_ray.search.slots import Slots, pick_device
+from tvt_ray.search.store import RowWriter
 from tvt_ray.space import Arch, Space
 
 TRIAL_SECONDS = 1.0  # what a trial should take, against the tens of milliseconds that Ray spends on it
@@ -41,40 +43,9 @@ MAX_ARCHS_PER_TRIAL = 64
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had scored is not lost
 MIN_TRIALS_PER_SLOT = 4  # so that the last trials end at about the same time
 BARRIER_TIMEOUT_S = 60.0
+MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
+WATCHDOG_GRACE_S = 10.0
 MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is a row, not a failure
-
-
-@dataclass(frozen=True)
-class Slots:
-    """How many scoring actors run at a time, and what each takes."""
-
-    count: int
-    gpus_each: float  # 0: on the CPU
-    fill_cluster: bool = True  # no room is left for another
-
-    @property
-    def resources(self) -> dict[str, float]:
-        return {"cpu": 1, "gpu": self.gpus_each} if self.gpus_each else {"cpu": 1}
-
-
-def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
-    """Packs the connected cluster, with at most `limit` actors.
-
-    A fraction counts per GPU, since no actor straddles two; None is 0.25 of a GPU.
-    """
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
-    share = 0.25 if gpus_per_trial is None else gpus_per_trial
-    if not gpus or not share:
-        fitting, share = cpus, 0
-    else:
-        fitting = min(int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share), cpus)
-    return Slots(max(min(fitting, limit or fitting), 1), share, limit is None or limit >= fitting)
-
-
-def pick_device() -> torch.device:
-    """Ray shows an actor the GPUs it was given and no others."""
-    return torch.device("cuda" if torch.cuda.is_available() and ray.get_gpu_ids() else "cpu")
 
 
 @ray.remote(num_cpus=0)
@@ -109,10 +80,23 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         if self.barrier is not None:
             self._wait_for_others()
         space = self.scorer.task.space
-        rows = self.scorer.score_all([space.from_json(arch) for arch in json.loads(self.archs)])
+        rows = [self._score(space.from_json(arch)) for arch in json.loads(self.archs)]
         measured = [[row.components, row.error, row.seconds] for row in rows]
         # One string: Tune flattens and copies every nested value of a result. Infinity and NaN never get this far.
         return {"measured": json.dumps(measured), "pid": os.getpid(), "done": True}
+
+    def _score(self, arch: Arch) -> Row:
+        """Ends the process where not even the time limit's alarm ends it: an operation that hangs answers no alarm."""
+        limit = self.scorer.task.max_seconds
+        if limit is None:
+            return self.scorer.score(arch)
+        watchdog = threading.Timer(2 * limit + WATCHDOG_GRACE_S, os._exit, [1])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return self.scorer.score(arch)
+        finally:
+            watchdog.cancel()
 
     def _wait_for_others(self) -> None:
         deadline = time.monotonic() + BARRIER_TIMEOUT_S
@@ -133,46 +117,89 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
 
 
 class RowRecorder:
-    """What happens to rows as they arrive: fused, stored, told to the sampler, shown."""
+    """What happens to rows as they arrive: fused, handed to the writer, told to the sampler, counted, shown.
+
+    `stop_reason` is set when the run should not go on: too many failures, or rows that cannot be written.
+    """
 
     def __init__(
         self,
-        store: RowStore,
+        writer: RowWriter,
         calibration: Calibration,
         score: str,
         sampler: Sampler,
         num_objectives: int,
         meter: Meter,
-        best: float | None,
+        best: float | None = None,
+        max_failure_share: float = 1.0,
     ) -> None:
-        self.store, self.calibration, self.score, self.sampler = store, calibration, score, sampler
-        self.num_objectives, self.meter, self.best, self.rows = num_objectives, meter, best, list[Row]()
-        self.pids: set[int] = set()
+        self.writer, self.calibration, self.score, self.sampler = writer, calibration, score, sampler
+        self.num_objectives, self.meter, self.best = num_objectives, meter, best
+        self.max_failure_share = max_failure_share
+        self.num_rows, self.pids, self.stop_reason = 0, set[int](), None
+        self.errors: Counter[str] = Counter()
+
+    stop_reason: str | None
 
     def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
-        """On return the rows are on disk."""
+        """The rows are on disk a moment later (RowWriter)."""
         scored = [row.with_score(self.calibration.fuse(self.score, row)) for row in rows]
-        self.store.append(scored)
-        self.rows.extend(scored)
+        try:
+            self.writer.put(scored)
+        except RunError as error:
+            self.stop_reason = str(error)
+            return
         for arch, row in zip(archs, scored, strict=True):
             self.sampler.tell(arch, objectives(row, self.num_objectives))
+        self.num_rows += len(scored)
+        self.errors.update(row.error for row in scored if row.error)
         self.best = max((best for best in (self.best, best_score(scored)) if best is not None), default=None)
-        self.meter.advance(len(scored), f"best {self.best:.4g}" if self.best is not None else "")
+        self.meter.advance(len(scored), self._note())
+        self._judge()
+
+    def _note(self) -> str:
+        failed = f", {self.errors.total():,} failed" if self.errors else ""
+        return (f"best {self.best:.4g}" if self.best is not None else "no score yet") + failed
+
+    def _judge(self) -> None:
+        failed = self.errors.total()
+        if self.num_rows >= MIN_ROWS_TO_JUDGE and failed > self.max_failure_share * self.num_rows:
+            reason, count = self.errors.most_common(1)[0]
+            self.stop_reason = (
+                f"{failed:,} of {self.num_rows:,} architectures failed, more than search.max_failure_share "
+                f"{self.max_failure_share:g} allows; {count:,} with: {reason}"
+            )
 
 
 class BatchSearcher(Searcher):  # type: ignore[misc]
-    """Tune's Searcher over a Sampler: suggests batches, and records the rows of trials that end."""
+    """Tune's Searcher over a Sampler: suggests batches, and records the rows of trials that end.
+
+    A batch whose worker died too often is split and its architectures are tried one by one, so that only the one that
+    kills workers fails.
+    """
 
     def __init__(self, task: ScoringTask, recorder: RowRecorder, batch_size: int, total: int) -> None:
         super().__init__()
         self.task, self.recorder, self.batch_size, self.left = task, recorder, batch_size, total
+        self.deaths: dict[str, str] = {}  # trial -> why its worker died, as far as is known
         self._pending: dict[str, list[Arch]] = {}
+        self._singly: deque[Arch] = deque()
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """The batches are the whole search space; Tune's own is empty."""
         return not config
 
     def suggest(self, trial_id: str) -> Any:
+        if self.recorder.stop_reason:
+            return Searcher.FINISHED
+        archs = [self._singly.popleft()] if self._singly else self._ask()
+        if not archs:
+            may_split = any(len(batch) > 1 for batch in self._pending.values())
+            return None if may_split else Searcher.FINISHED
+        self._pending[trial_id] = archs
+        return {"archs": json.dumps([self.task.space.to_json(arch) for arch in archs])}
+
+    def _ask(self) -> list[Arch]:
         archs: list[Arch] = []
         while len(archs) < min(self.batch_size, self.left):
             arch = self.recorder.sampler.ask()
@@ -180,11 +207,8 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
                 self.left = len(archs)
                 break
             archs.append(arch)
-        if not archs:
-            return Searcher.FINISHED
         self.left -= len(archs)
-        self._pending[trial_id] = archs
-        return {"archs": json.dumps([self.task.space.to_json(arch) for arch in archs])}
+        return archs
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A trial reports once, when it is complete."""
@@ -193,14 +217,15 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         archs = self._pending.pop(trial_id, None)
         if archs is None:
             return
-        if error or not result or "measured" not in result:
-            reason = (
-                "its worker could not be started, or died (out of memory, node lost) more often than it is restarted"
-            )
-            measured: list[Any] = [[{}, reason, 0.0] for _ in archs]
-        else:
+        death = self.deaths.pop(trial_id, "")
+        if not error and result and "measured" in result:
             measured = json.loads(result["measured"])
             self.recorder.pids.add(int(result["pid"]))
+        elif len(archs) > 1:
+            self._singly.extend(archs)
+            return
+        else:
+            measured = [[{}, death or "its worker could not be started, or died, more often than it is restarted", 0.0]]
         rows = [make_row(self.task, arch, *entry) for arch, entry in zip(archs, measured, strict=True)]
         self.recorder.record(archs, rows)
 
@@ -213,6 +238,29 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """The rows are what a run resumes from."""
+
+
+class DeathNotes(tune.Callback):  # type: ignore[misc]
+    """Tells the searcher why a trial's worker died; Tune tells its callbacks, but not its searchers."""
+
+    def __init__(self, searcher: BatchSearcher) -> None:
+        self.searcher = searcher
+
+    def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        self.searcher.deaths[trial.trial_id] = explain_death(str(trial.get_error()))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As the searcher's."""
+        return {}
+
+
+def explain_death(text: str) -> str:
+    """One line of what Ray says of a dead worker."""
+    if "OutOfMemoryError" in text or "low on memory" in text:
+        return "its worker was killed by Ray's memory monitor: the node was running low on memory"
+    if "node" in text and "died" in text and "was terminated" in text:
+        return "its worker's node was lost"
+    return "its worker died more often than it is restarted (killed, crashed, or hung beyond the time limit)"
 
 
 @ray.remote  # type: ignore[untyped-decorator]
@@ -261,35 +309,37 @@ def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: 
 
 
 def run_trials(
-    task_ref: Any, task: ScoringTask, recorder: RowRecorder, total: int, slots: Slots, batch_size: int, scratch: Path
+    task_ref: Any, task: ScoringTask, recorder: RowRecorder, total: int, slots: Slots, batch_size: int
 ) -> None:
-    """Scores up to `total` architectures as Tune trials of `batch_size`. Returns early when the sampler has no more.
+    """Scores up to `total` architectures as Tune trials of `batch_size`.
 
-    `scratch` is a folder for Tune's own files; it is emptied before and removed after.
+    Returns early when the sampler has no more, or the recorder a reason to stop.
     """
     num_trials = math.ceil(total / batch_size)
-    barrier = StartBarrier.remote(min(slots.count, num_trials))  # type: ignore[attr-defined]
+    barrier = StartBarrier.options(scheduling_strategy=driver_node()).remote(  # type: ignore[attr-defined]
+        min(slots.count, num_trials)
+    )
     trainable = tune.with_resources(
         tune.with_parameters(ScoringTrial, task_ref=[task_ref], barrier=barrier), slots.resources
     )
-    shutil.rmtree(scratch, ignore_errors=True)
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=TuneConfig(
-            search_alg=BatchSearcher(task, recorder, batch_size, total),
-            num_samples=num_trials,
-            # In a full cluster the next trial waits while this one runs; elsewhere it would start a further actor.
-            max_concurrent_trials=(2 if slots.fill_cluster else 1) * slots.count,
-            reuse_actors=True,
-        ),
-        run_config=RunConfig(
-            storage_path=str(scratch.resolve()),
-            name="tune",
-            verbose=0,
-            failure_config=FailureConfig(max_failures=MAX_ACTOR_FAILURES),
-        ),
-    )
-    try:
+    searcher = BatchSearcher(task, recorder, batch_size, total)
+    with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=TuneConfig(
+                search_alg=searcher,
+                num_samples=num_trials + total,  # more than there will be: a batch may be split into its architectures
+                # In a full cluster the next trial waits while this one runs, and starts on what joins the cluster;
+                # elsewhere it would start a further actor.
+                max_concurrent_trials=(2 if slots.fill_cluster else 1) * slots.count,
+                reuse_actors=True,
+            ),
+            run_config=RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                failure_config=FailureConfig(max_failures=MAX_ACTOR_FAILURES),
+                callbacks=[DeathNotes(searcher)],
+            ),
+        )
         tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

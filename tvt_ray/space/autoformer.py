@@ -203,11 +203,15 @@ class AutoFormerSpace(BaseModel):
     def largest(self, num_classes: int) -> Cost:
         return self._extreme(num_classes, max)
 
+    def largest_arch(self, num_classes: int) -> AutoFormerArch:
+        """The architecture of most FLOPs."""
+        return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
+
     def _extreme(self, num_classes: int, pick: Any) -> Cost:
+        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
+        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+
+    def _extremes(self, pick: Any) -> list[AutoFormerArch]:
         """Costs grow with every width, depth and ratio; heads matter where their width is fixed or has tables."""
         depth, ratio = pick(self.depth), pick(self.mlp_ratio)
-        costs = [
-            self.cost(AutoFormerArch(pick(self.embed_dim), (heads,) * depth, (ratio,) * depth), num_classes)
-            for heads in self.num_heads
-        ]
-        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+        return [AutoFormerArch(pick(self.embed_dim), (heads,) * depth, (ratio,) * depth) for heads in self.num_heads]

@@ -182,12 +182,19 @@ class PiTSpace(BaseModel):
     def largest(self, num_classes: int) -> Cost:
         return self._extreme(num_classes, max)
 
+    def largest_arch(self, num_classes: int) -> PiTArch:
+        """The architecture of most FLOPs."""
+        return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
+
     def _extreme(self, num_classes: int, pick: Any) -> Cost:
+        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
+        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+
+    def _extremes(self, pick: Any) -> list[PiTArch]:
         """Costs grow with base_dim and mlp_ratio; which depth and heads are extreme is tried out."""
         base_dim, ratio = pick(self.base_dim), pick(self.mlp_ratio)
         pairs = itertools.product(self.depth, self.head_triples)
-        costs = [self.cost(PiTArch(base_dim, depth, heads, ratio), num_classes) for depth, heads in pairs]
-        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+        return [PiTArch(base_dim, depth, heads, ratio) for depth, heads in pairs]
 
 
 def _pool_cost(inputs: int, outputs: int, map_size: int) -> Cost:

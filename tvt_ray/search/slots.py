@@ -1,0 +1,113 @@
+"""How many scoring actors a cluster holds and what each takes: packing, and measuring a GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+import torch
+
+from tvt_ray.cluster import num_gpus, wait_for_gpus
+from tvt_ray.progress import say
+from tvt_ray.search.algorithms import SearchSettings
+from tvt_ray.search.scorer import Scorer, ScoringTask
+
+DEFAULT_SHARE = 0.25
+MEMORY_MARGIN = 0.85  # of a GPU's memory that its actors may plan with
+CONTEXT_BYTES = 600 * 2**20  # what CUDA itself takes in each process, libraries and kernels included
+MAX_ACTORS_PER_GPU = 16
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many scoring actors run at a time, and what each takes."""
+
+    count: int
+    gpus_each: float  # 0: on the CPU
+    fill_cluster: bool = True  # no room is left for another
+
+    @property
+    def resources(self) -> dict[str, float]:
+        return {"cpu": 1, "gpu": self.gpus_each} if self.gpus_each else {"cpu": 1}
+
+
+def settle_slots(settings: SearchSettings, task: ScoringTask, task_ref: Any) -> Slots:
+    """Waits for the GPUs that the settings ask for, then packs the cluster. `task_ref`: the task, in its store."""
+    wait_for_gpus(settings.min_gpus, settings.gpu_timeout_s)
+    largest = task.space.to_json(task.space.largest_arch(task.num_classes))
+    share = choose_share(settings.gpus_per_trial, [task_ref], largest)
+    slots = find_slots(share, settings.num_workers)
+    if share and not slots.gpus_each:
+        say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
+    return slots
+
+
+def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
+    """Packs the connected cluster, with at most `limit` actors.
+
+    A fraction counts per GPU, since no actor straddles two; None is DEFAULT_SHARE of a GPU.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    share = DEFAULT_SHARE if gpus_per_trial is None else gpus_per_trial
+    if not gpus or not share:
+        fitting, share = cpus, 0
+    else:
+        fitting = min(int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share), cpus)
+    return Slots(max(min(fitting, limit or fitting), 1), share, limit is None or limit >= fitting)
+
+
+def pick_device() -> torch.device:
+    """Ray shows an actor the GPUs it was given and no others.
+
+    Raises RuntimeError where it was given one that torch cannot use: to compute on the CPU would hold the GPU idle. (A
+    cluster may also have GPUs in name only, `ray start --num-gpus`; Ray knows no type of those.)
+    """
+    if not ray.get_gpu_ids():
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if any(name.startswith("accelerator_type:") for name in ray.cluster_resources()):
+        raise RuntimeError(
+            "this worker was given a GPU, but torch sees none: is it a CPU build, or the driver too old?"
+        )
+    return torch.device("cpu")
+
+
+def choose_share(gpus_per_trial: float | Literal["auto"] | None, task_ref: Sequence[Any], arch: Any) -> float | None:
+    """The share of a GPU for each actor: as given, or for "auto" as many to a GPU as its memory holds of `arch`.
+
+    `arch`: the largest architecture, as JSON. `task_ref`: a list of one reference to the task.
+    """
+    if gpus_per_trial != "auto":
+        return gpus_per_trial
+    if not num_gpus():
+        return 0.0
+    peak, total = ray.get(_measure_peak.remote(task_ref, arch))
+    if not total:
+        return DEFAULT_SHARE
+    count = actors_per_gpu(peak, total)
+    taken = f"{peak / 2**20:,.0f} MiB of {total / 2**30:.0f} GiB"
+    say(f"gpu: the largest architecture takes {taken}: {count} actors to a GPU")
+    return 1 / count
+
+
+def actors_per_gpu(peak_bytes: int, total_bytes: int) -> int:
+    """How many processes that each take `peak_bytes` fit on a GPU of `total_bytes`, with a margin; at least 1."""
+    fitting = int(MEMORY_MARGIN * total_bytes) // (peak_bytes + CONTEXT_BYTES)
+    return max(1, min(fitting, MAX_ACTORS_PER_GPU))
+
+
+@ray.remote(num_cpus=1, num_gpus=1)  # type: ignore[untyped-decorator]
+def _measure_peak(task_ref: Sequence[Any], arch: Any) -> tuple[int, int]:
+    """Bytes that scoring `arch` takes at its peak, and that the GPU has; zeros for a GPU in name only."""
+    task: ScoringTask = ray.get(task_ref[0])
+    device = pick_device()
+    if device.type != "cuda":
+        return 0, 0
+    torch.cuda.reset_peak_memory_stats()
+    Scorer(task, device).components(task.space.from_json(arch))
+    return torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(device).total_memory
