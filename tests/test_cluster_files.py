@@ -21,7 +21,6 @@ from ray.scripts.scripts import cli as ray_cli
 from tests.kuberay import PersistentVolumeClaim, RayJob
 from tvt_ray.cli import add_distill, add_search, build_parser, overrides, script_parser
 from tvt_ray.config import load_config
-from tvt_ray.search.algorithms import SearchSettings
 
 REPO = Path(__file__).parents[1]
 LAUNCHED = ("cluster.yaml", "cluster-onprem.yaml")
@@ -393,9 +392,6 @@ def test_documented_commands_parse(name, least):
         assert config is None or (REPO / str(config).removeprefix(f"{IMAGE_FOLDER}/")).is_file()
 
 
-@pytest.mark.xfail(
-    "min_gpus" not in SearchSettings.model_fields, reason="search.min_gpus is not a setting yet", strict=True
-)
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_documented_settings_are_settings(name):
     for args in parse_project_commands(text_of(name)):

@@ -1,8 +1,5 @@
-from pathlib import Path
-
 import pytest
 import yaml
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 from tests.conftest import REPO
 from tvt_ray.config import RunConfig, difference, load_config, parse_assignment, validate
@@ -93,11 +90,3 @@ def test_runs_differ_in_what_decides_their_rows():
     assert difference(base, load_config(None, [parse_assignment("search.num_samples=9")])) is None
     assert "seed is 0 here and 1 there" in (difference(base, load_config(None, [{"seed": 1}])) or "")
     assert "probe.num_images" in (difference(base, load_config(None, [parse_assignment("probe.num_images=9")])) or "")
-
-
-def test_cluster_yaml_passes_rays_own_check():
-    loaded = yaml.safe_load((REPO / "cluster.yaml").read_text())
-    validate_config(prepare_config(loaded))
-    assert Path(REPO / "constraints.txt").exists()
-    with pytest.raises(Exception, match="max_wrkers"):
-        validate_config(prepare_config({**loaded, "max_wrkers": 3}))

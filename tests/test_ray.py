@@ -160,7 +160,7 @@ def test_a_dead_worker_is_replaced_and_nothing_is_lost(run_trials, tmp_path):
     class Suicidal(tune.ScoringTrial):
         def step(self):
             marker = tmp_path / "died"
-            if not marker.exists() and self.barrier is None:
+            if not marker.exists() and self.waited_for:
                 marker.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().step()

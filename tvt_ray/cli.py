@@ -43,13 +43,26 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     quiet = contextlib.redirect_stdout(sys.stderr) if getattr(args, "json", False) else contextlib.nullcontext()
     try:
         with quiet:
-            return command(args)
+            for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network
+                if isinstance(getattr(args, name, None), str):
+                    setattr(args, name, as_location(getattr(args, name)))
+            try:
+                return command(args)
+            finally:
+                _leave_cluster()
     except UsageError as error:
         return _fail(2, str(error))
     except RunError as error:
         return _fail(1, str(error))
     except KeyboardInterrupt:
         return _fail(1, f"interrupted{_resume_hint(args)}")
+
+
+def _leave_cluster() -> None:
+    """While standard output is still redirected; Ray is not imported for commands that did not need it."""
+    cluster = sys.modules.get("tvt_ray.cluster")
+    if cluster is not None:
+        cluster.disconnect()
 
 
 def _resume_hint(args: argparse.Namespace) -> str:
@@ -91,14 +104,6 @@ def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> 
     parser = Parser(prog=prog, allow_abbrev=False)
     add(parser)
     return parser
-
-
-def _location(text: str) -> Location:
-    """Turns a UsageError into argparse's own, which names the flag."""
-    try:
-        return as_location(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _share(text: str) -> float | str:
@@ -192,7 +197,6 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--searcher", help="random, exhaustive, evolution, tpe, nsga2")
     parser.add_argument(
         "--run-dir",
-        type=_location,
         metavar="DIR",
         help="where rows, report and students go: a folder, or s3://…, gs://… (default: runs/…)",
     )
@@ -299,7 +303,7 @@ def add_distill(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains the best architectures of a run with the run's teacher."
     add_common(parser, config=False)
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML settings instead of the run's own")
-    parser.add_argument("--run-dir", type=_location, required=True, metavar="DIR", help="the run that search made")
+    parser.add_argument("--run-dir", required=True, metavar="DIR", help="the run that search made")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top-k", type=int, metavar="K", help="the K best (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
@@ -422,7 +426,7 @@ def add_score(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores one architecture and prints its readings."
     add_common(parser)
     parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
-    parser.add_argument("--run-dir", type=_location, metavar="DIR", help="take config and calibration from this run")
+    parser.add_argument("--run-dir", metavar="DIR", help="take config and calibration from this run")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--score", metavar="NAME", help="tvt_ray (default), tvt, or a single proxy")
     parser.set_defaults(command=score_command)
@@ -539,7 +543,7 @@ def _signed(value: float | None) -> str:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     parser.description = "Ranks a run's rows (by another score if asked) and writes report.html anew."
-    parser.add_argument("run_dir", type=_location, metavar="RUN", help="its folder or URI")
+    parser.add_argument("run_dir", metavar="RUN", help="its folder or URI")
     parser.add_argument("--score", metavar="NAME", help="re-rank by another score without scoring again")
     parser.add_argument("--top-k", type=int, default=10, metavar="K")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
@@ -563,7 +567,7 @@ def report_command(args: argparse.Namespace) -> int:
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.description = "Classifies images with a trained student."
-    parser.add_argument("student", type=_location, metavar="FOLDER", help="a run's distill/<arch_id>")
+    parser.add_argument("student", metavar="FOLDER", help="a run's distill/<arch_id>")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--json", action="store_true", help="end with one JSON object on standard output")
     parser.set_defaults(command=predict_command)

@@ -13,6 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
 
+_connected: list[str] = []  # addresses that `connect` joined, and `disconnect` has to leave
+
 
 def connect(address: str | None) -> None:
     """Joins the cluster at `address` or RAY_ADDRESS, or starts Ray on this machine. Idempotent."""
@@ -23,11 +25,22 @@ def connect(address: str | None) -> None:
         context = ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError) as error:
         raise UsageError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+    _connected.append(address)
     url = context.dashboard_url
     resources = ray.cluster_resources()
     where = "on this machine" if address == "local" else f"at {address}"
     gpus = f", {resources['GPU']:g} GPUs" if "GPU" in resources else ""
     say(f"ray: {resources.get('CPU', 0):g} CPUs{gpus} {where}" + (f"; dashboard http://{url}" if url else ""))
+
+
+def disconnect() -> None:
+    """Leaves the cluster that `connect` joined, or ends the one that it started; else does nothing.
+
+    Until then Ray's threads may print, such as the last log lines of a node that died.
+    """
+    if _connected:
+        _connected.clear()
+        ray.shutdown()
 
 
 def driver_node() -> NodeAffinitySchedulingStrategy:

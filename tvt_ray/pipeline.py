@@ -58,6 +58,7 @@ class SearchResult:
     pareto: list[dict[str, Any]]  # no other scores higher at as few FLOPs
     num_workers: int
     num_pids: int  # distinct processes that scored
+    num_nodes: int  # distinct nodes of the cluster that they were on
     archs_per_trial: int
     note: str | None  # why fewer were scored than requested
 
@@ -155,7 +156,8 @@ def search(config: RunConfig, run_dir: Location, resume: bool = False, ray_addre
         best=[summary(row) for row in best],
         pareto=[summary(row) for row in pareto],
         num_workers=trials.num_workers,
-        num_pids=trials.num_pids,
+        num_pids=len(trials.workers),
+        num_nodes=len({worker.partition("/")[0] for worker in trials.workers}),
         archs_per_trial=trials.archs_per_trial,
         note=trials.note,
     )
@@ -169,7 +171,7 @@ class Trials:
     num_new: int
     seconds: float
     num_workers: int
-    num_pids: int
+    workers: set[str]  # "node/pid"
     archs_per_trial: int
     note: str | None
 
@@ -214,7 +216,7 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
             f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; their rows are in "
             f"{folder.rows_folder}; go on with: {folder.search_command}"
         )
-    return Trials(rows, recorder.num_rows, seconds, slots.count, len(recorder.pids), batch, note)
+    return Trials(rows, recorder.num_rows, seconds, slots.count, recorder.workers, batch, note)
 
 
 def _num_objectives(settings: SearchSettings) -> int:

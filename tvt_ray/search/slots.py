@@ -27,7 +27,11 @@ class Slots:
 
     count: int
     gpus_each: float  # 0: on the CPU
-    fill_cluster: bool = True  # no room is left for another
+    limit: int | None = None  # at most so many, whatever joins the cluster
+
+    def available(self) -> int:
+        """How many the connected cluster holds by now."""
+        return find_slots(self.gpus_each, self.limit).count
 
     @property
     def resources(self) -> dict[str, float]:
@@ -57,7 +61,7 @@ def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
         fitting, share = cpus, 0
     else:
         fitting = min(int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share), cpus)
-    return Slots(max(min(fitting, limit or fitting), 1), share, limit is None or limit >= fitting)
+    return Slots(max(min(fitting, limit or fitting), 1), share, limit)
 
 
 def pick_device() -> torch.device:

@@ -42,7 +42,8 @@ TRIAL_SECONDS = 1.0  # what a trial should take, against the tens of millisecond
 MAX_ARCHS_PER_TRIAL = 64
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had scored is not lost
 MIN_TRIALS_PER_SLOT = 4  # so that the last trials end at about the same time
-BARRIER_TIMEOUT_S = 60.0
+HOLD_TIMEOUT_S = 60.0  # how long actors at most wait for one that starts
+LOOK_INTERVAL_S = 3.0
 MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
 WATCHDOG_GRACE_S = 10.0
 MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is a row, not a failure
@@ -50,20 +51,57 @@ MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is 
 
 @ray.remote(num_cpus=0)
 class StartBarrier:
-    """Holds first steps back until all actors are set up.
+    """Counts the actors that are set up, so that others can hold their next step back until enough are.
 
-    Otherwise the first actor to start takes over the short trials meant for the others, and Tune drops those while
-    they are still starting: the run would stay on one process.
+    Otherwise an actor that finishes a short trial takes over the one that a starting actor was meant for, and Tune
+    drops that actor: a run would stay on the first process that started, and use neither a node that joins nor the
+    replacement of a worker that died.
     """
 
-    def __init__(self, expected: int) -> None:
-        self.expected, self.arrived = expected, 0
+    def __init__(self) -> None:
+        self.arrived = 0
 
     def arrive(self) -> None:
         self.arrived += 1
 
-    def is_open(self) -> bool:
-        return self.arrived >= self.expected
+    def count(self) -> int:
+        return self.arrived
+
+
+class Roster:
+    """Knows which actors are at work, and so how many have to have arrived before the next trial is scored."""
+
+    def __init__(self, barrier: Any, slots: Slots, expected: int) -> None:
+        self.barrier, self.slots, self.expected = barrier, slots, expected
+        self._seen: dict[str, float] = {}  # worker -> when it last gave a result
+        self._start, self._longest = time.monotonic(), 0.0
+        self._next_look, self._patience = math.inf, HOLD_TIMEOUT_S
+
+    def note(self, worker: str) -> None:
+        """A trial of this worker has ended."""
+        now = time.monotonic()
+        if worker in self._seen:
+            self._longest = max(now - self._seen[worker], 0.8 * self._longest)
+        elif not self._seen:  # the others are about as far
+            self._next_look = now + (now - self._start) + LOOK_INTERVAL_S
+        self._seen[worker] = now
+
+    def _silent_after(self) -> float:
+        """Seconds without a result after which an actor is taken for gone."""
+        return 2 * self._longest + LOOK_INTERVAL_S
+
+    def arrivals(self) -> int:
+        """Looks now and then whether the cluster has room for more actors than are at work, and then expects them."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return self.expected
+        self._next_look = now + LOOK_INTERVAL_S
+        at_work = sum(now - seen < self._silent_after() for seen in self._seen.values())
+        missing = self.slots.available() - at_work
+        if missing > 0:
+            self.expected = ray.get(self.barrier.count.remote()) + missing
+            self._next_look, self._patience = now + self._patience, 2 * self._patience
+        return self.expected
 
 
 class ScoringTrial(tune.Trainable):  # type: ignore[misc]
@@ -73,17 +111,18 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         """`task_ref`: a list of one reference, since Ray replaces a bare one by its value."""
         torch.set_num_threads(1)  # actors share the machine's cores
         self.scorer, self.barrier = Scorer(ray.get(task_ref[0]), pick_device()), barrier
-        self.archs = config["archs"]
+        self.worker = f"{ray.get_runtime_context().get_node_id()}/{os.getpid()}"
+        self.archs, self.arrivals, self.waited_for = config["archs"], config["arrivals"], 0
         ray.get(barrier.arrive.remote())
 
     def step(self) -> dict[str, Any]:
-        if self.barrier is not None:
+        if self.arrivals > self.waited_for:
             self._wait_for_others()
         space = self.scorer.task.space
         rows = [self._score(space.from_json(arch)) for arch in json.loads(self.archs)]
         measured = [[row.components, row.error, row.seconds] for row in rows]
         # One string: Tune flattens and copies every nested value of a result. Infinity and NaN never get this far.
-        return {"measured": json.dumps(measured), "pid": os.getpid(), "done": True}
+        return {"measured": json.dumps(measured), "worker": self.worker, "done": True}
 
     def _score(self, arch: Arch) -> Row:
         """Ends the process where not even the time limit's alarm ends it: an operation that hangs answers no alarm."""
@@ -99,13 +138,13 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
             watchdog.cancel()
 
     def _wait_for_others(self) -> None:
-        deadline = time.monotonic() + BARRIER_TIMEOUT_S
-        while time.monotonic() < deadline and not ray.get(self.barrier.is_open.remote()):
+        deadline = time.monotonic() + HOLD_TIMEOUT_S
+        while time.monotonic() < deadline and ray.get(self.barrier.count.remote()) < self.arrivals:
             time.sleep(0.05)
-        self.barrier = None
+        self.waited_for = self.arrivals
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.archs = new_config["archs"]
+        self.archs, self.arrivals = new_config["archs"], new_config["arrivals"]
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -136,10 +175,10 @@ class RowRecorder:
         self.writer, self.calibration, self.score, self.sampler = writer, calibration, score, sampler
         self.num_objectives, self.meter, self.best = num_objectives, meter, best
         self.max_failure_share = max_failure_share
-        self.num_rows, self.pids, self.stop_reason = 0, set[int](), None
+        self.num_rows = 0
+        self.workers: set[str] = set()  # "node/pid" of each process that scored
         self.errors: Counter[str] = Counter()
-
-    stop_reason: str | None
+        self.stop_reason: str | None = None
 
     def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
         """The rows are on disk a moment later (RowWriter)."""
@@ -178,9 +217,9 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
     kills workers fails.
     """
 
-    def __init__(self, task: ScoringTask, recorder: RowRecorder, batch_size: int, total: int) -> None:
+    def __init__(self, task: ScoringTask, recorder: RowRecorder, roster: Roster, batch_size: int, total: int) -> None:
         super().__init__()
-        self.task, self.recorder, self.batch_size, self.left = task, recorder, batch_size, total
+        self.task, self.recorder, self.roster, self.batch_size, self.left = task, recorder, roster, batch_size, total
         self.deaths: dict[str, str] = {}  # trial -> why its worker died, as far as is known
         self._pending: dict[str, list[Arch]] = {}
         self._singly: deque[Arch] = deque()
@@ -197,7 +236,12 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
             may_split = any(len(batch) > 1 for batch in self._pending.values())
             return None if may_split else Searcher.FINISHED
         self._pending[trial_id] = archs
-        return {"archs": json.dumps([self.task.space.to_json(arch) for arch in archs])}
+        # Near the end nobody is waited for who would come too late.
+        many_left = self.left > MIN_TRIALS_PER_SLOT * self.batch_size * self.roster.slots.count
+        return {
+            "archs": json.dumps([self.task.space.to_json(arch) for arch in archs]),
+            "arrivals": self.roster.arrivals() if many_left else self.roster.expected,
+        }
 
     def _ask(self) -> list[Arch]:
         archs: list[Arch] = []
@@ -220,7 +264,8 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         death = self.deaths.pop(trial_id, "")
         if not error and result and "measured" in result:
             measured = json.loads(result["measured"])
-            self.recorder.pids.add(int(result["pid"]))
+            self.recorder.workers.add(result["worker"])
+            self.roster.note(result["worker"])
         elif len(archs) > 1:
             self._singly.extend(archs)
             return
@@ -316,22 +361,20 @@ def run_trials(
     Returns early when the sampler has no more, or the recorder a reason to stop.
     """
     num_trials = math.ceil(total / batch_size)
-    barrier = StartBarrier.options(scheduling_strategy=driver_node()).remote(  # type: ignore[attr-defined]
-        min(slots.count, num_trials)
-    )
+    barrier = StartBarrier.options(scheduling_strategy=driver_node()).remote()  # type: ignore[attr-defined]
     trainable = tune.with_resources(
         tune.with_parameters(ScoringTrial, task_ref=[task_ref], barrier=barrier), slots.resources
     )
-    searcher = BatchSearcher(task, recorder, batch_size, total)
+    roster = Roster(barrier, slots, min(slots.count, num_trials))
+    searcher = BatchSearcher(task, recorder, roster, batch_size, total)
     with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
         tuner = tune.Tuner(
             trainable,
             tune_config=TuneConfig(
                 search_alg=searcher,
                 num_samples=num_trials + total,  # more than there will be: a batch may be split into its architectures
-                # In a full cluster the next trial waits while this one runs, and starts on what joins the cluster;
-                # elsewhere it would start a further actor.
-                max_concurrent_trials=(2 if slots.fill_cluster else 1) * slots.count,
+                # Without a limit the next trial waits while this one runs, and starts on what joins the cluster.
+                max_concurrent_trials=slots.limit or 2 * slots.count,
                 reuse_actors=True,
             ),
             run_config=RunConfig(
