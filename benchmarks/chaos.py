@@ -81,7 +81,7 @@ class Machines:
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and b"Trainable" in (entry / "cmdline").read_bytes():
+                if entry.name.isdigit() and b"ScoringTrial" in (entry / "cmdline").read_bytes():
                     variables = (entry / "environ").read_bytes().split(b"\0")
                     if any(b"RAY_RAYLET_PID=" + pid in variables for pid in raylets):
                         found.append(int(entry.name))

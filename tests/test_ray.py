@@ -15,6 +15,7 @@ import torch
 
 import tvt_ray
 from tests.conftest import REPO, SMALL_SPACES
+from tests.prometheus import watch
 from tvt_ray import pipeline
 from tvt_ray.config import RunConfig, load_config
 from tvt_ray.proxies import PROXIES
@@ -296,6 +297,8 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
 
 def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster, config, tmp_path, monkeypatch):
     """Two gloo workers; the first attempt dies after an epoch, the second goes on from its checkpoint."""
+    import ray
+
     from tvt_ray.distill import train
     from tvt_ray.errors import RunError, UsageError
 
@@ -328,9 +331,14 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
         pipeline.distill(two, folder, arch_id=arch_id)
     with pytest.raises(UsageError, match="other settings"):
         pipeline.distill(variant(two, distill={"epochs": 9}), folder, arch_id=arch_id, resume=True)
-    (student,) = pipeline.distill(two, folder, arch_id=arch_id, resume=True)
+    with watch("ray_tvt_val_accuracy_percent") as seen:
+        (student,) = pipeline.distill(two, folder, arch_id=arch_id, resume=True)
     history = [json.loads(line) for line in (Path(student["path"]) / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert history[0]["loss"] > history[-1]["loss"]
+    assert seen & {(arch_id, line["val_acc"]) for line in history[1:]}
+    states = ray.get_actor("train_v2_state_actor", namespace="_train_state_actor")  # what the dashboard asks for runs
+    runs = ray.get(states.get_train_runs.remote()).values()
+    assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_id"] == arch_id]
     (kept,) = pipeline.distill(two, folder, arch_id=arch_id, resume=True)
     assert kept == student

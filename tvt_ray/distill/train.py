@@ -25,6 +25,7 @@ from safetensors.torch import save
 from tvt_ray.cluster import driver_node
 from tvt_ray.distill.loop import Distiller, DistillSettings, DistillTask, Materials, Place
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.metrics import record_epoch
 from tvt_ray.progress import Meter
 from tvt_ray.storage import Location, RemotePath
 
@@ -202,6 +203,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         metrics = distiller.run_epoch()
         if place.rank == 0:
             config["board"].post.remote(config["arch_id"], metrics)
+            record_epoch(config["arch_id"], metrics)
         _report(metrics, distiller)
     test_acc = distiller.test()
     weights = save({key: value.cpu().contiguous() for key, value in distiller.best_student.items()})
