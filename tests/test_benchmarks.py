@@ -45,3 +45,28 @@ def test_ground_truth_is_made_kept_and_read(teacher, tmp_path):
     space = SMALL_SPACES["autoformer"]
     sizes = [space.cost(space.from_json(line["arch"]), 10).params for line in lines]
     assert len(set(sizes)) > 1
+
+
+@pytest.mark.ray
+def test_a_search_survives_a_node_and_uses_the_one_that_joins(teacher):
+    """Head and two nodes, each with its own raylet; one of them is killed and another joins."""
+    command = [sys.executable, "benchmarks/chaos.py", "--runs", "1", "--num-samples", "400", "--num-checked", "20"]
+    done = subprocess.run(command, check=False, cwd=REPO, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {
+        "runs": 1,
+        "rows_lost": 0,
+        "duplicates": 0,
+        "wrong_scores": 0,
+        "added_nodes_used": 1,
+    }
+
+
+def test_scoring_is_compared_with_the_published_way():
+    flags = ["--cases", "digits", "--num-archs", "1", "--num-images", "4", "--num-ranked", "6"]
+    command = [sys.executable, "benchmarks/naive.py", *flags]
+    done = subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True, timeout=120)
+    naive = json.loads(done.stdout.splitlines()[-1])
+    assert naive["speedup"].keys() == {"digits", "digits-bfloat16"}
+    assert naive["difference"]["digits"] < 1e-5
+    assert naive["tau"]["digits"]["tvt_ray"] == 1

@@ -42,6 +42,11 @@ def test_a_remote_path_names_and_joins_like_a_local_one(remote):
     assert (part.name, part.stem) == ("part-000001.parquet", "part-000001")
     assert str(part.with_suffix(".png")) == "s3://bucket/run/rows/part-000001.png"
     assert str(part.parent) == "s3://bucket/run/rows"
+    local = RemotePath(remote.filesystem, "b/run", "s3://b/run?endpoint_override=localhost:9000")
+    assert str(local / "rows") == "s3://b/run/rows?endpoint_override=localhost:9000"
+    assert str((local / "rows").parent) == str(local)
+    command = RunFolder(local).search_command
+    assert command == "python search.py --run-dir 's3://b/run?endpoint_override=localhost:9000' --resume"
 
 
 def test_files_are_written_whole_listed_and_removed(remote, tmp_path):

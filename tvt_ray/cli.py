@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -293,7 +294,7 @@ def _print_search(result: Any, folder: Any) -> None:
         f"({result.archs_per_s:,.0f} a second while scoring, on {result.num_workers} workers)"
     )
     print(f"rows    {folder.rows_folder}\nreport  {folder.report_file}")
-    print(f"train   python distill.py --run-dir {folder.path} --top-k 2")
+    print(f"train   python distill.py --run-dir {shlex.quote(str(folder.path))} --top-k 2")
 
 
 # distill --------------------------------------------------------------------------------------------------------------

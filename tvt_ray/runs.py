@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,12 +44,12 @@ class RunFolder:
     @property
     def search_command(self) -> str:
         """What goes on with an unfinished search."""
-        return f"python search.py --run-dir {self.path} --resume"
+        return f"python search.py --run-dir {shlex.quote(str(self.path))} --resume"
 
     def distill_command(self, top: int | None, arch_id: str | None) -> str:
         """What goes on with unfinished trainings."""
         which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
-        return f"python distill.py --run-dir {self.path} {which} --resume"
+        return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume"
 
     def store(self) -> RowStore:
         return RowStore(self.rows_folder)

@@ -36,10 +36,12 @@ class RemotePath:
 
     filesystem: pafs.FileSystem
     path: str  # within the filesystem
-    uri: str  # as the user gave it
+    uri: str  # as the user gave it, options behind a question mark included
 
     def __truediv__(self, name: str) -> RemotePath:
-        return RemotePath(self.filesystem, posixpath.join(self.path, name), posixpath.join(self.uri, name))
+        uri, question, options = self.uri.partition("?")
+        uri = posixpath.join(uri, name) + question + options
+        return RemotePath(self.filesystem, posixpath.join(self.path, name), uri)
 
     def __str__(self) -> str:
         return self.uri
@@ -54,7 +56,8 @@ class RemotePath:
 
     @property
     def parent(self) -> RemotePath:
-        return RemotePath(self.filesystem, posixpath.dirname(self.path), posixpath.dirname(self.uri))
+        uri, question, options = self.uri.partition("?")
+        return RemotePath(self.filesystem, posixpath.dirname(self.path), posixpath.dirname(uri) + question + options)
 
     def with_suffix(self, suffix: str) -> RemotePath:
         return self.parent / (self.stem + suffix)

@@ -33,12 +33,17 @@ def teacher_aware(student: Student, probe: Probe) -> Components:
     Minus the mean squared difference of the two attention maps, of the student's last block and the teacher's last
     stage, both at the larger of the two sizes per axis. One forward pass without the classifier, no labels.
     """
-    per_image = torch.cat([_distances(student, images, stage) for images, stage in probe.chunks()])
-    return {"t": -per_image.mean().item()}
+    return {"t": -distances(student, probe).mean().item()}
 
 
-def _distances(student: Student, images: Tensor, stage: Tensor) -> Tensor:
-    """Mean squared difference of the two attention maps of each image: (B,)."""
+@torch.inference_mode()
+def distances(student: Student, probe: Probe) -> Tensor:
+    """The mean squared difference of each image's two attention maps: (B,). `t` is minus their mean."""
+    return torch.cat([_chunk_distances(student, images, stage) for images, stage in probe.chunks()])
+
+
+def _chunk_distances(student: Student, images: Tensor, stage: Tensor) -> Tensor:
+    """(B, 3, S, S) and (B, C, H, W) -> (B,)."""
     last = student.num_blocks - 1
     features = student.feature_maps(images, (last,), fused=True)[last].float()
     height, width = (max(a, b) for a, b in zip(features.shape[-2:], stage.shape[-2:], strict=True))
