@@ -193,30 +193,34 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     total = max(0, min(wanted, size) - len(earlier))
     batch = tune.pick_batch_size(config.search.archs_per_trial, seconds_each, total, slots.count)
     start = time.perf_counter()
-    with Meter("scoring", min(wanted, size), "architectures", len(earlier)) as meter, RowWriter(store) as writer:
-        recorder = tune.RowRecorder(
-            writer,
-            calibration,
-            config.score.name,
-            sampler,
-            _num_objectives(config.search),
-            meter,
-            best_score(earlier),
-            config.search.max_failure_share,
-        )
-        if total:
-            tune.run_trials(task_ref, task, recorder, total, slots, batch)
+    try:
+        with Meter("scoring", min(wanted, size), "architectures", len(earlier)) as meter, RowWriter(store) as writer:
+            recorder = tune.RowRecorder(
+                writer,
+                calibration,
+                config.score.name,
+                sampler,
+                _num_objectives(config.search),
+                meter,
+                best_score(earlier),
+                config.search.max_failure_share,
+            )
+            if total:
+                tune.run_trials(task_ref, task, recorder, total, slots, batch)
+    except RunError as error:
+        raise RunError(f"{error}; {_how_to_go_on(folder)}") from None
     seconds = time.perf_counter() - start
     store.compact()
     rows = store.read()
     note = _explain_count(config, len(rows), sampler.exhausted)
     if recorder.stop_reason or (note is None and len(rows) < wanted):
         reason = f": {recorder.stop_reason}" if recorder.stop_reason else ""
-        raise RunError(
-            f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; their rows are in "
-            f"{folder.rows_folder}; go on with: {folder.search_command}"
-        )
+        raise RunError(f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; {_how_to_go_on(folder)}")
     return Trials(rows, recorder.num_rows, seconds, slots.count, recorder.workers, batch, note)
+
+
+def _how_to_go_on(folder: RunFolder) -> str:
+    return f"rows that were written are in {folder.rows_folder}; go on with: {folder.search_command}"
 
 
 def _num_objectives(settings: SearchSettings) -> int:

@@ -76,7 +76,8 @@ class Roster:
         self.barrier, self.slots, self.expected = barrier, slots, expected
         self._seen: dict[str, float] = {}  # worker -> when it last gave a result
         self._start, self._longest = time.monotonic(), 0.0
-        self._next_look, self._patience = math.inf, HOLD_TIMEOUT_S
+        self._next_look, self._available = math.inf, slots.count
+        self._next_hold, self._patience = 0.0, 4 * HOLD_TIMEOUT_S
 
     def note(self, worker: str) -> None:
         """A trial of this worker has ended."""
@@ -92,16 +93,20 @@ class Roster:
         return 2 * self._longest + LOOK_INTERVAL_S
 
     def arrivals(self) -> int:
-        """Looks now and then whether the cluster has room for more actors than are at work, and then expects them."""
+        """Looks now and then whether the cluster has room for more actors than are at work, and then expects them.
+
+        Room that nobody comes to fill (another run has it) is looked at less and less, unless it changes.
+        """
         now = time.monotonic()
         if now < self._next_look:
             return self.expected
         self._next_look = now + LOOK_INTERVAL_S
         at_work = sum(now - seen < self._silent_after() for seen in self._seen.values())
-        missing = self.slots.available() - at_work
-        if missing > 0:
-            self.expected = ray.get(self.barrier.count.remote()) + missing
-            self._next_look, self._patience = now + self._patience, 2 * self._patience
+        available, before = self.slots.available(), self._available
+        self._available = available
+        if available > at_work and (available != before or now >= self._next_hold):
+            self.expected = ray.get(self.barrier.count.remote()) + available - at_work
+            self._next_hold, self._patience = now + self._patience, 2 * self._patience
         return self.expected
 
 
