@@ -1,6 +1,6 @@
 # Everything from a fresh clone, with nothing but Python 3.11+ and make:
 #   make search   own virtual environment, install, 5,000 architectures on the embedded digits
-#   make test     own virtual environment, install, tests; those without Ray beside the others, which mostly wait
+#   make test     own virtual environment, install, tests
 #   make check    what CI adds: ruff, mypy --strict, import-linter
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,9 +13,7 @@ search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest -m "not ray and not slow" >$(VENV)/unit.log 2>&1 & unit=$$!; \
-	  $(BIN)/python -m pytest -m "ray or slow"; slow=$$?; \
-	  wait $$unit; fast=$$?; cat $(VENV)/unit.log; exit $$((slow | fast))
+	$(BIN)/python -m pytest
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m "not ray and not slow"
