@@ -52,6 +52,7 @@ def weights(teacher, tmp_path):
         (["--num-samples", "many"], "invalid int value"),
         (["--resume"], "--resume needs --run-dir"),
         (["--resume", "--run-dir", "/no/such"], "holds no run"),
+        (["--run-dir", "ftp://host/run"], "s3://, gs://, abfs://, hdfs:// and file:/// are read"),
         (["--config", "/no/such.yaml"], "no config file"),
         (["--num-sample", "4"], "unrecognized arguments"),
         (["--distill-top-k", "0"], "at least 1"),

@@ -73,7 +73,7 @@ def test_rows_and_config_live_there_too(remote):
             writer.put([row(number)])
     assert RowStore(remote / "rows").read() == [row(number) for number in range(20)]
     folder.store().compact()
-    assert len(remote.__truediv__("rows").glob("*.parquet")) == 1
+    assert len((remote / "rows").glob("*.parquet")) == 1
     assert folder.config() == config
     assert folder.search_command == "python search.py --run-dir s3://bucket/run --resume"
     with pytest.raises(UsageError, match="already holds a run"):
@@ -118,7 +118,7 @@ def test_a_lease_keeps_others_out_while_it_is_renewed(remote, monkeypatch):
 
 
 def test_a_lease_that_ran_out_is_taken_over(remote):
-    stale = {"owner": "process 1 on gone", "id": "x", "renewed": time.time() - 2 * storage.LEASE_S}
+    stale = {"owner": "process 1 on gone", "renewed": time.time() - 2 * storage.LEASE_S}
     write_atomically(remote / ".lock", json.dumps(stale).encode())
     with FolderLock(remote) as lock:
         assert json.loads((remote / ".lock").read_text())["owner"] == lock.owner

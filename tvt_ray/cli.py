@@ -68,8 +68,13 @@ def _leave_cluster() -> None:
 
 def _resume_hint(args: argparse.Namespace) -> str:
     """The command that goes on, once there is a run to go on with."""
-    run_dir: Location | None = getattr(args, "run_dir", None)
-    if run_dir is None or not hasattr(args, "resume_command") or not (run_dir / "config.yaml").exists():
+    run_dir: Location | str | None = getattr(args, "run_dir", None)
+    if (
+        run_dir is None
+        or isinstance(run_dir, str)
+        or not hasattr(args, "resume_command")
+        or not (run_dir / "config.yaml").exists()
+    ):
         return ""
     return f"; go on with: {args.resume_command(args)}"
 
@@ -108,7 +113,10 @@ def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> 
 
 
 def _share(text: str) -> float | str:
-    return text if text == "auto" else float(text)
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number such as 0.25, or auto; got {text!r}") from None
 
 
 def add_common(parser: argparse.ArgumentParser, config: bool = True) -> None:

@@ -174,7 +174,7 @@ class FolderLock:
     def __init__(self, folder: Location) -> None:
         self.folder, self.file = folder, folder / LOCK_FILE
         self.owner = f"process {os.getpid()} on {socket.gethostname()}"
-        self._id, self._handle = uuid.uuid4().hex, None
+        self._handle: Any = None
         self._stop = threading.Event()
 
     def __enter__(self) -> FolderLock:
@@ -227,7 +227,7 @@ class FolderLock:
         self._renewer.start()
 
     def _renew(self, file: RemotePath) -> None:
-        file.write_bytes(json.dumps({"owner": self.owner, "id": self._id, "renewed": time.time()}).encode())
+        file.write_bytes(json.dumps({"owner": self.owner, "renewed": time.time()}).encode())
 
     def _keep_renewing(self, file: RemotePath) -> None:
         while not self._stop.wait(RENEW_S):

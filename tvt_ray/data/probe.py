@@ -24,8 +24,8 @@ class ProbeSettings(BaseModel):
     num_images: PositiveInt = 32
     seed: int = 0
     num_inits: PositiveInt = 1  # initialisations of a student that its readings are the mean of
-    # Of the student's pass for `t`. Half of float32's time where processor or GPU has bfloat16; docs/design.md says how
-    # the ranking compares. Other readings are float32 always.
+    # Of the student's pass for `t`. Half of float32's time where processor or GPU has bfloat16; docs/performance.md
+    # says how the ranking compares. Other readings are float32 always.
     precision: Literal["float32", "bfloat16"] = "float32"
 
 

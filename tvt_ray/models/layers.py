@@ -163,7 +163,7 @@ class Student(nn.Module):
     """What every student offers: logits, and the maps of the blocks that are asked for.
 
     Subclasses set `num_blocks`, `head` (the classifier), `no_weight_decay` (names of parameters that are neither biases
-    nor norms) and `linear_init` (how Linears are initialised), and implement `embed` and `run`.
+    nor norms) and `linear_init` (how Linears are initialised), and implement `run`.
     """
 
     num_blocks: int

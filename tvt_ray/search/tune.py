@@ -27,7 +27,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
 from tvt_ray.cluster import driver_node
-from tvt_ray.errors import RunError
+from tvt_ray.errors import RunError, UsageError
 from tvt_ray.metrics import record_batch, record_lag
 from tvt_ray.progress import Meter
 from tvt_ray.search.algorithms import Sampler, objectives
@@ -191,7 +191,7 @@ class RowRecorder:
         scored = [row.with_score(self.calibration.fuse(self.score, row)) for row in rows]
         try:
             self.writer.put(scored)
-        except RunError as error:
+        except (RunError, UsageError) as error:  # the disk takes no more, or a part to merge is damaged
             self.stop_reason = str(error)
             return
         for arch, row in zip(archs, scored, strict=True):
