@@ -144,8 +144,7 @@ class Block(nn.Module):
         In the tokens' precision, whatever that of the weights.
         """
         tokens = kernels.linear_add(self.attention.infer(kernels.norm(tokens, self.norm1)), self.attention.proj, tokens)
-        hidden = kernels.linear_gelu(kernels.norm(tokens, self.norm2), self.fc1)
-        return kernels.linear_add(hidden, self.fc2, tokens)
+        return kernels.add_mlp(tokens, self.norm2, self.fc1, self.fc2)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Drops the branch for whole images while training.
