@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from tvt_ray.search import algorithms
 from tvt_ray.search.algorithms import Sampler, SearchSettings, build_algorithm
 from tvt_ray.space import AutoFormerSpace, Budget, as_space
 
@@ -106,6 +107,61 @@ def test_interrupted_random_search_ends_with_the_same_set(lost):
     for arch in kept:
         sampler.replay(arch, (0.0,))
     assert {*kept, *drive(sampler, MEDIUM, 60 - len(kept))} == whole
+
+
+def test_a_long_random_search_is_caught_up_with_when_it_is_resumed(monkeypatch):
+    """However many rows there are, passing over them is not what ends the search for a new architecture."""
+    begun = drive(make("random", MEDIUM), MEDIUM, 60)
+    monkeypatch.setattr(algorithms, "MAX_RANDOM_REJECTIONS", 5)
+    monkeypatch.setattr(algorithms, "MAX_ENUMERATION", 0)
+    sampler = make("random", MEDIUM)
+    for arch in begun[:40]:
+        sampler.replay(arch, (0.0,))
+    assert drive(sampler, MEDIUM, 20) == begun[40:]
+
+
+@pytest.mark.parametrize(("searcher", "population"), [("tpe", 2), ("nsga2", 6)])
+def test_what_an_optuna_sampler_keeps_is_bounded(searcher, population, monkeypatch):
+    """The study is begun anew again and again, in a search and in the replay of its rows, and goes on improving."""
+    monkeypatch.setattr(algorithms, "MAX_HISTORY", 25)
+    settings = SearchSettings(searcher=searcher, population=population)
+    sampler = Sampler(build_algorithm(settings, MEDIUM, 0), MEDIUM, Budget(), 10, 0)
+    archs, most = [], 0
+    for _ in range(120):
+        archs += drive(sampler, MEDIUM, 1)
+        most = max(most, len(sampler.algorithm.study.trials))
+    assert 25 < most <= 2 * 25
+    values = [value(MEDIUM, arch) for arch in archs]
+    assert sum(values[-40:]) / 40 > sum(values[:20]) / 20 + 1
+    resumed = Sampler(build_algorithm(settings, MEDIUM, 0), MEDIUM, Budget(), 10, 0)
+    for arch, told in zip(archs, values, strict=True):
+        resumed.replay(arch, (told,))
+        assert len(resumed.algorithm.study.trials) <= 2 * 25
+    further = drive(resumed, MEDIUM, 20)
+    assert not set(further) & set(archs)
+    assert sum(value(MEDIUM, arch) for arch in further) / 20 > sum(values[:20]) / 20 + 1
+
+
+def test_nsga2_keeps_its_parents_and_its_present_generation(monkeypatch):
+    monkeypatch.setattr(algorithms, "MAX_HISTORY", 12)
+    algorithm = build_algorithm(SearchSettings(searcher="nsga2", population=6), MEDIUM, 0)
+    sampler = Sampler(algorithm, MEDIUM, Budget(), 10, 0)
+    drive(sampler, MEDIUM, 21)
+    before = [trial.params for trial in algorithms.two_generations(algorithm.study, 12)]
+    algorithm._num_trials = 24  # as many as it may be
+    drive(sampler, MEDIUM, 1)
+    after = [trial.params for trial in algorithms.two_generations(algorithm.study, 12)]
+    assert len(before) >= 6
+    assert after[: len(before)] == before
+
+
+def test_nsga2s_generations_are_rebuilt_from_rows():
+    settings = SearchSettings(searcher="nsga2", population=6)
+    first, resumed = (Sampler(build_algorithm(settings, MEDIUM, 0), MEDIUM, Budget(), 10, 0) for _ in range(2))
+    for arch in drive(first, MEDIUM, 21):
+        resumed.replay(arch, (value(MEDIUM, arch),))
+    kept = [[t.params for t in algorithms.two_generations(s.algorithm.study, 12)] for s in (first, resumed)]
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("searcher", ["evolution", pytest.param("tpe", marks=pytest.mark.slow), "nsga2"])

@@ -24,7 +24,7 @@ MAX_REJECTIONS = 50
 MAX_OPTUNA_REJECTIONS = 4
 MAX_RANDOM_REJECTIONS = 20_000
 MAX_ENUMERATION = 2_000_000
-MAX_TPE_HISTORY = 500  # trials; between this and twice as many are in the study
+MAX_HISTORY = 500  # trials that an Optuna sampler keeps; its study holds at most twice as many
 
 Values = tuple[float, ...]  # one per objective; score is maximised, flops minimised
 
@@ -80,19 +80,33 @@ class Algorithm(Protocol):
 
 
 class RandomSearch:
-    """Independent draws from the space."""
+    """Independent draws from the space.
+
+    A resumed run draws the same sequence again. What it is told of before it has drawn it, an earlier run drew: it is
+    passed over when its turn comes, so that a draw of many thousands is caught up with in one proposal.
+    """
 
     def __init__(self, space: Space, rng: random.Random) -> None:
         self.space, self.rng = space, rng
+        self._pending: set[Arch] = set()  # proposed, and neither observed nor rejected yet
+        self._ahead: set[Arch] = set()  # observed, and not drawn yet
 
     def propose(self) -> Arch | None:
-        return self.space.sample(self.rng)
+        while (arch := self.space.sample(self.rng)) in self._ahead:
+            self._ahead.remove(arch)
+        self._pending.add(arch)
+        return arch
 
     def observe(self, arch: Arch, values: Values | None) -> None:
         """Draws do not depend on results."""
+        if arch in self._pending:
+            self._pending.remove(arch)
+        else:
+            self._ahead.add(arch)
 
     def reject(self, arch: Arch) -> None:
         """Draws do not depend on rejections."""
+        self._pending.discard(arch)
 
 
 class ExhaustiveSearch:
@@ -145,21 +159,23 @@ class EvolutionSearch:
 class OptunaSearch:
     """An Optuna sampler over the space's fixed-length encoding (Akiba et al. 2019; TPE, NSGA-II).
 
-    A proposal costs Optuna time that grows with its history (TPE: 20 ms after 500 trials, 113 ms after 5,000), so with
-    `max_history` the study is begun anew once it has twice as many trials, with the best quarter and the latest of
-    them. Optuna has no notion of an architecture that must not repeat, so rejected proposals are told as failed trials.
-    What it did not propose itself (a resumed run's rows, the random fallback) is enqueued and asked for, which gives
-    such trials all that a sampler keeps on its own (NSGA-II's generations).
+    A proposal costs Optuna time that grows with its history (TPE: 20 ms after 500 trials, 113 ms after 5,000), so the
+    study is begun anew once it has twice `max_history` trials, with those that `keep` chooses of it. Optuna has no
+    notion of an architecture that must not repeat, so rejected proposals are told as failed trials. What the sampler did
+    not propose to this study (a resumed run's rows, the random fallback, what is kept) is enqueued and asked for, which
+    gives such trials all that a sampler keeps on its own (NSGA-II's generations).
     """
 
-    def __init__(self, space: Space, sampler: Any, num_objectives: int, max_history: int | None = None) -> None:
+    def __init__(
+        self, space: Space, sampler: Any, num_objectives: int, max_history: int, keep: Callable[[Any, int], list[Any]]
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._new_study = functools.partial(
             optuna.create_study, directions=["maximize", "minimize"][:num_objectives], sampler=sampler
         )
-        self.space, self.max_history = space, max_history
+        self.space, self.max_history, self._keep = space, max_history, keep
         self.study, self._num_trials = self._new_study(), 0
         self.distributions: dict[str, Any] = {
             f"x{i:02}": optuna.distributions.IntDistribution(0, count - 1) for i, count in enumerate(space.dimensions)
@@ -181,18 +197,19 @@ class OptunaSearch:
 
     def _forget(self) -> None:
         """Begins the study anew when its history is long. What was asked for and not told yet is then told as new."""
-        from optuna.trial import TrialState
-
-        if self.max_history is None or self._num_trials < 2 * self.max_history:
+        if self._num_trials < 2 * self.max_history:
             return
-        done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        best = sorted(done, key=lambda trial: -trial.value)[: self.max_history // 4]
-        latest = done[len(done) - (self.max_history - len(best)) :]
-        self.study, self._num_trials = self._new_study(), 0
-        for trial in {trial.number: trial for trial in [*best, *latest]}.values():
-            self.study.add_trial(trial)
-            self._num_trials += 1
-        self._pending = {}
+        kept = self._keep(self.study, self.max_history)
+        self.study, self._num_trials, self._pending = self._new_study(), 0, {}
+        for trial in kept:
+            again = self._ask_for(trial.params)
+            self.study.tell(again, trial.values)
+
+    def _ask_for(self, params: dict[str, Any]) -> Any:
+        self.study.enqueue_trial(params)
+        trial = self._ask()
+        _ = trial.relative_params  # the sampler is told of a trial when this is read, which fixed parameters do not
+        return trial
 
     def _trial_of(self, arch: Arch) -> Any:
         if self._pending.get(arch):
@@ -201,14 +218,15 @@ class OptunaSearch:
             if not trials:
                 del self._pending[arch]
             return trial
-        self.study.enqueue_trial(dict(zip(self.distributions, self.space.encode(arch), strict=True)))
-        return self._ask()
+        self._forget()
+        return self._ask_for(dict(zip(self.distributions, self.space.encode(arch), strict=True)))
 
     def observe(self, arch: Arch, values: Values | None) -> None:
+        trial = self._trial_of(arch)  # which may begin the study anew
         if values is None:
-            self._fail(self._trial_of(arch))
+            self._fail(trial)
         else:
-            self.study.tell(self._trial_of(arch), list(values))
+            self.study.tell(trial, list(values))
 
     def reject(self, arch: Arch) -> None:
         self._fail(self._trial_of(arch))
@@ -217,6 +235,30 @@ class OptunaSearch:
         from optuna.trial import TrialState
 
         self.study.tell(trial, state=TrialState.FAIL)
+
+
+def best_and_latest(study: Any, count: int) -> list[Any]:
+    """What TPE goes on with: a quarter of `count` trials the best, the others the latest."""
+    done = _completed(study)
+    best = sorted(done, key=lambda trial: -trial.value)[: count // 4]
+    latest = done[max(len(done) - (count - len(best)), 0) :]
+    return list({trial.number: trial for trial in [*best, *latest]}.values())
+
+
+def two_generations(study: Any, count: int) -> list[Any]:
+    """What NSGA-II goes on with, all that it reads: the present generation, after the parents that it descends from."""
+    done = _completed(study)
+    if not done:
+        return []
+    generation = study.sampler.get_trial_generation(study, done[-1])
+    parents = study.sampler.get_parent_population(study, generation)
+    return [*parents, *study.sampler.get_population(study, generation)]
+
+
+def _completed(study: Any) -> list[Any]:
+    from optuna.trial import TrialState
+
+    return list(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]))
 
 
 def build_algorithm(settings: SearchSettings, space: Space, seed: int) -> Algorithm:
@@ -230,9 +272,10 @@ def build_algorithm(settings: SearchSettings, space: Space, seed: int) -> Algori
     from optuna import samplers
 
     if settings.searcher == "tpe":
-        return OptunaSearch(space, samplers.TPESampler(seed=seed), 1, MAX_TPE_HISTORY)
+        return OptunaSearch(space, samplers.TPESampler(seed=seed), 1, MAX_HISTORY, best_and_latest)
     num_objectives = 2 if settings.objectives == "score_flops" else 1
-    return OptunaSearch(space, samplers.NSGAIISampler(seed=seed, population_size=settings.population), num_objectives)
+    nsga2 = samplers.NSGAIISampler(seed=seed, population_size=settings.population)
+    return OptunaSearch(space, nsga2, num_objectives, max(MAX_HISTORY, 2 * settings.population), two_generations)
 
 
 class Sampler:
