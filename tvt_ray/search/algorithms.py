@@ -161,9 +161,9 @@ class OptunaSearch:
 
     A proposal costs Optuna time that grows with its history (TPE: 20 ms after 500 trials, 113 ms after 5,000), so the
     study is begun anew once it has twice `max_history` trials, with those that `keep` chooses of it. Optuna has no
-    notion of an architecture that must not repeat, so rejected proposals are told as failed trials. What the sampler did
-    not propose to this study (a resumed run's rows, the random fallback, what is kept) is enqueued and asked for, which
-    gives such trials all that a sampler keeps on its own (NSGA-II's generations).
+    notion of an architecture that must not repeat, so rejected proposals are told as failed trials. What the sampler
+    did not propose to this study (a resumed run's rows, the random fallback, what is kept) is enqueued and asked for,
+    which gives such trials all that a sampler keeps on its own (NSGA-II's generations).
     """
 
     def __init__(
