@@ -46,6 +46,7 @@ from tvt_ray.search.scorer import Scorer
 REPO = Path(__file__).parents[1]
 KINDS = ("node", "worker", "driver")
 SETTINGS: dict[str, Any] = {
+    "teacher": {"image_size": 16},
     "teacher_training": {"epochs": 4},
     "score": {"calibration_samples": 4},
     "probe": {"num_images": 256},  # so that a search lasts long enough for a node to join it

@@ -52,8 +52,8 @@ class Watched(RowRecorder):
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
         return self.num_rows, usage.ru_utime + usage.ru_stime, resident_pages * os.sysconf("SC_PAGE_SIZE")
 
-    def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
-        super().record(archs, rows)
+    def record(self, archs: Sequence[Arch], rows: Sequence[Row], arrived: float) -> None:
+        super().record(archs, rows, arrived)
         self.marks.append(self._mark())
 
     def cost_ms(self, first: int, last: int) -> float:

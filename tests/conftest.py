@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,9 @@ from tvt_ray.space import AutoFormerSpace, PiTSpace, Space, as_space
 REPO = Path(__file__).parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"
 
+# A real teacher, trained in seconds.
+TEACHER: dict[str, dict[str, object]] = {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 4}}
+
 # Small enough to enumerate and to build by the dozen; every space in the table has one.
 SMALL_SPACES: dict[str, AutoFormerSpace | PiTSpace] = {
     "autoformer": AutoFormerSpace(
@@ -36,6 +39,16 @@ SMALL_SPACES: dict[str, AutoFormerSpace | PiTSpace] = {
         depth=((1, 1, 1), (1, 2, 1)),
     ),
 }
+
+
+def set_flags(sections: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Settings as the command line takes them: --set section.key=value for each."""
+    return [
+        word
+        for section, values in sections.items()
+        for key, value in values.items()
+        for word in ("--set", f"{section}.{key}={value}")
+    ]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,7 +80,7 @@ def config() -> RunConfig:
     return load_config(
         None,
         [
-            {"teacher_training": {"epochs": 4}},
+            TEACHER,
             {"score": {"calibration_samples": 8}, "probe": {"num_images": 10}, "search": {"num_samples": 24}},
             {"distill": {"epochs": 2, "gpus_per_worker": 0}},
         ],
@@ -76,7 +89,7 @@ def config() -> RunConfig:
 
 @pytest.fixture(scope="session")
 def teacher(config: RunConfig, digits: Dataset) -> Teacher:
-    """A real teacher: ResNet-20 trained on the digits for a few epochs (about 12 s), cached for the session."""
+    """A real teacher: ResNet-20 trained on the digits for a few epochs (some seconds), cached for the session."""
     torch.set_num_threads(os.cpu_count() or 1)
     trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
     torch.set_num_threads(1)

@@ -6,13 +6,13 @@ import random
 import pytest
 from PIL import Image
 
-from tests.conftest import SMALL_SPACES
+from tests.conftest import SMALL_SPACES, TEACHER, set_flags
 from tvt_ray.cli import main
 from tvt_ray.space import as_space
 
 SMALL = [
     *("--set", f"space={json.dumps(SMALL_SPACES['autoformer'].model_dump(mode='json'))}"),
-    *("--set", "teacher_training.epochs=4", "--set", "score.calibration_samples=8", "--set", "probe.num_images=10"),
+    *set_flags({**TEACHER, "score": {"calibration_samples": 8}, "probe": {"num_images": 10}}),
 ]
 
 
@@ -61,7 +61,7 @@ def weights(teacher, tmp_path):
 )
 def test_wrong_search_flags(flags, message, capsys, teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = call(capsys, "search", "--set", "teacher_training.epochs=4", *flags)
+    code, out, err = call(capsys, "search", *set_flags(TEACHER), *flags)
     lines = [line for line in err.splitlines() if not line.startswith("teacher:")]
     assert code == 2
     assert out == ""

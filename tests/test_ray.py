@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import tvt_ray
-from tests.conftest import REPO, SMALL_SPACES
+from tests.conftest import REPO, SMALL_SPACES, TEACHER, set_flags
 from tests.prometheus import watch
 from tvt_ray import pipeline
 from tvt_ray.config import RunConfig, load_config
@@ -217,7 +217,7 @@ def run_search(folder, *flags):
 
 
 SMALLER = [
-    *("--set", "teacher_training.epochs=4", "--set", "score.calibration_samples=8", "--set", "probe.num_images=10"),
+    *set_flags({**TEACHER, "score": {"calibration_samples": 8}, "probe": {"num_images": 10}}),
     *("--set", "search.num_workers=2", "--set", "search.gpus_per_trial=0"),
 ]
 

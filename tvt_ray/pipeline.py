@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,10 +31,14 @@ from tvt_ray.search.fusion import Calibration, calibration_rng
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask
 from tvt_ray.search.selection import best_score, pareto_front, top_k
-from tvt_ray.search.store import RowWriter
+from tvt_ray.search.store import RowStore, RowWriter
 from tvt_ray.space import Arch, Budget, Space, as_space
 from tvt_ray.space.base import format_count
 from tvt_ray.storage import Location, write_atomically
+
+if TYPE_CHECKING:  # they import Ray, which commands that score nothing on it do without
+    from tvt_ray.search.slots import Slots
+    from tvt_ray.search.tune import RowRecorder
 
 NUM_LISTED = 10
 NUM_DRY_RUN_SCORES = 4
@@ -177,46 +181,74 @@ class Trials:
 
 
 def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: Sequence[Arch]) -> Trials:
-    """Calibrates, replays the rows of an earlier run, and scores what is left as Tune trials."""
+    """Replays the rows of an earlier run, calibrates unless it did, and scores what is left, all as Tune trials."""
     import ray
 
-    from tvt_ray.search import tune
     from tvt_ray.search.slots import settle_slots
 
     task_ref = ray.put(task)
     slots = settle_slots(config.search, task, task_ref)
-    calibration, seconds_each = _calibrate(folder, lambda: tune.score_archs(task_ref, task.space, sample, slots))
     store = folder.store()
     earlier = store.read()
-    wanted, size = config.search.num_samples, config.space.size()
     sampler = _make_sampler(config, task, earlier)
-    total = max(0, min(wanted, size) - len(earlier))
-    batch = tune.pick_batch_size(config.search.archs_per_trial, seconds_each, total, slots.count)
-    start = time.perf_counter()
     try:
-        with Meter("scoring", min(wanted, size), "architectures", len(earlier)) as meter, RowWriter(store) as writer:
-            recorder = tune.RowRecorder(
-                writer,
-                calibration,
-                config.score.name,
-                sampler,
-                _num_objectives(config.search),
-                meter,
-                best_score(earlier),
-                config.search.max_failure_share,
-            )
-            if total:
-                tune.run_trials(task_ref, task, recorder, total, slots, batch)
+        recorder, batch = _run_trials(config, folder, store, task, task_ref, sample, sampler, slots, earlier)
     except RunError as error:
         raise RunError(f"{error}; {_how_to_go_on(folder)}") from None
-    seconds = time.perf_counter() - start
+    seconds = time.monotonic() - recorder.began if recorder.began else 0.0
     store.compact()
-    rows = store.read()
+    rows, wanted = store.read(), config.search.num_samples
     note = _explain_count(config, len(rows), sampler.exhausted)
     if recorder.stop_reason or (note is None and len(rows) < wanted):
         reason = f": {recorder.stop_reason}" if recorder.stop_reason else ""
         raise RunError(f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; {_how_to_go_on(folder)}")
     return Trials(rows, recorder.num_rows, seconds, slots.count, recorder.workers, batch, note)
+
+
+def _run_trials(
+    config: RunConfig,
+    folder: RunFolder,
+    store: RowStore,
+    task: ScoringTask,
+    task_ref: Any,
+    sample: Sequence[Arch],
+    sampler: Sampler,
+    slots: Slots,
+    earlier: Sequence[Row],
+) -> tuple[RowRecorder, int]:
+    """What was recorded, and how many architectures a trial had; on return all rows are on disk."""
+    from tvt_ray.search import tune
+
+    settings, stored = config.search, _stored_calibration(folder)
+    wanted = min(settings.num_samples, config.space.size())
+    total = max(0, wanted - len(earlier))
+    scoring = ("scoring", wanted, "architectures", len(earlier))
+
+    def batch_size(seconds_each: float) -> int:
+        return tune.pick_batch_size(settings.archs_per_trial, seconds_each, total, slots.count)
+
+    def calibrate(rows: Sequence[Row]) -> int:
+        recorder.calibration, seconds_each = _make_calibration(folder, rows)
+        meter.next(*scoring)
+        return batch_size(seconds_each)
+
+    first = Meter(*scoring) if stored else Meter("calibrating", len(sample), "architectures")
+    with first as meter, RowWriter(store) as writer:
+        recorder = tune.RowRecorder(
+            writer,
+            stored[0] if stored else None,
+            config.score.name,
+            sampler,
+            _num_objectives(settings),
+            meter,
+            best_score(earlier),
+            settings.max_failure_share,
+        )
+        calibrating = None if stored else tune.Calibrating(sample, calibrate)
+        batch = batch_size(stored[1]) if stored else tune.spread(len(sample), slots.count)
+        if total or calibrating:
+            batch = tune.run_trials(task_ref, task, recorder, total, slots, batch, calibrating)
+    return recorder, batch
 
 
 def _how_to_go_on(folder: RunFolder) -> str:
@@ -227,12 +259,16 @@ def _num_objectives(settings: SearchSettings) -> int:
     return 2 if settings.objectives == "score_flops" else 1
 
 
-def _calibrate(folder: RunFolder, score: Callable[[], list[Row]]) -> tuple[Calibration, float]:
-    """Stored, or scored now and stored; and the seconds that an architecture took on average."""
-    if folder.calibration_file.exists():
-        stored: Any = json.loads(folder.calibration_file.read_text())
-        return Calibration.load(folder.calibration_file), stored["seconds_each"]
-    rows = score()
+def _stored_calibration(folder: RunFolder) -> tuple[Calibration, float] | None:
+    """An earlier run's, and the seconds that an architecture took in it."""
+    if not folder.calibration_file.exists():
+        return None
+    stored: Any = json.loads(folder.calibration_file.read_text())
+    return Calibration.load(folder.calibration_file), stored["seconds_each"]
+
+
+def _make_calibration(folder: RunFolder, rows: Sequence[Row]) -> tuple[Calibration, float]:
+    """From the sample's rows, and stored; and the seconds that one of them took."""
     calibration = Calibration.from_rows(rows)
     if not calibration.readings:
         raise RunError(f"none of the {len(rows)} calibration architectures could be scored; the first: {rows[0].error}")

@@ -24,11 +24,19 @@ class Meter:
 
     def __init__(self, title: str, total: int, unit: str, done: int = 0) -> None:
         """`done`: counted already, by an earlier run; left out of the rate."""
-        self.title, self.total, self.unit, self.done = title, total, unit, done
-        self._start_done, self._start, self._last_line = done, time.monotonic(), time.monotonic()
         console = Console(stderr=True)
         self._bar = _make_bar(console) if console.is_terminal else None
+        self._begin(title, total, unit, done)
+
+    def _begin(self, title: str, total: int, unit: str, done: int) -> None:
+        self.title, self.total, self.unit, self.done, self._note = title, total, unit, done, ""
+        self._start_done, self._start, self._last_line = done, time.monotonic(), time.monotonic()
         self._task = self._bar.add_task(title, total=total, completed=done, note="") if self._bar else None
+
+    def next(self, title: str, total: int, unit: str, done: int = 0) -> None:
+        """This count is over, and another begins."""
+        self._end()
+        self._begin(title, total, unit, done)
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -40,10 +48,12 @@ class Meter:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif kind is None and self.done > self._start_done:
-            self._print_line(self._note)
+        elif kind is None:
+            self._end()
 
-    _note = ""
+    def _end(self) -> None:
+        if self._bar is None and self.done > self._start_done:
+            self._print_line(self._note)
 
     def advance(self, count: int, note: str = "") -> None:
         self.done += count

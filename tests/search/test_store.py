@@ -177,6 +177,14 @@ except RunError as error:
     assert [path.name for path in tmp_path.iterdir()] == ["part-000000.parquet"]
 
 
+def test_compacting_writes_over_no_part_of_another_store(tmp_path):
+    late, early = RowStore(tmp_path), RowStore(tmp_path)
+    for number in range(3):
+        early.append([row(number)])
+    late.compact()
+    assert RowStore(tmp_path).read() == [row(number) for number in range(3)]
+
+
 def test_a_part_without_its_columns_is_named(tmp_path):
     pq.write_table(pa.table({"arch_id": ["a"]}), tmp_path / "part-000000.parquet")
     with pytest.raises(UsageError, match=r"part-000000\.parquet cannot be read \('it has no column space'\)"):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.model_selection import train_test_split
 
 from tvt_ray.data.images import ImageSource
 from tvt_ray.errors import UsageError
@@ -85,6 +84,8 @@ def carve(split: Split, fraction: float, seed: int, what: str) -> tuple[Split, S
 
     Raises UsageError when a class has fewer than two images, naming it by number.
     """
+    from sklearn.model_selection import train_test_split  # takes over a second, and scoring workers carve nothing
+
     classes, counts = np.unique(split.labels, return_counts=True)
     if counts.min(initial=2) < 2:
         raise UsageError(

@@ -59,12 +59,16 @@ class RowStore:
     """The rows/ folder of a run. One driver writes to it."""
 
     def __init__(self, folder: Location) -> None:
-        self.folder = folder
-        numbers = [int(path.stem.removeprefix("part-")) for path in self._parts()]
-        self._next = max(numbers, default=-1) + 1
+        self.folder, self._next = folder, 0
+        self._pass_over(self._parts())
 
     def _parts(self) -> list[Location]:
         return sorted(self.folder.glob("part-*.parquet"), key=lambda path: path.name)
+
+    def _pass_over(self, parts: Sequence[Location]) -> None:
+        """Parts on disk are never written over, whoever wrote them."""
+        numbers = [int(path.stem.removeprefix("part-")) for path in parts]
+        self._next = max([self._next, *(number + 1 for number in numbers)])
 
     def holds_rows(self) -> bool:
         return bool(self._parts())
@@ -98,8 +102,9 @@ class RowStore:
 
         Killed in between, old and new stand side by side, and reading drops the repeats.
         """
-        tables, paths = list[pa.Table](), list[Location]()
-        for path in reversed(self._parts()):
+        tables, paths, parts = list[pa.Table](), list[Location](), self._parts()
+        self._pass_over(parts)
+        for path in reversed(parts):
             table = _read_part(path)
             if smaller_than is not None and len(table) >= smaller_than:
                 break

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 # Tune reads these when it is imported or started: no loggers and no state snapshots for thousands of short trials.
@@ -164,13 +165,14 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
 class RowRecorder:
     """What happens to rows as they arrive: fused, handed to the writer, told to the sampler, counted, shown.
 
-    `stop_reason` is set when the run should not go on: too many failures, or rows that cannot be written.
+    `calibration` is what scores are on the scale of, and is there before the first row. `stop_reason` is set when the
+    run should not go on: too many failures, or rows that cannot be written.
     """
 
     def __init__(
         self,
         writer: RowWriter,
-        calibration: Calibration,
+        calibration: Calibration | None,
         score: str,
         sampler: Sampler,
         num_objectives: int,
@@ -182,12 +184,16 @@ class RowRecorder:
         self.num_objectives, self.meter, self.best = num_objectives, meter, best
         self.max_failure_share = max_failure_share
         self.num_rows = 0
+        self.began: float | None = None  # time.monotonic() when the first of the rows began to be scored
         self.workers: set[str] = set()  # "node/pid" of each process that scored
         self.errors: Counter[str] = Counter()
         self.stop_reason: str | None = None
 
-    def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
-        """The rows are on disk a moment later (RowWriter)."""
+    def record(self, archs: Sequence[Arch], rows: Sequence[Row], arrived: float) -> None:
+        """Of rows that came at `arrived` (time.monotonic()); they are on disk a moment later (RowWriter)."""
+        assert self.calibration is not None
+        if self.began is None:
+            self.began = arrived - sum(row.seconds for row in rows)
         scored = [row.with_score(self.calibration.fuse(self.score, row)) for row in rows]
         try:
             self.writer.put(scored)
@@ -217,19 +223,47 @@ class RowRecorder:
             )
 
 
+@dataclass(frozen=True)
+class Calibrating:
+    """The calibration sample, which the run's own actors score before anything else: they are started once."""
+
+    sample: Sequence[Arch]
+    done: Callable[[Sequence[Row]], int]  # told its rows -> architectures per trial from then on
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a trial scores."""
+
+    archs: Sequence[Arch]
+    calibrates: bool = False  # of the calibration sample rather than of the search
+
+
 class BatchSearcher(Searcher):  # type: ignore[misc]
     """Tune's Searcher over a Sampler: suggests batches, and records the rows of trials that end.
 
     A batch whose worker died too often is split and its architectures are tried one by one, so that only the one that
-    kills workers fails.
+    kills workers fails. With `calibrating`, its sample comes first. Rows of the search that are there before the last
+    of the sample's wait for it, actors do not: Tune ends one that finds no trial, and a process is seconds of work.
     """
 
-    def __init__(self, task: ScoringTask, recorder: RowRecorder, roster: Roster, batch_size: int, total: int) -> None:
+    def __init__(
+        self,
+        task: ScoringTask,
+        recorder: RowRecorder,
+        roster: Roster,
+        batch_size: int,
+        total: int,
+        calibrating: Calibrating | None = None,
+    ) -> None:
         super().__init__()
         self.task, self.recorder, self.roster, self.batch_size, self.left = task, recorder, roster, batch_size, total
         self.deaths: dict[str, str] = {}  # trial -> why its worker died, as far as is known
-        self._pending: dict[str, list[Arch]] = {}
-        self._singly: deque[Arch] = deque()
+        self._pending: dict[str, Batch] = {}
+        self._singly: deque[Batch] = deque()
+        self._calibrating, self._calibration_rows = calibrating, list[Row]()
+        self._sample = deque(calibrating.sample if calibrating else ())
+        self._early: list[tuple[Sequence[Arch], Sequence[Row], float]] = []  # before there was a calibration
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """The batches are the whole search space; Tune's own is empty."""
@@ -238,17 +272,25 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
     def suggest(self, trial_id: str) -> Any:
         if self.recorder.stop_reason:
             return Searcher.FINISHED
-        archs = [self._singly.popleft()] if self._singly else self._ask()
-        if not archs:
-            may_split = any(len(batch) > 1 for batch in self._pending.values())
+        batch = self._next_batch()
+        if not batch.archs:
+            may_split = any(len(batch.archs) > 1 for batch in self._pending.values())
             return None if may_split else Searcher.FINISHED
-        self._pending[trial_id] = archs
+        self._pending[trial_id] = batch
         # Near the end nobody is waited for who would come too late.
         many_left = self.left > MIN_TRIALS_PER_SLOT * self.batch_size * self.roster.slots.count
         return {
-            "archs": json.dumps([self.task.space.to_json(arch) for arch in archs]),
+            "archs": json.dumps([self.task.space.to_json(arch) for arch in batch.archs]),
             "arrivals": self.roster.arrivals() if many_left else self.roster.expected,
         }
+
+    def _next_batch(self) -> Batch:
+        if self._singly:
+            return self._singly.popleft()
+        if self._sample:
+            count = min(self.batch_size, len(self._sample))
+            return Batch([self._sample.popleft() for _ in range(count)], calibrates=True)
+        return Batch(self._ask())
 
     def _ask(self) -> list[Arch]:
         archs: list[Arch] = []
@@ -265,22 +307,44 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         """A trial reports once, when it is complete."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        archs = self._pending.pop(trial_id, None)
-        if archs is None:
+        batch = self._pending.pop(trial_id, None)
+        if batch is None:
             return
         death = self.deaths.pop(trial_id, "")
         if not error and result and "measured" in result:
             measured = json.loads(result["measured"])
             self.recorder.workers.add(result["worker"])
             self.roster.note(result["worker"])
-        elif len(archs) > 1:
-            self._singly.extend(archs)
+        elif len(batch.archs) > 1:
+            self._singly.extend(Batch([arch], batch.calibrates) for arch in batch.archs)
             return
         else:
             measured = [[{}, death or "its worker could not be started, or died, more often than it is restarted", 0.0]]
-        rows = [make_row(self.task, arch, *entry) for arch, entry in zip(archs, measured, strict=True)]
-        self.recorder.record(archs, rows)
-        record_lag((result or {}).get("ended"))
+        rows = [make_row(self.task, arch, *entry) for arch, entry in zip(batch.archs, measured, strict=True)]
+        if batch.calibrates:
+            self._calibrate(rows)
+        elif self._calibrating:
+            self._early.append((batch.archs, rows, time.monotonic()))
+        else:
+            self.recorder.record(batch.archs, rows, time.monotonic())
+            record_lag((result or {}).get("ended"))
+
+    def _calibrate(self, rows: Sequence[Row]) -> None:
+        assert self._calibrating is not None
+        self._calibration_rows += rows
+        self.recorder.meter.advance(len(rows))
+        sample = [self.task.space.arch_id(arch) for arch in self._calibrating.sample]
+        if len(self._calibration_rows) < len(sample):
+            return
+        by_id = {row.arch_id: row for row in self._calibration_rows}
+        try:
+            self.batch_size = self._calibrating.done([by_id[arch_id] for arch_id in sample])
+        except (RunError, UsageError) as error:  # none could be scored, or they cannot be written
+            self.recorder.stop_reason = str(error)
+            return
+        self._calibrating = None
+        for early in self._early:
+            self.recorder.record(*early)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles its searcher for a restore that never happens: the rows are what a run resumes from."""
@@ -334,8 +398,7 @@ def score_archs(
 
     `on_rows` hears of rows as they arrive, in the order in which they do.
     """
-    size = math.ceil(len(archs) / (4 * slots.count))
-    size = min(size, MAX_ARCHS_PER_TASK)
+    size = spread(len(archs), slots.count)
     chunks = [[space.to_json(a) for a in archs[i : i + size]] for i in range(0, len(archs), size)]
     remote = _score_chunk.options(num_cpus=1, num_gpus=slots.gpus_each)
     waiting, running = deque(enumerate(chunks)), dict[Any, int]()
@@ -353,6 +416,11 @@ def score_archs(
     return [row for number in sorted(rows) for row in rows[number]]
 
 
+def spread(count: int, slots: int) -> int:
+    """Architectures at a time, of `count` whose cost is not known yet, that keep all slots busy to the end."""
+    return min(math.ceil(count / (MIN_TRIALS_PER_SLOT * slots)), MAX_ARCHS_PER_TASK)
+
+
 def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: int) -> int:
     """Architectures per trial: as asked for, or as many as fill about a second without starving a slot at the end."""
     if wanted is not None:
@@ -362,26 +430,33 @@ def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: 
 
 
 def run_trials(
-    task_ref: Any, task: ScoringTask, recorder: RowRecorder, total: int, slots: Slots, batch_size: int
-) -> None:
-    """Scores up to `total` architectures as Tune trials of `batch_size`.
+    task_ref: Any,
+    task: ScoringTask,
+    recorder: RowRecorder,
+    total: int,
+    slots: Slots,
+    batch_size: int,
+    calibrating: Calibrating | None = None,
+) -> int:
+    """Scores up to `total` architectures as Tune trials, after the calibration sample if there is one.
 
-    Returns early when the sampler has no more, or the recorder a reason to stop.
+    Ends early when the sampler has no more, or the recorder a reason to stop. `batch_size`: architectures per trial, of
+    the sample where there is one. Gives those per trial at the end.
     """
-    num_trials = math.ceil(total / batch_size)
+    first = len(calibrating.sample) if calibrating else total
     barrier = StartBarrier.options(scheduling_strategy=driver_node()).remote()  # type: ignore[attr-defined]
     trainable = tune.with_resources(
         tune.with_parameters(ScoringTrial, task_ref=[task_ref], barrier=barrier), slots.resources
     )
     trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
-    roster = Roster(barrier, slots, min(slots.count, num_trials))
-    searcher = BatchSearcher(task, recorder, roster, batch_size, total)
+    roster = Roster(barrier, slots, min(slots.count, math.ceil(first / batch_size)))
+    searcher = BatchSearcher(task, recorder, roster, batch_size, total, calibrating)
     with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
         tuner = tune.Tuner(
             trainable,
             tune_config=TuneConfig(
                 search_alg=searcher,
-                num_samples=num_trials + total,  # more than there will be: a batch may be split into its architectures
+                num_samples=2 * (first + total),  # more than there will be: a batch may be split into its architectures
                 # Without a limit the next trial waits while this one runs, and starts on what joins the cluster.
                 max_concurrent_trials=slots.limit or 2 * slots.count,
                 reuse_actors=True,
@@ -395,3 +470,4 @@ def run_trials(
             ),
         )
         tuner.fit()
+    return searcher.batch_size
