@@ -12,11 +12,13 @@ NUM_SAMPLES ?= 5000
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
 
+# What needs no Ray cluster runs in a process per core; what does shares one cluster, which takes every core itself.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray"
+	$(BIN)/python -m pytest -m ray
 
 test-unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow"
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

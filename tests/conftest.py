@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -53,8 +54,12 @@ def set_flags(sections: Mapping[str, Mapping[str, object]]) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _session(tmp_path_factory: pytest.TempPathFactory) -> None:
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    temporary = tmp_path_factory.getbasetemp()
+    cache = (temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary) / "cache"  # one for all processes
+    cache.mkdir(exist_ok=True)
+    os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ.pop("RAY_ADDRESS", None)
+    torch.set_num_threads(1)  # there may be a test process per core, and as Ray's workers have it
 
 
 @pytest.fixture(params=sorted(SMALL_SPACES))
@@ -89,10 +94,12 @@ def config() -> RunConfig:
 
 @pytest.fixture(scope="session")
 def teacher(config: RunConfig, digits: Dataset) -> Teacher:
-    """A real teacher: ResNet-20 trained on the digits for a few epochs (some seconds), cached for the session."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
-    torch.set_num_threads(1)
+    """A real teacher: ResNet-20 trained on the digits for a few epochs (some seconds), by one of the test processes."""
+    with (Path(os.environ["XDG_CACHE_HOME"]) / "teacher.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        torch.set_num_threads(os.cpu_count() or 1)
+        trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
+        torch.set_num_threads(1)
     return trained
 
 

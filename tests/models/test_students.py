@@ -79,6 +79,7 @@ def test_initialisation_is_the_published_one():
     assert student.norm.weight.eq(1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected", "tolerance"), [("autoformer", [315.04, 455.75, 420.94], 0.2), ("pit", [410.3, 313.9], 0.7)]
 )

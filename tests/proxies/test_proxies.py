@@ -148,6 +148,7 @@ def test_rescaling_between_blocks_does_not_change_synflow(space, probe):
     assert PROXIES["synflow"](student, probe)["synflow"] == pytest.approx(math.log(plain), rel=0.02)
 
 
+@pytest.mark.slow
 def test_deep_students_do_not_overflow(probe):
     """SynFlow multiplies up from block to block: beyond any float at this depth, but not as a logarithm."""
     space = as_space(AutoFormerSpace(image_size=32, patch_size=8, embed_dim=(128,), depth=(160,), num_heads=(2,)))
