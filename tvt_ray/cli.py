@@ -222,7 +222,7 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         help="fraction of a GPU for each scoring actor; auto: as its memory allows",
     )
     parser.add_argument(
-        "--archs-per-trial", type=int, metavar="N", help="architectures per Tune trial (default: about a second's)"
+        "--archs-per-trial", type=int, metavar="N", help="architectures per Tune trial (default: about four seconds')"
     )
     parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
     parser.add_argument("--epochs", type=int, metavar="N", help="of that training")

@@ -38,7 +38,7 @@ class SearchSettings(BaseModel):
     searcher: Literal["random", "exhaustive", "evolution", "tpe", "nsga2"] = "random"
     objectives: Literal["score", "score_flops"] = "score"  # score_flops: nsga2 searches the Pareto front
     num_workers: PositiveInt | None = None  # scoring actors at most; None: as many as the cluster holds
-    archs_per_trial: PositiveInt | None = None  # None: as many as take about a second
+    archs_per_trial: PositiveInt | None = None  # None: as many as take about four seconds, at most 64
     # None: 0.25 where there is a GPU, else 0; auto: as the memory that the largest architecture takes allows
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
     min_gpus: int = Field(0, ge=0)  # GPUs that are asked of the cluster and waited for before anything is scored

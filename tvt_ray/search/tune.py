@@ -40,8 +40,8 @@ from tvt_ray.search.slots import Slots, pick_device
 from tvt_ray.search.store import RowWriter
 from tvt_ray.space import Arch, Space
 
-TRIAL_SECONDS = 1.0  # what a trial should take, against the tens of milliseconds that Ray spends on it
-MAX_ARCHS_PER_TRIAL = 64
+TRIAL_SECONDS = 4.0  # what a trial should take, against the tens of milliseconds that Ray spends on it
+MAX_ARCHS_PER_TRIAL = 64  # so that searchers that learn from results hear of them soon enough
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had scored is not lost
 MIN_TRIALS_PER_SLOT = 4  # so that the last trials end at about the same time
 HOLD_TIMEOUT_S = 60.0  # how long actors at most wait for one that starts
@@ -293,8 +293,10 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         return Batch(self._ask())
 
     def _ask(self) -> list[Arch]:
+        """A batch, smaller and smaller near the end, where a slot would otherwise wait for another's long trial."""
+        share = math.ceil(self.left / (2 * self.roster.slots.count))
         archs: list[Arch] = []
-        while len(archs) < min(self.batch_size, self.left):
+        while len(archs) < min(self.batch_size, share):
             arch = self.recorder.sampler.ask()
             if arch is None:
                 self.left = len(archs)
@@ -422,7 +424,7 @@ def spread(count: int, slots: int) -> int:
 
 
 def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: int) -> int:
-    """Architectures per trial: as asked for, or as many as fill about a second without starving a slot at the end."""
+    """Architectures per trial: as asked for, or as many as take TRIAL_SECONDS without starving a slot at the end."""
     if wanted is not None:
         return wanted
     by_time = round(TRIAL_SECONDS / max(seconds_each, 1e-6))
