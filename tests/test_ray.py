@@ -181,6 +181,17 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_trials, con
     assert failed[0].error.startswith("its worker died more often than it is restarted")
 
 
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the machine's memory from /proc")
+def test_what_the_memory_monitor_kills_is_a_row(teacher, tmp_path):
+    """On a Ray of its own, whose monitor is told that the node has little memory."""
+    command = [sys.executable, "tests/memory_kill.py", str(tmp_path / "run")]
+    done = subprocess.run(command, check=False, cwd=REPO, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    reason = "its worker was killed by Ray's memory monitor: the node was running low on memory"
+    assert done.stdout.splitlines()[-1] == f"5 [True] {reason}"
+    assert "Traceback" not in done.stderr
+
+
 def test_a_run_folder_with_another_run_is_refused(finished, config):
     folder = finished[0]
     with pytest.raises(tvt_ray.errors.UsageError, match="already holds a run"):

@@ -5,15 +5,19 @@ The rows are the truth: they are written as trials end, and what Tune itself rem
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import math
 import os
 import tempfile
 import threading
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Tune reads these when it is imported or started: no loggers and no state snapshots for thousands of short trials.
@@ -24,10 +28,11 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 import ray
 import torch
 from ray import tune
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.experimental import internal_kv
 from ray.tune import FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
-from tvt_ray.cluster import driver_node
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.metrics import record_batch, record_lag
 from tvt_ray.progress import Meter
@@ -51,30 +56,58 @@ WATCHDOG_GRACE_S = 10.0
 MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is a row, not a failure
 
 
-@ray.remote(num_cpus=0)
-class StartBarrier:
-    """Counts the actors that are set up, so that others can hold their next step back until enough are.
+def take_memory_kills_for_deaths() -> None:
+    """Makes Tune treat an actor that the memory monitor killed like any that died: its trial is tried again.
+
+    Ray raises OutOfMemoryError for it, which is no RayActorError, and on which Tune (seen in 2.60) ends the whole run.
+    Idempotent; where Tune's insides have another form, nothing is changed.
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+
+    original = getattr(RayActorManager, "_actor_task_failed", None)
+    if original is None or hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError):
+            exception = RayActorError(error_msg=str(exception))
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = task_failed
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """How many actors of a run have been set up, so that others can hold their next step back until enough are.
 
     Otherwise an actor that finishes a short trial takes over the one that a starting actor was meant for, and Tune
     drops that actor: a run would stay on the first process that started, and use neither a node that joins nor the
-    replacement of a worker that died.
+    replacement of a worker that died. The count is in the cluster's own key-value store: an actor that kept it could be
+    killed like any other, and was, by the memory monitor.
     """
 
-    def __init__(self) -> None:
-        self.arrived = 0
+    run: str
 
-    def arrive(self) -> None:
-        self.arrived += 1
+    @property
+    def _prefix(self) -> str:
+        return f"tvt_ray/{self.run}/"
+
+    def announce(self) -> None:
+        internal_kv._internal_kv_put(self._prefix + uuid.uuid4().hex, b"", namespace="tvt_ray")
 
     def count(self) -> int:
-        return self.arrived
+        return len(internal_kv._internal_kv_list(self._prefix, namespace="tvt_ray"))
+
+    def clear(self) -> None:
+        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace="tvt_ray")
 
 
 class Roster:
     """Knows which actors are at work, and so how many have to have arrived before the next trial is scored."""
 
-    def __init__(self, barrier: Any, slots: Slots, expected: int) -> None:
-        self.barrier, self.slots, self.expected = barrier, slots, expected
+    def __init__(self, arrived: Arrivals, slots: Slots, expected: int) -> None:
+        self.arrived, self.slots, self.expected = arrived, slots, expected
         self._seen: dict[str, float] = {}  # worker -> when it last gave a result
         self._start, self._longest = time.monotonic(), 0.0
         self._next_look, self._available = math.inf, slots.count
@@ -106,7 +139,7 @@ class Roster:
         available, before = self.slots.available(), self._available
         self._available = available
         if available > at_work and (available != before or now >= self._next_hold):
-            self.expected = ray.get(self.barrier.count.remote()) + available - at_work
+            self.expected = self.arrived.count() + available - at_work
             self._next_hold, self._patience = now + self._patience, 2 * self._patience
         return self.expected
 
@@ -114,13 +147,13 @@ class Roster:
 class ScoringTrial(tune.Trainable):  # type: ignore[misc]
     """One trial scores one batch of architectures; the actor, its probe and its scorer serve trial after trial."""
 
-    def setup(self, config: dict[str, Any], task_ref: Any = None, barrier: Any = None) -> None:
+    def setup(self, config: dict[str, Any], task_ref: Any = None, arrived: Any = None) -> None:
         """`task_ref`: a list of one reference, since Ray replaces a bare one by its value."""
         torch.set_num_threads(1)  # actors share the machine's cores
-        self.scorer, self.barrier = Scorer(ray.get(task_ref[0]), pick_device()), barrier
+        self.scorer, self.arrived = Scorer(ray.get(task_ref[0]), pick_device()), arrived
         self.worker = f"{ray.get_runtime_context().get_node_id()}/{os.getpid()}"
         self.archs, self.arrivals, self.waited_for = config["archs"], config["arrivals"], 0
-        ray.get(barrier.arrive.remote())
+        arrived.announce()
 
     def step(self) -> dict[str, Any]:
         if self.arrivals > self.waited_for:
@@ -146,7 +179,7 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
 
     def _wait_for_others(self) -> None:
         deadline = time.monotonic() + HOLD_TIMEOUT_S
-        while time.monotonic() < deadline and ray.get(self.barrier.count.remote()) < self.arrivals:
+        while time.monotonic() < deadline and self.arrived.count() < self.arrivals:
             time.sleep(0.05)
         self.waited_for = self.arrivals
 
@@ -366,11 +399,23 @@ class DeathNotes(tune.Callback):  # type: ignore[misc]
         self.searcher = searcher
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
-        self.searcher.deaths[trial.trial_id] = explain_death(str(trial.get_error()))
+        self.searcher.deaths[trial.trial_id] = explain_death(_last_failure(trial.error_file))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        """What Tune goes on to ask a dead worker for raises, where it was the memory monitor that killed it."""
+        trial._default_result_or_future = None
 
     def __getstate__(self) -> dict[str, Any]:
         """As the searcher's."""
         return {}
+
+
+def _last_failure(file: str | None) -> str:
+    """The latest of the failures that Tune has written down for a trial."""
+    try:
+        return Path(file or "").read_text().rpartition("Failure #")[2]
+    except OSError:
+        return ""
 
 
 def explain_death(text: str) -> str:
@@ -445,13 +490,15 @@ def run_trials(
     Ends early when the sampler has no more, or the recorder a reason to stop. `batch_size`: architectures per trial, of
     the sample where there is one. Gives those per trial at the end.
     """
+    take_memory_kills_for_deaths()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each dead worker; rows say what happened
     first = len(calibrating.sample) if calibrating else total
-    barrier = StartBarrier.options(scheduling_strategy=driver_node()).remote()  # type: ignore[attr-defined]
+    arrived = Arrivals(uuid.uuid4().hex)
     trainable = tune.with_resources(
-        tune.with_parameters(ScoringTrial, task_ref=[task_ref], barrier=barrier), slots.resources
+        tune.with_parameters(ScoringTrial, task_ref=[task_ref], arrived=arrived), slots.resources
     )
     trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
-    roster = Roster(barrier, slots, min(slots.count, math.ceil(first / batch_size)))
+    roster = Roster(arrived, slots, min(slots.count, math.ceil(first / batch_size)))
     searcher = BatchSearcher(task, recorder, roster, batch_size, total, calibrating)
     with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
         tuner = tune.Tuner(
@@ -472,4 +519,5 @@ def run_trials(
             ),
         )
         tuner.fit()
+    arrived.clear()
     return searcher.batch_size
