@@ -106,6 +106,7 @@ def test_a_second_driver_is_kept_out_until_the_first_is_gone_or_dead(tmp_path):
 
 def test_a_lease_keeps_others_out_while_it_is_renewed(remote, monkeypatch):
     monkeypatch.setattr(storage, "RENEW_S", 0.02)
+    monkeypatch.setattr(storage, "SETTLE_S", 0.0)
     with FolderLock(remote):
         first = json.loads((remote / ".lock").read_text())["renewed"]
         with pytest.raises(UsageError, match="in use by another search"):
@@ -117,7 +118,20 @@ def test_a_lease_keeps_others_out_while_it_is_renewed(remote, monkeypatch):
     assert not (remote / ".lock").exists()
 
 
-def test_a_lease_that_ran_out_is_taken_over(remote):
+def test_of_two_drivers_that_start_together_one_is_kept_out(remote, monkeypatch):
+    """Both have found no lease; the first writes its own, the second writes over it, and the first looks."""
+
+    def meanwhile(seconds):
+        theirs = {"owner": "process 7 on another", "token": "theirs", "renewed": time.time()}
+        write_atomically(remote / ".lock", json.dumps(theirs).encode())
+
+    monkeypatch.setattr(storage.time, "sleep", meanwhile)
+    with pytest.raises(UsageError, match=r"in use by another search \(process 7 on another\)"):
+        FolderLock(remote).__enter__()
+
+
+def test_a_lease_that_ran_out_is_taken_over(remote, monkeypatch):
+    monkeypatch.setattr(storage, "SETTLE_S", 0.0)
     stale = {"owner": "process 1 on gone", "renewed": time.time() - 2 * storage.LEASE_S}
     write_atomically(remote / ".lock", json.dumps(stale).encode())
     with FolderLock(remote) as lock:

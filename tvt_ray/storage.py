@@ -26,6 +26,7 @@ from tvt_ray.errors import RunError, UsageError
 LOCK_FILE = ".lock"
 LEASE_S = 90.0  # a lease that was not renewed for as long belongs to a driver that is gone
 RENEW_S = 15.0
+SETTLE_S = 1.0  # between writing a lease and looking whose it is: of two drivers that start together one is kept out
 
 _PUT_IS_ATOMIC = ("s3", "gcs", "abfs")  # object stores: an object appears when its upload is complete
 
@@ -174,6 +175,7 @@ class FolderLock:
     def __init__(self, folder: Location) -> None:
         self.folder, self.file = folder, folder / LOCK_FILE
         self.owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self._token = uuid.uuid4().hex
         self._handle: Any = None
         self._stop = threading.Event()
 
@@ -223,11 +225,15 @@ class FolderLock:
             if time.time() - lease["renewed"] < LEASE_S:
                 raise self._refuse(f"{lease['owner']}; if it was killed, its lease ends within {LEASE_S:.0f} s")
         self._renew(file)
+        time.sleep(SETTLE_S)
+        lease = json.loads(file.read_text())
+        if lease["token"] != self._token:
+            raise self._refuse(lease["owner"])
         self._renewer = threading.Thread(target=self._keep_renewing, args=[file], daemon=True)
         self._renewer.start()
 
     def _renew(self, file: RemotePath) -> None:
-        file.write_bytes(json.dumps({"owner": self.owner, "renewed": time.time()}).encode())
+        file.write_bytes(json.dumps({"owner": self.owner, "token": self._token, "renewed": time.time()}).encode())
 
     def _keep_renewing(self, file: RemotePath) -> None:
         while not self._stop.wait(RENEW_S):
