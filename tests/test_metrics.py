@@ -48,7 +48,7 @@ def test_a_search_is_counted(cluster, config, teacher, tmp_path):
     for bound in metrics.SECONDS:
         as_quick = sum(row.seconds <= bound for row in rows)
         assert read("ray_tvt_score_seconds_bucket", le=str(bound)) - quick[bound] == as_quick
-    assert gained("ray_tvt_driver_lag_seconds_count") == 4  # batches
+    assert 4 <= gained("ray_tvt_driver_lag_seconds_count") <= 10  # batches of at most 3
     assert gained("ray_tvt_archs_failed_total") == 0
     assert read("ray_tvt_best_score") == pytest.approx(result.best[0]["score"])
     classes = {actor["ActorClassName"] for actor in actors().values()}

@@ -296,7 +296,8 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         self._singly: deque[Batch] = deque()
         self._calibrating, self._calibration_rows = calibrating, list[Row]()
         self._sample = deque(calibrating.sample if calibrating else ())
-        self._early: list[tuple[Sequence[Arch], Sequence[Row], float]] = []  # before there was a calibration
+        # What waits for the calibration: architectures, rows, when they arrived and when their worker ended.
+        self._arrived: list[tuple[Sequence[Arch], Sequence[Row], float, float | None]] = []
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """The batches are the whole search space; Tune's own is empty."""
@@ -358,11 +359,16 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         rows = [make_row(self.task, arch, *entry) for arch, entry in zip(batch.archs, measured, strict=True)]
         if batch.calibrates:
             self._calibrate(rows)
-        elif self._calibrating:
-            self._early.append((batch.archs, rows, time.monotonic()))
         else:
-            self.recorder.record(batch.archs, rows, time.monotonic())
-            record_lag((result or {}).get("ended"))
+            self._arrived.append((batch.archs, rows, time.monotonic(), (result or {}).get("ended")))
+        if self._calibrating is None:
+            self._record()
+
+    def _record(self) -> None:
+        while self._arrived:
+            archs, rows, arrived, ended = self._arrived.pop(0)
+            self.recorder.record(archs, rows, arrived)
+            record_lag(ended)
 
     def _calibrate(self, rows: Sequence[Row]) -> None:
         assert self._calibrating is not None
@@ -378,8 +384,6 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
             self.recorder.stop_reason = str(error)
             return
         self._calibrating = None
-        for early in self._early:
-            self.recorder.record(*early)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tuner pickles its searcher for a restore that never happens: the rows are what a run resumes from."""
