@@ -64,6 +64,7 @@ def test_a_search_survives_a_node_and_uses_the_one_that_joins(teacher):
 
 def test_scoring_is_compared_with_the_published_way():
     flags = ["--cases", "digits", "--num-archs", "1", "--num-images", "4", "--num-ranked", "6"]
+    flags += ["--precision", "float32,bfloat16"]
     command = [sys.executable, "benchmarks/naive.py", *flags]
     done = subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True, timeout=120)
     naive = json.loads(done.stdout.splitlines()[-1])

@@ -21,6 +21,7 @@ from tvt_ray.distill.export import ARCH_FILE, StudentCard, load_student, save_st
 from tvt_ray.distill.loop import DistillTask, Materials
 from tvt_ray.distill.teacher import cached_teacher_path, get_teacher, teacher_accuracy
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.models.kernels import HAS_BF16
 from tvt_ray.models.teacher import Teacher, build_teacher
 from tvt_ray.progress import Meter, say
 from tvt_ray.proxies import build_probe
@@ -188,6 +189,10 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
 
     task_ref = ray.put(task)
     slots = settle_slots(config.search, task, task_ref)
+    if config.probe.precision == "bfloat16" and not slots.gpus_each and not HAS_BF16:
+        say(
+            "probe.precision is bfloat16, but this processor has no instructions for it: float32 is many times faster here"
+        )
     store = folder.store()
     earlier = store.read()
     sampler = _make_sampler(config, task, earlier)

@@ -29,12 +29,12 @@ def _find_onednn() -> bool:
 
 
 _HAS_ONEDNN = _find_onednn() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-_HAS_BF16 = _HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+HAS_BF16 = _HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # by this processor's instructions
 
 
 def _fuses(tokens: Tensor) -> bool:
     return tokens.device.type == "cpu" and (
-        (tokens.dtype == torch.float32 and _HAS_ONEDNN) or (tokens.dtype == torch.bfloat16 and _HAS_BF16)
+        (tokens.dtype == torch.float32 and _HAS_ONEDNN) or (tokens.dtype == torch.bfloat16 and HAS_BF16)
     )
 
 
