@@ -190,9 +190,7 @@ def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: 
     task_ref = ray.put(task)
     slots = settle_slots(config.search, task, task_ref)
     if config.probe.precision == "bfloat16" and not slots.gpus_each and not HAS_BF16:
-        say(
-            "probe.precision is bfloat16, but this processor has no instructions for it: float32 is many times faster here"
-        )
+        say("probe.precision is bfloat16, for which this processor has no instructions: float32 is many times faster")
     store = folder.store()
     earlier = store.read()
     sampler = _make_sampler(config, task, earlier)
