@@ -227,7 +227,7 @@ class FolderLock:
         self._renew(file)
         time.sleep(SETTLE_S)
         lease = json.loads(file.read_text())
-        if lease["token"] != self._token:
+        if lease.get("token") != self._token:  # also one of an earlier version, which wrote none
             raise self._refuse(lease["owner"])
         self._renewer = threading.Thread(target=self._keep_renewing, args=[file], daemon=True)
         self._renewer.start()
