@@ -20,7 +20,7 @@ from tvt_ray import pipeline
 from tvt_ray.config import RunConfig, load_config
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs import RunFolder
-from tvt_ray.search import slots, tune
+from tvt_ray.search import roster, slots, tune
 from tvt_ray.search.algorithms import Sampler, build_algorithm
 from tvt_ray.search.scorer import Scorer
 from tvt_ray.search.store import RowStore, RowWriter
@@ -116,7 +116,7 @@ def run_trials(finished, config, digits, teacher, tmp_path):
     """Scores with a task and a trainable of the test's own; gives the rows and the recorder."""
     import ray
 
-    def run(total, batch, proxies=None, trainable=tune.ScoringTrial, max_failure_share=1.0):
+    def run(total, batch, proxies=None, trainable=tune.ScoringTrial, max_failure_share=1.0, num_slots=2):
         task = pipeline.make_task(config, digits, teacher)
         task = dataclasses.replace(task, proxies=proxies or task.proxies)
         sampler = Sampler(build_algorithm(config.search, task.space, 0), task.space, config.budget, 10, 0)
@@ -132,7 +132,7 @@ def run_trials(finished, config, digits, teacher, tmp_path):
             recorder = tune.RowRecorder(
                 writer, calibration, "tvt", sampler, 1, meter, max_failure_share=max_failure_share
             )
-            tune.run_trials(ray.put(task), task, recorder, total, slots.Slots(2, 0), batch)
+            tune.run_trials(ray.put(task), task, recorder, total, slots.Slots(num_slots, 0), batch)
         return store.read(), recorder
 
     return run
@@ -179,6 +179,46 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_trials, con
     assert len(rows) == 12
     assert [row.arch_id for row in failed] == [config.space.arch_id(deadly)]
     assert failed[0].error.startswith("its worker died more often than it is restarted")
+
+
+def test_a_run_spreads_over_what_joins_its_cluster(run_trials):
+    """It knows of one slot when it starts, and the cluster holds four by then."""
+
+    class Slow(tune.ScoringTrial):
+        def _score(self, arch):
+            time.sleep(0.1)
+            return super()._score(arch)
+
+    rows, recorder = run_trials(90, 1, trainable=Slow, num_slots=1)
+    assert len(rows) == 90
+    assert len(recorder.workers) == 4
+
+
+def test_who_is_waited_for(cluster, monkeypatch):
+    """Room on the cluster is waited for; once, where nobody fills it; and again, where who came is not at work."""
+    monkeypatch.setattr(roster, "LOOK_INTERVAL_S", 0.2)
+    arrived = roster.Arrivals("test-who-is-waited-for")
+    known = roster.Roster(arrived, slots.Slots(1, 0), 1)
+
+    def look():
+        time.sleep(0.21)
+        known.note("first", 0.0, 0.0)
+        return known.arrivals()
+
+    arrived.announce()
+    known.note("first", 0.0, 0.0)
+    assert [look(), look(), known.room] == [4, 4, 4]
+    for _ in range(3):
+        arrived.announce()
+    assert arrived.wait_for(4) < 1
+    assert look() == 7  # none of the three has given a result
+    assert look() == 7
+    for worker in ("second", "third", "fourth"):
+        arrived.announce()
+        known.note(worker, 1000.0, 0.0)
+    assert look() == 7
+    arrived.clear()
+    assert arrived.count() == 0
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the machine's memory from /proc")

@@ -29,15 +29,15 @@ import ray
 import torch
 from ray import tune
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.experimental import internal_kv
 from ray.tune import FailureConfig, RunConfig, TuneConfig
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, Searcher
 
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.metrics import record_batch, record_lag
 from tvt_ray.progress import Meter
 from tvt_ray.search.algorithms import Sampler, objectives
 from tvt_ray.search.fusion import Calibration
+from tvt_ray.search.roster import Arrivals, Roster
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask, make_row
 from tvt_ray.search.selection import best_score
@@ -49,8 +49,6 @@ TRIAL_SECONDS = 4.0  # what a trial should take, against the tens of millisecond
 MAX_ARCHS_PER_TRIAL = 64  # so that searchers that learn from results hear of them soon enough
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had scored is not lost
 MIN_TRIALS_PER_SLOT = 4  # so that the last trials end at about the same time
-HOLD_TIMEOUT_S = 60.0  # how long actors at most wait for one that starts
-LOOK_INTERVAL_S = 3.0
 MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
 WATCHDOG_GRACE_S = 10.0
 MAX_ACTOR_FAILURES = 3  # a lost worker or node; what an architecture raises is a row, not a failure
@@ -77,73 +75,6 @@ def take_memory_kills_for_deaths() -> None:
     RayActorManager._actor_task_failed = task_failed
 
 
-@dataclass(frozen=True)
-class Arrivals:
-    """How many actors of a run have been set up, so that others can hold their next step back until enough are.
-
-    Otherwise an actor that finishes a short trial takes over the one that a starting actor was meant for, and Tune
-    drops that actor: a run would stay on the first process that started, and use neither a node that joins nor the
-    replacement of a worker that died. The count is in the cluster's own key-value store: an actor that kept it could be
-    killed like any other, and was, by the memory monitor.
-    """
-
-    run: str
-
-    @property
-    def _prefix(self) -> str:
-        return f"tvt_ray/{self.run}/"
-
-    def announce(self) -> None:
-        internal_kv._internal_kv_put(self._prefix + uuid.uuid4().hex, b"", namespace="tvt_ray")
-
-    def count(self) -> int:
-        return len(internal_kv._internal_kv_list(self._prefix, namespace="tvt_ray"))
-
-    def clear(self) -> None:
-        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace="tvt_ray")
-
-
-class Roster:
-    """Knows which actors are at work, and so how many have to have arrived before the next trial is scored."""
-
-    def __init__(self, arrived: Arrivals, slots: Slots, expected: int) -> None:
-        self.arrived, self.slots, self.expected = arrived, slots, expected
-        self._seen: dict[str, float] = {}  # worker -> when it last gave a result
-        self._start, self._longest = time.monotonic(), 0.0
-        self._next_look, self._available = math.inf, slots.count
-        self._next_hold, self._patience = 0.0, 4 * HOLD_TIMEOUT_S
-
-    def note(self, worker: str) -> None:
-        """A trial of this worker has ended."""
-        now = time.monotonic()
-        if worker in self._seen:
-            self._longest = max(now - self._seen[worker], 0.8 * self._longest)
-        elif not self._seen:  # the others are about as far
-            self._next_look = now + (now - self._start) + LOOK_INTERVAL_S
-        self._seen[worker] = now
-
-    def _silent_after(self) -> float:
-        """Seconds without a result after which an actor is taken for gone."""
-        return 2 * self._longest + LOOK_INTERVAL_S
-
-    def arrivals(self) -> int:
-        """Looks now and then whether the cluster has room for more actors than are at work, and then expects them.
-
-        Room that nobody comes to fill (another run has it) is looked at less and less, unless it changes.
-        """
-        now = time.monotonic()
-        if now < self._next_look:
-            return self.expected
-        self._next_look = now + LOOK_INTERVAL_S
-        at_work = sum(now - seen < self._silent_after() for seen in self._seen.values())
-        available, before = self.slots.available(), self._available
-        self._available = available
-        if available > at_work and (available != before or now >= self._next_hold):
-            self.expected = self.arrived.count() + available - at_work
-            self._next_hold, self._patience = now + self._patience, 2 * self._patience
-        return self.expected
-
-
 class ScoringTrial(tune.Trainable):  # type: ignore[misc]
     """One trial scores one batch of architectures; the actor, its probe and its scorer serve trial after trial."""
 
@@ -153,16 +84,20 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         self.scorer, self.arrived = Scorer(ray.get(task_ref[0]), pick_device()), arrived
         self.worker = f"{ray.get_runtime_context().get_node_id()}/{os.getpid()}"
         self.archs, self.arrivals, self.waited_for = config["archs"], config["arrivals"], 0
-        arrived.announce()
 
     def step(self) -> dict[str, Any]:
-        if self.arrivals > self.waited_for:
-            self._wait_for_others()
+        waited = self._wait_for_others()
         space = self.scorer.task.space
         rows = [self._score(space.from_json(arch)) for arch in json.loads(self.archs)]
         measured = [[row.components, row.error, row.seconds] for row in rows]
         # One string: Tune flattens and copies every nested value of a result. Infinity and NaN never get this far.
-        return {"measured": json.dumps(measured), "worker": self.worker, "ended": time.time(), "done": True}
+        return {
+            "measured": json.dumps(measured),
+            "worker": self.worker,
+            "waited": waited,
+            "ended": time.time(),
+            "done": True,
+        }
 
     def _score(self, arch: Arch) -> Row:
         """Ends the process where not even the time limit's alarm ends it: an operation that hangs answers no alarm."""
@@ -177,11 +112,14 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         finally:
             watchdog.cancel()
 
-    def _wait_for_others(self) -> None:
-        deadline = time.monotonic() + HOLD_TIMEOUT_S
-        while time.monotonic() < deadline and self.arrived.count() < self.arrivals:
-            time.sleep(0.05)
+    def _wait_for_others(self) -> float:
+        """Where more are expected than it has waited for before; gives the seconds that it took."""
+        if not self.waited_for:
+            self.arrived.announce()
+        if self.arrivals <= self.waited_for:
+            return 0.0
         self.waited_for = self.arrivals
+        return float(self.arrived.wait_for(self.arrivals))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.archs, self.arrivals = new_config["archs"], new_config["arrivals"]
@@ -312,7 +250,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
             return None if may_split else Searcher.FINISHED
         self._pending[trial_id] = batch
         # Near the end nobody is waited for who would come too late.
-        many_left = self.left > MIN_TRIALS_PER_SLOT * self.batch_size * self.roster.slots.count
+        many_left = self.left > MIN_TRIALS_PER_SLOT * self.batch_size * self.roster.room
         return {
             "archs": json.dumps([self.task.space.to_json(arch) for arch in batch.archs]),
             "arrivals": self.roster.arrivals() if many_left else self.roster.expected,
@@ -328,7 +266,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
 
     def _ask(self) -> list[Arch]:
         """A batch, smaller and smaller near the end, where a slot would otherwise wait for another's long trial."""
-        share = math.ceil(self.left / (2 * self.roster.slots.count))
+        share = math.ceil(self.left / (2 * self.roster.room))
         archs: list[Arch] = []
         while len(archs) < min(self.batch_size, share):
             arch = self.recorder.sampler.ask()
@@ -350,7 +288,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         if not error and result and "measured" in result:
             measured = json.loads(result["measured"])
             self.recorder.workers.add(result["worker"])
-            self.roster.note(result["worker"])
+            self.roster.note(result["worker"], sum(seconds for *_, seconds in measured), result["waited"])
         elif len(batch.archs) > 1:
             self._singly.extend(Batch([arch], batch.calibrates) for arch in batch.archs)
             return
@@ -394,6 +332,25 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """The rows are what a run resumes from."""
+
+
+class Limiter(ConcurrencyLimiter):  # type: ignore[misc]
+    """Lets as many trials run as the cluster holds by now, and as many wait, which start on what joins it."""
+
+    def __init__(self, searcher: BatchSearcher) -> None:
+        self.roster = searcher.roster
+        super().__init__(searcher, max_concurrent=self._allowed())
+
+    def _allowed(self) -> int:
+        return self.roster.slots.limit or 2 * self.roster.room
+
+    def suggest(self, trial_id: str) -> Any:
+        self.max_concurrent = self._allowed()
+        return super().suggest(trial_id)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """As the searcher's."""
+        return {}
 
 
 class DeathNotes(tune.Callback):  # type: ignore[misc]
@@ -508,10 +465,8 @@ def run_trials(
         tuner = tune.Tuner(
             trainable,
             tune_config=TuneConfig(
-                search_alg=searcher,
+                search_alg=Limiter(searcher),
                 num_samples=2 * (first + total),  # more than there will be: a batch may be split into its architectures
-                # Without a limit the next trial waits while this one runs, and starts on what joins the cluster.
-                max_concurrent_trials=slots.limit or 2 * slots.count,
                 reuse_actors=True,
             ),
             run_config=RunConfig(
