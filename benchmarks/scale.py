@@ -32,7 +32,7 @@ from tvt_ray.search.algorithms import Sampler, SearchSettings, build_algorithm
 from tvt_ray.search.fusion import Calibration
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import ScoringTask
-from tvt_ray.search.slots import Slots
+from tvt_ray.search.slots import Job, Slots
 from tvt_ray.search.store import RowStore, RowWriter
 from tvt_ray.search.tune import RowRecorder, run_trials
 from tvt_ray.space import Arch, Budget, as_space
@@ -75,7 +75,7 @@ def search(num_samples: int, searcher: str, archs_per_trial: int, folder: Path) 
     store = RowStore(folder / "rows")
     with Meter("scoring", num_samples, "architectures") as meter, RowWriter(store) as writer:
         recorder = Watched(writer, Calibration(()), "params", sampler, 1, meter)
-        run_trials(ray.put(task), task, recorder, num_samples, Slots(2, 0), archs_per_trial)
+        run_trials(Job(task, ray.put(task), Slots(2, 0)), recorder, num_samples, archs_per_trial)
     return recorder, len({row.arch_id for row in store.read()})
 
 

@@ -132,7 +132,7 @@ def run_trials(finished, config, digits, teacher, tmp_path):
             recorder = tune.RowRecorder(
                 writer, calibration, "tvt", sampler, 1, meter, max_failure_share=max_failure_share
             )
-            tune.run_trials(ray.put(task), task, recorder, total, slots.Slots(num_slots, 0), batch)
+            tune.run_trials(slots.Job(task, ray.put(task), slots.Slots(num_slots, 0)), recorder, total, batch)
         return store.read(), recorder
 
     return run

@@ -138,6 +138,22 @@ def test_a_lease_that_ran_out_is_taken_over(remote, monkeypatch):
         assert json.loads((remote / ".lock").read_text())["owner"] == lock.owner
 
 
+def test_who_lost_its_lease_while_it_was_suspended_writes_no_more(remote, monkeypatch):
+    monkeypatch.setattr(storage, "SETTLE_S", 0.0)
+    theirs = {"owner": "process 7 on another", "token": "theirs", "renewed": time.time()}
+    with FolderLock(remote) as lock:
+        with RowWriter(RowStore(remote / "rows"), lock.check) as writer:
+            writer.put([row(1)])
+        write_atomically(remote / ".lock", json.dumps(theirs).encode())
+        monkeypatch.setattr(storage.time, "time", lambda now=time.time: now() + storage.LEASE_S)
+        late = RowWriter(RowStore(remote / "rows"), lock.check)
+        late.put([row(2)])
+        with pytest.raises(RunError, match=r"taken over by another search \(process 7 on another\)"):
+            late.close()
+    assert RowStore(remote / "rows").read() == [row(1)]
+    assert json.loads((remote / ".lock").read_text()) == theirs  # theirs is left to them
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="file/run cannot be made: Not a directory"):

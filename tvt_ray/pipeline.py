@@ -32,13 +32,13 @@ from tvt_ray.search.fusion import Calibration, calibration_rng
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask
 from tvt_ray.search.selection import best_score, pareto_front, top_k
-from tvt_ray.search.store import RowStore, RowWriter
+from tvt_ray.search.store import RowWriter
 from tvt_ray.space import Arch, Budget, Space, as_space
 from tvt_ray.space.base import format_count
-from tvt_ray.storage import Location, write_atomically
+from tvt_ray.storage import FolderLock, Location, write_atomically
 
 if TYPE_CHECKING:  # they import Ray, which commands that score nothing on it do without
-    from tvt_ray.search.slots import Slots
+    from tvt_ray.search.slots import Job
     from tvt_ray.search.tune import RowRecorder
 
 NUM_LISTED = 10
@@ -140,10 +140,10 @@ def search(config: RunConfig, run_dir: Location, resume: bool = False, ray_addre
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     task = make_task(config, data, teacher)
     connect(ray_address)
-    with folder.lock():
+    with folder.lock() as lock:
         folder.check(config, resume)  # again: another search may have been here meanwhile
         folder.claim(config)
-        trials = run_search(config, folder, task, sample)
+        trials = run_search(config, folder, task, sample, lock)
         best, pareto = top_k(trials.rows, NUM_LISTED), pareto_front(trials.rows)
         folder.write_top(best, pareto)
         write_report(folder.report_file, trials.rows, config)
@@ -181,45 +181,44 @@ class Trials:
     note: str | None
 
 
-def run_search(config: RunConfig, folder: RunFolder, task: ScoringTask, sample: Sequence[Arch]) -> Trials:
+def run_search(
+    config: RunConfig, folder: RunFolder, task: ScoringTask, sample: Sequence[Arch], lock: FolderLock
+) -> Trials:
     """Replays the rows of an earlier run, calibrates unless it did, and scores what is left, all as Tune trials."""
-    import ray
+    from tvt_ray.search.slots import settle
 
-    from tvt_ray.search.slots import settle_slots
-
-    task_ref = ray.put(task)
-    slots = settle_slots(config.search, task, task_ref)
-    if config.probe.precision == "bfloat16" and not slots.gpus_each and not HAS_BF16:
+    job = settle(config.search, task)
+    if config.probe.precision == "bfloat16" and not job.slots.gpus_each and not HAS_BF16:
         say("probe.precision is bfloat16, for which this processor has no instructions: float32 is many times faster")
     store = folder.store()
     earlier = store.read()
     sampler = _make_sampler(config, task, earlier)
     try:
-        recorder, batch = _run_trials(config, folder, store, task, task_ref, sample, sampler, slots, earlier)
+        with RowWriter(store, lock.check) as writer:
+            recorder, batch = _run_trials(config, folder, job, sample, sampler, earlier, writer)
     except RunError as error:
         raise RunError(f"{error}; {_how_to_go_on(folder)}") from None
     seconds = time.monotonic() - recorder.began if recorder.began else 0.0
+    lock.check()
     store.compact()
     rows, wanted = store.read(), config.search.num_samples
     note = _explain_count(config, len(rows), sampler.exhausted)
     if recorder.stop_reason or (note is None and len(rows) < wanted):
         reason = f": {recorder.stop_reason}" if recorder.stop_reason else ""
         raise RunError(f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; {_how_to_go_on(folder)}")
-    return Trials(rows, recorder.num_rows, seconds, slots.count, recorder.workers, batch, note)
+    return Trials(rows, recorder.num_rows, seconds, job.slots.count, recorder.workers, batch, note)
 
 
 def _run_trials(
     config: RunConfig,
     folder: RunFolder,
-    store: RowStore,
-    task: ScoringTask,
-    task_ref: Any,
+    job: Job,
     sample: Sequence[Arch],
     sampler: Sampler,
-    slots: Slots,
     earlier: Sequence[Row],
+    writer: RowWriter,
 ) -> tuple[RowRecorder, int]:
-    """What was recorded, and how many architectures a trial had; on return all rows are on disk."""
+    """What was recorded, and how many architectures a trial had."""
     from tvt_ray.search import tune
 
     settings, stored = config.search, _stored_calibration(folder)
@@ -228,7 +227,7 @@ def _run_trials(
     scoring = ("scoring", wanted, "architectures", len(earlier))
 
     def batch_size(seconds_each: float) -> int:
-        return tune.pick_batch_size(settings.archs_per_trial, seconds_each, total, slots.count)
+        return tune.pick_batch_size(settings.archs_per_trial, seconds_each, total, job.slots.count)
 
     def calibrate(rows: Sequence[Row]) -> int:
         recorder.calibration, seconds_each = _make_calibration(folder, rows)
@@ -236,7 +235,7 @@ def _run_trials(
         return batch_size(seconds_each)
 
     first = Meter(*scoring) if stored else Meter("calibrating", len(sample), "architectures")
-    with first as meter, RowWriter(store) as writer:
+    with first as meter:
         recorder = tune.RowRecorder(
             writer,
             stored[0] if stored else None,
@@ -248,9 +247,9 @@ def _run_trials(
             settings.max_failure_share,
         )
         calibrating = None if stored else tune.Calibrating(sample, calibrate)
-        batch = batch_size(stored[1]) if stored else tune.spread(len(sample), slots.count)
+        batch = batch_size(stored[1]) if stored else tune.spread(len(sample), job.slots.count)
         if total or calibrating:
-            batch = tune.run_trials(task_ref, task, recorder, total, slots, batch, calibrating)
+            batch = tune.run_trials(job, recorder, total, batch, calibrating)
     return recorder, batch
 
 

@@ -185,17 +185,14 @@ def _score_on_cluster(
     archs: Sequence[Arch],
     keep: Callable[[Sequence[Row]], None],
 ) -> list[Row]:
-    import ray
 
     from tvt_ray.cluster import connect
     from tvt_ray.search import tune
-    from tvt_ray.search.slots import settle_slots
+    from tvt_ray.search.slots import settle
 
     connect(ray_address)
-    task_ref = ray.put(task)
-    slots = settle_slots(config.search, task, task_ref)
     title = f"{task.space.name} {', '.join(task.proxies)}"
-    return tune.score_archs(task_ref, task.space, archs, slots, title, keep)
+    return tune.score_archs(settle(config.search, task), archs, title, keep)
 
 
 def _fingerprint(probe: Probe) -> str:

@@ -169,13 +169,15 @@ class FolderLock:
     """`with FolderLock(folder):` keeps every other driver out of a folder. Raises UsageError when one is in it.
 
     On a local or mounted filesystem the operating system's lock, which ends with the process however it ends. Elsewhere
-    a lease: a file that is renewed while its owner lives and is taken over once it has not been for LEASE_S.
+    a lease: a file that is renewed while its owner lives and is taken over once it has not been for LEASE_S. An owner
+    that was suspended for as long may have lost it, and `check` says so.
     """
 
     def __init__(self, folder: Location) -> None:
         self.folder, self.file = folder, folder / LOCK_FILE
         self.owner = f"process {os.getpid()} on {socket.gethostname()}"
-        self._token = uuid.uuid4().hex
+        self._token, self._renewed = uuid.uuid4().hex, 0.0
+        self._taken_by: str | None = None
         self._handle: Any = None
         self._stop = threading.Event()
 
@@ -193,9 +195,25 @@ class FolderLock:
         if isinstance(self.file, RemotePath):
             self._renewer.join()
             with contextlib.suppress(RunError):  # it runs out by itself
-                self.file.unlink()
+                if not self._lost_to(self.file):
+                    self.file.unlink()
         elif self._handle is not None:
             self._handle.close()
+
+    def check(self) -> None:
+        """Raises RunError where another driver has taken the folder over; asks only when a renewal is overdue."""
+        if isinstance(self.file, RemotePath) and time.time() - self._renewed > LEASE_S / 2 and not self._taken_by:
+            self._taken_by = self._lost_to(self.file)
+        if self._taken_by:
+            raise RunError(
+                f"{self.folder} was taken over by another search ({self._taken_by}), since this one had not renewed "
+                f"its lease for {LEASE_S:.0f} s"
+            )
+
+    def _lost_to(self, file: RemotePath) -> str | None:
+        """Who holds the lease, where that is somebody else."""
+        lease = json.loads(file.read_text()) if file.exists() else {"owner": "which has ended", "token": None}
+        return None if lease.get("token") == self._token else str(lease["owner"])
 
     def _refuse(self, owner: str) -> UsageError:
         return UsageError(
@@ -226,16 +244,20 @@ class FolderLock:
                 raise self._refuse(f"{lease['owner']}; if it was killed, its lease ends within {LEASE_S:.0f} s")
         self._renew(file)
         time.sleep(SETTLE_S)
-        lease = json.loads(file.read_text())
-        if lease.get("token") != self._token:  # also one of an earlier version, which wrote none
-            raise self._refuse(lease["owner"])
+        if other := self._lost_to(file):  # also one of an earlier version, which wrote no token
+            raise self._refuse(other)
         self._renewer = threading.Thread(target=self._keep_renewing, args=[file], daemon=True)
         self._renewer.start()
 
     def _renew(self, file: RemotePath) -> None:
-        file.write_bytes(json.dumps({"owner": self.owner, "token": self._token, "renewed": time.time()}).encode())
+        now = time.time()
+        file.write_bytes(json.dumps({"owner": self.owner, "token": self._token, "renewed": now}).encode())
+        self._renewed = now
 
     def _keep_renewing(self, file: RemotePath) -> None:
         while not self._stop.wait(RENEW_S):
             with contextlib.suppress(RunError):  # the next renewal may pass
+                self._taken_by = self._lost_to(file)
+                if self._taken_by:
+                    return
                 self._renew(file)

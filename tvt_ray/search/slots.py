@@ -42,15 +42,25 @@ class Slots:
         return {"cpu": 1, "gpu": self.gpus_each} if self.gpus_each else {"cpu": 1}
 
 
-def settle_slots(settings: SearchSettings, task: ScoringTask, task_ref: Any) -> Slots:
-    """Waits for the GPUs that the settings ask for, then packs the cluster. `task_ref`: the task, in its store."""
+@dataclass(frozen=True)
+class Job:
+    """A task on a cluster: what is scored, where workers find it (`task_ref`, in the object store), and by how many."""
+
+    task: ScoringTask
+    task_ref: Any
+    slots: Slots
+
+
+def settle(settings: SearchSettings, task: ScoringTask) -> Job:
+    """Waits for the GPUs that the settings ask for, then packs the cluster."""
+    task_ref = ray.put(task)
     wait_for_gpus(settings.min_gpus, settings.gpu_timeout_s)
     largest = task.space.to_json(task.space.largest_arch(task.num_classes))
     share = choose_share(settings.gpus_per_trial, [task_ref], largest)
     slots = find_slots(share, settings.num_workers)
     if share and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
-    return slots
+    return Job(task, task_ref, slots)
 
 
 def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:

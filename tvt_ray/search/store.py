@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 
 import pyarrow as pa
@@ -121,11 +121,11 @@ class RowWriter:
 
     So nobody waits for the disk, a row waits for one part at most, and parts grow where writing is slow. `close` (or
     the end of a `with` block) returns when all rows are on disk. Raises RunError, there or at the next `put`, when they
-    cannot be written; what is on disk by then stays.
+    cannot be written; what is on disk by then stays. `allowed` is called before each part, and raises to prevent it.
     """
 
-    def __init__(self, store: RowStore) -> None:
-        self.store = store
+    def __init__(self, store: RowStore, allowed: Callable[[], None] = lambda: None) -> None:
+        self.store, self.allowed = store, allowed
         self._waiting: list[Row] = []
         self._parts_written = 0
         self._error: Exception | None = None
@@ -160,6 +160,7 @@ class RowWriter:
     def _run(self) -> None:
         try:
             while rows := self._take():
+                self.allowed()
                 self.store.append(rows)
                 self._parts_written += 1
                 if self._parts_written % PARTS_BEFORE_MERGING == 0:

@@ -41,9 +41,9 @@ from tvt_ray.search.roster import Arrivals, Roster
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask, make_row
 from tvt_ray.search.selection import best_score
-from tvt_ray.search.slots import Slots, pick_device
+from tvt_ray.search.slots import Job, pick_device
 from tvt_ray.search.store import RowWriter
-from tvt_ray.space import Arch, Space
+from tvt_ray.space import Arch
 
 TRIAL_SECONDS = 4.0  # what a trial should take, against the tens of milliseconds that Ray spends on it
 MAX_ARCHS_PER_TRIAL = 64  # so that searchers that learn from results hear of them soon enough
@@ -395,10 +395,8 @@ def _score_chunk(task: ScoringTask, archs: Sequence[Mapping[str, Any]]) -> list[
 
 
 def score_archs(
-    task_ref: Any,
-    space: Space,
+    job: Job,
     archs: Sequence[Arch],
-    slots: Slots,
     title: str = "calibrating",
     on_rows: Callable[[Sequence[Row]], None] = lambda rows: None,
 ) -> list[Row]:
@@ -406,6 +404,7 @@ def score_archs(
 
     `on_rows` hears of rows as they arrive, in the order in which they do.
     """
+    space, slots = job.task.space, job.slots
     size = spread(len(archs), slots.count)
     chunks = [[space.to_json(a) for a in archs[i : i + size]] for i in range(0, len(archs), size)]
     remote = _score_chunk.options(num_cpus=1, num_gpus=slots.gpus_each)
@@ -415,7 +414,7 @@ def score_archs(
         while waiting or running:
             while waiting and len(running) < slots.count:
                 number, chunk = waiting.popleft()
-                running[remote.remote(task_ref, chunk)] = number
+                running[remote.remote(job.task_ref, chunk)] = number
             for ref in ray.wait(list(running))[0]:
                 number = running.pop(ref)
                 rows[number] = ray.get(ref)
@@ -438,11 +437,9 @@ def pick_batch_size(wanted: int | None, seconds_each: float, total: int, slots: 
 
 
 def run_trials(
-    task_ref: Any,
-    task: ScoringTask,
+    job: Job,
     recorder: RowRecorder,
     total: int,
-    slots: Slots,
     batch_size: int,
     calibrating: Calibrating | None = None,
 ) -> int:
@@ -453,14 +450,15 @@ def run_trials(
     """
     take_memory_kills_for_deaths()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each dead worker; rows say what happened
+    slots = job.slots
     first = len(calibrating.sample) if calibrating else total
     arrived = Arrivals(uuid.uuid4().hex)
     trainable = tune.with_resources(
-        tune.with_parameters(ScoringTrial, task_ref=[task_ref], arrived=arrived), slots.resources
+        tune.with_parameters(ScoringTrial, task_ref=[job.task_ref], arrived=arrived), slots.resources
     )
     trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
     roster = Roster(arrived, slots, min(slots.count, math.ceil(first / batch_size)))
-    searcher = BatchSearcher(task, recorder, roster, batch_size, total, calibrating)
+    searcher = BatchSearcher(job.task, recorder, roster, batch_size, total, calibrating)
     with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
         tuner = tune.Tuner(
             trainable,
