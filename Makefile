@@ -12,10 +12,9 @@ NUM_SAMPLES ?= 5000
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
 
-# What needs no Ray cluster runs in a process per core; what does shares one cluster, which takes every core itself.
+# A test process per core; what runs on the session's Ray cluster is in one of them, and is begun with.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray"
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow"

@@ -142,7 +142,7 @@ def wait_for_rows(process: subprocess.Popen[str], folder: Path, count: int) -> N
     while process.poll() is None and len(rows_on_disk(folder)) < count:
         if time.monotonic() > deadline:
             raise RunError(f"{folder}: {count} rows did not come within {DEADLINE_S:.0f} s")
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
