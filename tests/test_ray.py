@@ -195,30 +195,33 @@ def test_a_run_spreads_over_what_joins_its_cluster(run_trials):
 
 
 def test_who_is_waited_for(cluster, monkeypatch):
-    """Room on the cluster is waited for; once, where nobody fills it; and again, where who came is not at work."""
-    monkeypatch.setattr(roster, "LOOK_INTERVAL_S", 0.2)
-    arrived = roster.Arrivals("test-who-is-waited-for")
-    known = roster.Roster(arrived, slots.Slots(1, 0), 1)
-
-    def look():
-        time.sleep(0.21)
-        known.note("first", 0.0, 0.0)
-        return known.arrivals()
-
-    arrived.announce()
-    known.note("first", 0.0, 0.0)
-    assert [look(), look(), known.room] == [4, 4, 4]
-    for _ in range(3):
-        arrived.announce()
-    assert arrived.wait_for(4) < 1
-    assert look() == 7  # none of the three has given a result
-    assert look() == 7
-    for worker in ("second", "third", "fourth"):
-        arrived.announce()
-        known.note(worker, 1000.0, 0.0)
-    assert look() == 7
-    arrived.clear()
-    assert arrived.count() == 0
+    """Room on the cluster is; once, where nobody fills it; and again when a worker has died."""
+    monkeypatch.setattr(roster, "LOOK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(roster, "HOLD_TIMEOUT_S", 0.3)
+    there = roster.Attendance("test-who-is-waited-for", slots.Slots(1, 0))
+    (node,) = there.slots.nodes()
+    known = roster.Roster(there)
+    there.enter(f"{node}/1", "a")
+    assert known.hold(many_left=True) == 1  # whatever the cluster holds, before the first result
+    known.begin()
+    assert known.hold(many_left=False) == 1
+    assert known.hold(many_left=True) == known.hold(many_left=True) == 2
+    assert known.room == 4
+    assert there.wait(at_most=1) < 0.3 <= there.wait()
+    for process in "234":
+        there.enter(f"{node}/{process}", process)
+    there.enter(f"{node}/1", "b")  # its next trial
+    assert there.count() == 4
+    assert there.wait() < 0.3
+    assert known.hold(many_left=True) == 2
+    known.note_death("b")
+    known.note_death("c")  # whose worker had not begun it
+    assert there.count() == 3
+    assert known.hold(many_left=True) == 3
+    there.enter("gone/5", "e")
+    assert there.count() == 3  # its node is not alive
+    there.clear()
+    assert there.count() == 0
 
 
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the machine's memory from /proc")

@@ -1,10 +1,14 @@
-"""Which scoring actors are at work, and when they wait for others: so that a run uses whatever joins its cluster."""
+"""Which scoring actors are at work, and when they wait for others: so that a run uses whatever joins its cluster.
+
+Tune lets an actor that finishes a short trial take over the one that a starting actor was meant for, and drops the
+latter: a run would stay on the first process that started, and use neither a node that joins nor the replacement of a
+worker that died. So actors hold their next trial back while the cluster has room for more of them.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-import uuid
 from dataclasses import dataclass
 
 from ray.experimental import internal_kv
@@ -13,80 +17,84 @@ from tvt_ray.search.slots import Slots
 
 HOLD_TIMEOUT_S = 60.0  # how long actors at most wait for one that starts
 LOOK_INTERVAL_S = 3.0
+POLL_INTERVAL_S = 0.1
+NAMESPACE = "tvt_ray"
 
 
 @dataclass(frozen=True)
-class Arrivals:
-    """How many actors of a run have been given a trial, so that others can hold theirs back until enough have.
+class Attendance:
+    """The actors of a run that have been given a trial, and which: those that were only set up can still be dropped.
 
-    Otherwise an actor that finishes a short trial takes over the one that a starting actor was meant for, and Tune
-    drops that actor: a run would stay on the first process that started, and use neither a node that joins nor the
-    replacement of a worker that died. An actor that has been set up has not arrived: it can still be dropped. The count
-    is in the cluster's own key-value store: an actor that kept it could be killed like any other.
+    In the cluster's own key-value store: an actor that kept it could be killed like any other.
     """
 
     run: str
+    slots: Slots
 
     @property
     def _prefix(self) -> str:
         return f"tvt_ray/{self.run}/"
 
-    def announce(self) -> None:
-        internal_kv._internal_kv_put(self._prefix + uuid.uuid4().hex, b"", namespace="tvt_ray")
+    def enter(self, worker: str, trial_id: str) -> None:
+        """`worker`: "node/pid". It has begun this trial."""
+        internal_kv._internal_kv_put(self._prefix + worker, trial_id.encode(), namespace=NAMESPACE)
+
+    def leave(self, trial_id: str) -> None:
+        """Whoever had begun this trial has died."""
+        for key in internal_kv._internal_kv_list(self._prefix, namespace=NAMESPACE):
+            if internal_kv._internal_kv_get(key, namespace=NAMESPACE) == trial_id.encode():
+                internal_kv._internal_kv_del(key, namespace=NAMESPACE)
 
     def count(self) -> int:
-        return len(internal_kv._internal_kv_list(self._prefix, namespace="tvt_ray"))
+        """Of those on nodes that are alive."""
+        nodes = self.slots.nodes()
+        keys = internal_kv._internal_kv_list(self._prefix, namespace=NAMESPACE)
+        return sum(key.decode().removeprefix(self._prefix).partition("/")[0] in nodes for key in keys)
 
-    def wait_for(self, wanted: int) -> float:
-        """Until `wanted` have arrived, or HOLD_TIMEOUT_S; gives the seconds that it took."""
+    def wait(self, at_most: float = math.inf) -> float:
+        """Until as many are there as the cluster holds by then, or `at_most`, or HOLD_TIMEOUT_S; gives the seconds."""
         start = time.monotonic()
-        while self.count() < wanted and time.monotonic() - start < HOLD_TIMEOUT_S:
-            time.sleep(0.05)
+        while self.count() < min(self.slots.available(), at_most) and time.monotonic() - start < HOLD_TIMEOUT_S:
+            time.sleep(POLL_INTERVAL_S)
         return time.monotonic() - start
 
     def clear(self) -> None:
-        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace="tvt_ray")
+        internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace=NAMESPACE)
 
 
 class Roster:
-    """Knows which actors are at work, and so how many have to have arrived before the next trial is scored."""
+    """Says when actors wait: each waits once for every new number of `hold()`, the first before its first trial."""
 
-    def __init__(self, arrived: Arrivals, slots: Slots, expected: int) -> None:
-        self.arrived, self.slots, self.expected = arrived, slots, expected
-        self.room = slots.count  # how many actors the cluster holds, as last looked
-        self._last: dict[str, tuple[float, float]] = {}  # worker -> when its last trial ended and how long it took
-        self._nodes = slots.nodes()
+    def __init__(self, attendance: Attendance) -> None:
+        self.attendance, self.slots = attendance, attendance.slots
+        self.room = self.slots.count  # how many actors the cluster holds, as last looked
+        self._hold, self._nodes = 1, self.slots.nodes()
         self._next_look, self._next_hold, self._patience = math.inf, 0.0, 4 * HOLD_TIMEOUT_S
 
-    def note(self, worker: str, seconds: float, waited: float) -> None:
-        """A trial of this worker has ended, which it scored in `seconds` after it had `waited` for others."""
-        now = time.monotonic()
-        held = waited > LOOK_INTERVAL_S or not self._last  # then all were, and their results are still to come
-        self._last[worker] = now, seconds
-        if held:
-            self._next_look = now + self._silent_after()
+    def begin(self) -> None:
+        """The first results are there, and so all actors that started with the run."""
+        if self._next_look == math.inf:
+            self._next_look = time.monotonic()
 
-    def _silent_after(self) -> float:
-        """Seconds without a result after which an actor is taken for gone."""
-        return 2 * max(seconds for _, seconds in self._last.values()) + LOOK_INTERVAL_S
+    def note_death(self, trial_id: str) -> None:
+        """The worker that had begun this trial has died: another will take its place."""
+        self.attendance.leave(trial_id)
+        self._next_hold = 0.0
 
-    def arrivals(self) -> int:
-        """Looks now and then whether the cluster has room for more actors than are at work, and then expects them.
+    def hold(self, many_left: bool) -> int:
+        """Looks now and then whether the cluster has room for more actors than are there; not when few trials are left.
 
-        Room that nobody came to fill (another run has it) is looked at less and less, unless the nodes change.
+        Room that nobody came to fill (another run has it) is held for less and less, unless the nodes change.
         """
         now = time.monotonic()
-        if now < self._next_look:
-            return self.expected
+        if now < self._next_look or not many_left:
+            return self._hold
         self._next_look = now + LOOK_INTERVAL_S
-        nodes, before, arrived = self.slots.nodes(), self._nodes, self.arrived.count()
+        nodes, before, self.room = self.slots.nodes(), self._nodes, self.slots.available()
         self._nodes = nodes
-        if arrived >= self.expected:  # whoever was waited for the last time came
+        if self.attendance.count() >= self.room:
             self._next_hold, self._patience = 0.0, 4 * HOLD_TIMEOUT_S
-        silent_after = self._silent_after()
-        at_work = sum(now - ended < silent_after for ended, _ in self._last.values())
-        self.room = self.slots.available()
-        if self.room > at_work and (nodes != before or now >= self._next_hold):
-            self.expected = arrived + self.room - at_work
+        elif nodes != before or now >= self._next_hold:
+            self._hold += 1
             self._next_hold, self._patience = now + self._patience, 2 * self._patience
-        return self.expected
+        return self._hold

@@ -37,7 +37,7 @@ from tvt_ray.metrics import record_batch, record_lag
 from tvt_ray.progress import Meter
 from tvt_ray.search.algorithms import Sampler, objectives
 from tvt_ray.search.fusion import Calibration
-from tvt_ray.search.roster import Arrivals, Roster
+from tvt_ray.search.roster import Attendance, Roster
 from tvt_ray.search.rows import Row
 from tvt_ray.search.scorer import Scorer, ScoringTask, make_row
 from tvt_ray.search.selection import best_score
@@ -78,26 +78,24 @@ def take_memory_kills_for_deaths() -> None:
 class ScoringTrial(tune.Trainable):  # type: ignore[misc]
     """One trial scores one batch of architectures; the actor, its probe and its scorer serve trial after trial."""
 
-    def setup(self, config: dict[str, Any], task_ref: Any = None, arrived: Any = None) -> None:
-        """`task_ref`: a list of one reference, since Ray replaces a bare one by its value."""
+    def setup(self, config: dict[str, Any], task_ref: Any = None, attendance: Any = None, at_first: int = 1) -> None:
+        """`task_ref`: a list of one reference, since Ray replaces a bare one by its value. `at_first`: actors."""
         torch.set_num_threads(1)  # actors share the machine's cores
-        self.scorer, self.arrived = Scorer(ray.get(task_ref[0]), pick_device()), arrived
+        self.scorer = Scorer(ray.get(task_ref[0]), pick_device())
+        self.attendance, self.at_first, self.held = attendance, at_first, 0
         self.worker = f"{ray.get_runtime_context().get_node_id()}/{os.getpid()}"
-        self.archs, self.arrivals, self.waited_for = config["archs"], config["arrivals"], 0
+        self.reset_config(config)
 
     def step(self) -> dict[str, Any]:
-        waited = self._wait_for_others()
+        self.attendance.enter(self.worker, self.trial_id)
+        if self.hold > self.held:  # see roster.py
+            self.attendance.wait(self.at_first if self.hold == 1 else math.inf)
+            self.held = self.hold
         space = self.scorer.task.space
         rows = [self._score(space.from_json(arch)) for arch in json.loads(self.archs)]
         measured = [[row.components, row.error, row.seconds] for row in rows]
         # One string: Tune flattens and copies every nested value of a result. Infinity and NaN never get this far.
-        return {
-            "measured": json.dumps(measured),
-            "worker": self.worker,
-            "waited": waited,
-            "ended": time.time(),
-            "done": True,
-        }
+        return {"measured": json.dumps(measured), "worker": self.worker, "ended": time.time(), "done": True}
 
     def _score(self, arch: Arch) -> Row:
         """Ends the process where not even the time limit's alarm ends it: an operation that hangs answers no alarm."""
@@ -112,17 +110,8 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         finally:
             watchdog.cancel()
 
-    def _wait_for_others(self) -> float:
-        """Where more are expected than it has waited for before; gives the seconds that it took."""
-        if not self.waited_for:
-            self.arrived.announce()
-        if self.arrivals <= self.waited_for:
-            return 0.0
-        self.waited_for = self.arrivals
-        return float(self.arrived.wait_for(self.arrivals))
-
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self.archs, self.arrivals = new_config["archs"], new_config["arrivals"]
+        self.archs, self.hold = new_config["archs"], new_config["hold"]
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
@@ -253,7 +242,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         many_left = self.left > MIN_TRIALS_PER_SLOT * self.batch_size * self.roster.room
         return {
             "archs": json.dumps([self.task.space.to_json(arch) for arch in batch.archs]),
-            "arrivals": self.roster.arrivals() if many_left else self.roster.expected,
+            "hold": self.roster.hold(many_left),
         }
 
     def _next_batch(self) -> Batch:
@@ -288,7 +277,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         if not error and result and "measured" in result:
             measured = json.loads(result["measured"])
             self.recorder.workers.add(result["worker"])
-            self.roster.note(result["worker"], sum(seconds for *_, seconds in measured), result["waited"])
+            self.roster.begin()
         elif len(batch.archs) > 1:
             self._singly.extend(Batch([arch], batch.calibrates) for arch in batch.archs)
             return
@@ -360,10 +349,12 @@ class DeathNotes(tune.Callback):  # type: ignore[misc]
         self.searcher = searcher
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        self.searcher.roster.note_death(trial.trial_id)
         self.searcher.deaths[trial.trial_id] = explain_death(_last_failure(trial.error_file))
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         """What Tune goes on to ask a dead worker for raises, where it was the memory monitor that killed it."""
+        self.searcher.roster.note_death(trial.trial_id)
         trial._default_result_or_future = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -452,13 +443,12 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback for each dead worker; rows say what happened
     slots = job.slots
     first = len(calibrating.sample) if calibrating else total
-    arrived = Arrivals(uuid.uuid4().hex)
-    trainable = tune.with_resources(
-        tune.with_parameters(ScoringTrial, task_ref=[job.task_ref], arrived=arrived), slots.resources
-    )
+    attendance = Attendance(uuid.uuid4().hex, slots)
+    at_first = min(slots.count, math.ceil(first / batch_size))
+    parameters = {"task_ref": [job.task_ref], "attendance": attendance, "at_first": at_first}
+    trainable = tune.with_resources(tune.with_parameters(ScoringTrial, **parameters), slots.resources)
     trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
-    roster = Roster(arrived, slots, min(slots.count, math.ceil(first / batch_size)))
-    searcher = BatchSearcher(job.task, recorder, roster, batch_size, total, calibrating)
+    searcher = BatchSearcher(job.task, recorder, Roster(attendance), batch_size, total, calibrating)
     with tempfile.TemporaryDirectory(prefix="tvt_ray-") as scratch:  # for what Tune itself wants to remember
         tuner = tune.Tuner(
             trainable,
@@ -476,5 +466,5 @@ def run_trials(
             ),
         )
         tuner.fit()
-    arrived.clear()
+    attendance.clear()
     return searcher.batch_size
