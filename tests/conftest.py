@@ -67,6 +67,7 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> None:
     cache.mkdir(exist_ok=True)
     os.environ["XDG_CACHE_HOME"] = str(cache)
     os.environ.pop("RAY_ADDRESS", None)
+    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # a process per job that no test needs
     torch.set_num_threads(1)  # there may be a test process per core, and as Ray's workers have it
 
 
