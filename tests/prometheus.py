@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from tvt_ray import metrics
+from tvt_ray.cluster import alive_nodes
 
 SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_count", "_sum")}
 METRICS = {metric.info["name"]: metric for metric in vars(metrics).values() if isinstance(metric, Metric)}
@@ -19,15 +20,12 @@ EXPORTED = {f"ray_{name}{suffix}" for name, metric in METRICS.items() for suffix
 
 def scrape() -> list[Sample]:
     """The samples of this project's metrics on all nodes of the connected cluster."""
-    import ray
-
     samples = []
-    for node in ray.nodes():
-        if node["Alive"]:
-            url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-            with urllib.request.urlopen(url, timeout=10) as response:
-                families = text_string_to_metric_families(response.read().decode())
-            samples += [sample for family in families for sample in family.samples]
+    for node in alive_nodes():
+        url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            families = text_string_to_metric_families(response.read().decode())
+        samples += [sample for family in families for sample in family.samples]
     return [sample for sample in samples if sample.name.startswith("ray_tvt_")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -72,6 +73,11 @@ def wait_for_gpus(wanted: int, timeout_s: float) -> None:
     finally:
         for group in groups:
             remove_placement_group(group)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Of the connected cluster, now, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def num_gpus() -> int:

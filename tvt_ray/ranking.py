@@ -185,7 +185,6 @@ def _score_on_cluster(
     archs: Sequence[Arch],
     keep: Callable[[Sequence[Row]], None],
 ) -> list[Row]:
-
     from tvt_ray.cluster import connect
     from tvt_ray.search import tune
     from tvt_ray.search.slots import settle

@@ -22,7 +22,7 @@ import torch
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
-from tvt_ray.cluster import driver_node
+from tvt_ray.cluster import alive_nodes, driver_node
 from tvt_ray.distill.loop import Distiller, DistillSettings, DistillTask, Materials, Place
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.metrics import record_epoch
@@ -81,7 +81,7 @@ def allot(settings: DistillSettings, num_jobs: int) -> Allotment:
         raise UsageError(f"distill.num_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs")
     fitting = min(num_jobs, int(gpus // (share * workers)) if share else num_jobs, cpus // workers)
     jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_worker or 1))))
-    fit = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= share]
+    fit = [node["Resources"] for node in alive_nodes() if node["Resources"].get("GPU", 0) >= share]
     largest_node = max((int(node.get("CPU", 0)) for node in fit), default=1)
     even_share = max(1, min(cpus // (jobs * workers), largest_node))
     return Allotment(settings.cpus_per_worker or even_share, share, jobs)

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 from ray.experimental import internal_kv
 
+from tvt_ray.cluster import alive_nodes
 from tvt_ray.search.slots import Slots
 
 HOLD_TIMEOUT_S = 60.0  # how long actors at most wait for one that starts
+PATIENCE_S = 4 * HOLD_TIMEOUT_S  # between holds that nobody came in, at first
 LOOK_INTERVAL_S = 3.0
-POLL_INTERVAL_S = 0.1
+POLL_INTERVAL_S = 0.25  # each of the actors that wait asks the cluster as often
 NAMESPACE = "tvt_ray"
 
 
@@ -33,7 +35,7 @@ class Attendance:
 
     @property
     def _prefix(self) -> str:
-        return f"tvt_ray/{self.run}/"
+        return f"{self.run}/"
 
     def enter(self, worker: str, trial_id: str) -> None:
         """`worker`: "node/pid". It has begun this trial."""
@@ -47,7 +49,7 @@ class Attendance:
 
     def count(self) -> int:
         """Of those on nodes that are alive."""
-        nodes = self.slots.nodes()
+        nodes = _node_ids()
         keys = internal_kv._internal_kv_list(self._prefix, namespace=NAMESPACE)
         return sum(key.decode().removeprefix(self._prefix).partition("/")[0] in nodes for key in keys)
 
@@ -62,14 +64,18 @@ class Attendance:
         internal_kv._internal_kv_del(self._prefix, del_by_prefix=True, namespace=NAMESPACE)
 
 
+def _node_ids() -> frozenset[str]:
+    return frozenset(node["NodeID"] for node in alive_nodes())
+
+
 class Roster:
     """Says when actors wait: each waits once for every new number of `hold()`, the first before its first trial."""
 
     def __init__(self, attendance: Attendance) -> None:
         self.attendance, self.slots = attendance, attendance.slots
         self.room = self.slots.count  # how many actors the cluster holds, as last looked
-        self._hold, self._nodes = 1, self.slots.nodes()
-        self._next_look, self._next_hold, self._patience = math.inf, 0.0, 4 * HOLD_TIMEOUT_S
+        self._hold, self._nodes = 1, _node_ids()
+        self._next_look, self._next_hold, self._patience = math.inf, 0.0, PATIENCE_S
 
     def begin(self) -> None:
         """The first results are there, and so all actors that started with the run."""
@@ -90,10 +96,10 @@ class Roster:
         if now < self._next_look or not many_left:
             return self._hold
         self._next_look = now + LOOK_INTERVAL_S
-        nodes, before, self.room = self.slots.nodes(), self._nodes, self.slots.available()
+        nodes, before, self.room = _node_ids(), self._nodes, self.slots.available()
         self._nodes = nodes
         if self.attendance.count() >= self.room:
-            self._next_hold, self._patience = 0.0, 4 * HOLD_TIMEOUT_S
+            self._next_hold, self._patience = 0.0, PATIENCE_S
         elif nodes != before or now >= self._next_hold:
             self._hold += 1
             self._next_hold, self._patience = now + self._patience, 2 * self._patience

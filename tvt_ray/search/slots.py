@@ -33,10 +33,6 @@ class Slots:
         """How many the connected cluster holds by now."""
         return find_slots(self.gpus_each, self.limit).count
 
-    def nodes(self) -> frozenset[str]:
-        """Of the connected cluster, by their ids in Ray: those that are alive."""
-        return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
-
     @property
     def resources(self) -> dict[str, float]:
         return {"cpu": 1, "gpu": self.gpus_each} if self.gpus_each else {"cpu": 1}

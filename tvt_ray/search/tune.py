@@ -199,7 +199,14 @@ class Batch:
     calibrates: bool = False  # of the calibration sample rather than of the search
 
 
-class BatchSearcher(Searcher):  # type: ignore[misc]
+class Forgotten:
+    """What Tuner pickles for a restore that never happens: the rows are what a run resumes from."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class BatchSearcher(Forgotten, Searcher):  # type: ignore[misc]
     """Tune's Searcher over a Sampler: suggests batches, and records the rows of trials that end.
 
     A batch whose worker died too often is split and its architectures are tried one by one, so that only the one that
@@ -312,10 +319,6 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
             return
         self._calibrating = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Tuner pickles its searcher for a restore that never happens: the rows are what a run resumes from."""
-        return {}
-
     def save(self, checkpoint_path: str) -> None:
         """The rows are what a run resumes from."""
 
@@ -323,7 +326,7 @@ class BatchSearcher(Searcher):  # type: ignore[misc]
         """The rows are what a run resumes from."""
 
 
-class Limiter(ConcurrencyLimiter):  # type: ignore[misc]
+class Limiter(Forgotten, ConcurrencyLimiter):  # type: ignore[misc]
     """Lets as many trials run as the cluster holds by now, and as many wait, which start on what joins it."""
 
     def __init__(self, searcher: BatchSearcher) -> None:
@@ -337,12 +340,8 @@ class Limiter(ConcurrencyLimiter):  # type: ignore[misc]
         self.max_concurrent = self._allowed()
         return super().suggest(trial_id)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """As the searcher's."""
-        return {}
 
-
-class DeathNotes(tune.Callback):  # type: ignore[misc]
+class DeathNotes(Forgotten, tune.Callback):  # type: ignore[misc]
     """Tells the searcher why a trial's worker died; Tune tells its callbacks, but not its searchers."""
 
     def __init__(self, searcher: BatchSearcher) -> None:
@@ -356,10 +355,6 @@ class DeathNotes(tune.Callback):  # type: ignore[misc]
         """What Tune goes on to ask a dead worker for raises, where it was the memory monitor that killed it."""
         self.searcher.roster.note_death(trial.trial_id)
         trial._default_result_or_future = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """As the searcher's."""
-        return {}
 
 
 def _last_failure(file: str | None) -> str:
