@@ -4,7 +4,8 @@ python benchmarks/scale.py [--num-samples 50000] [--searcher random] [--archs-pe
 
 Real Tune trials on two workers, real rows; students are made and not run, so that the driver is what is measured.
 `first_ms` and `last_ms`: the driver process's own CPU time per architecture over the first and the last tenth;
-`rss_growth_mib`: its resident memory at the end less that when trials began. Ends with one JSON object.
+`growth`: the latter over the former, each divided by what a fixed piece of work took meanwhile, since machines change
+their pace. `rss_growth_mib`: its resident memory at the end less that when trials began. Ends with one JSON object.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -38,6 +39,27 @@ from tvt_ray.search.tune import RowRecorder, run_trials
 from tvt_ray.space import Arch, Budget, as_space
 
 NUM_CLASSES = 10
+# 3.6e7 architectures, of which a random draw of 50,000 repeats hardly any: known ones that are drawn again cost the
+# driver too, but that is the space's size and not the run's.
+DEPTHS = (7, 8, 9)
+FIXED = {"list": list(range(200)), "keys": {str(i): i for i in range(300)}}
+
+
+def yardstick() -> float:
+    """CPU seconds of this thread for a fixed piece of work, of the kind that the driver does."""
+    start = time.thread_time()
+    for _ in range(10):
+        json.loads(json.dumps(FIXED, sort_keys=True))
+    return time.thread_time() - start
+
+
+class Mark(NamedTuple):
+    """The driver after a batch of rows; seconds are CPU time since it began."""
+
+    num_rows: int
+    own: float
+    yardsticks: float
+    resident: int  # bytes
 
 
 class Watched(RowRecorder):
@@ -45,22 +67,27 @@ class Watched(RowRecorder):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
+        self.yardsticks = 0.0
         self.marks = [self._mark()]
 
-    def _mark(self) -> tuple[int, float, int]:
+    def _mark(self) -> Mark:
         usage = resource.getrusage(resource.RUSAGE_SELF)
+        own = usage.ru_utime + usage.ru_stime - self.yardsticks
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return self.num_rows, usage.ru_utime + usage.ru_stime, resident_pages * os.sysconf("SC_PAGE_SIZE")
+        return Mark(self.num_rows, own, self.yardsticks, resident_pages * os.sysconf("SC_PAGE_SIZE"))
 
     def record(self, archs: Sequence[Arch], rows: Sequence[Row], arrived: float) -> None:
         super().record(archs, rows, arrived)
+        self.yardsticks += yardstick()
         self.marks.append(self._mark())
 
-    def cost_ms(self, first: int, last: int) -> float:
-        """CPU milliseconds per architecture between two counts of rows."""
-        start = max(mark for mark in self.marks if mark[0] <= first)
-        end = min(mark for mark in self.marks if mark[0] >= last)
-        return 1e3 * (end[1] - start[1]) / (end[0] - start[0])
+    def cost_ms(self, first: int, last: int) -> tuple[float, float]:
+        """CPU milliseconds per architecture between two counts of rows, and per yardstick meanwhile."""
+        begin = max(i for i, mark in enumerate(self.marks) if mark.num_rows <= first)
+        finish = min(i for i, mark in enumerate(self.marks) if mark.num_rows >= last)
+        start, end = self.marks[begin], self.marks[finish]
+        own, measured = end.own - start.own, end.yardsticks - start.yardsticks
+        return 1e3 * own / (end.num_rows - start.num_rows), 1e3 * measured / (finish - begin)
 
 
 def search(num_samples: int, searcher: str, archs_per_trial: int, folder: Path) -> tuple[Watched, int]:
@@ -68,7 +95,7 @@ def search(num_samples: int, searcher: str, archs_per_trial: int, folder: Path) 
     import ray
 
     config, empty = RunConfig(), torch.empty(0)
-    space, seed = as_space(config.space), config.seed
+    space, seed = as_space(config.space.model_copy(update={"depth": DEPTHS})), config.seed
     task = ScoringTask(space, NUM_CLASSES, (), seed, Probe(empty, empty, (empty,), empty))
     settings = SearchSettings(searcher=searcher, num_samples=num_samples)  # type: ignore[arg-type]
     sampler = Sampler(build_algorithm(settings, space, seed), space, Budget(), NUM_CLASSES, seed)
@@ -86,14 +113,17 @@ def command(args: argparse.Namespace) -> int:
         recorder, unique = search(args.num_samples, args.searcher, args.archs_per_trial, Path(folder))
     if unique != args.num_samples:
         raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
-    first, last = recorder.cost_ms(0, tenth), recorder.cost_ms(args.num_samples - tenth, args.num_samples)
-    growth = (recorder.marks[-1][2] - recorder.marks[0][2]) / 2**20
+    first, pace_first = recorder.cost_ms(0, tenth)
+    last, pace_last = recorder.cost_ms(args.num_samples - tenth, args.num_samples)
+    growth, memory = (last / pace_last) / (first / pace_first), recorder.marks[-1].resident - recorder.marks[0].resident
     seconds = time.perf_counter() - start
     print(
         f"{args.searcher}: {unique:,} different architectures in {seconds:.0f} s; driver {first:.2f} ms each in the "
-        f"first {tenth:,}, {last:.2f} ms in the last ({last / first:.2f}); memory grew by {growth:.0f} MiB"
+        f"first {tenth:,}, {last:.2f} ms in the last ({last / first:.2f}, by the machine's pace {growth:.2f}); "
+        f"memory grew by {memory / 2**20:.0f} MiB"
     )
-    print(json.dumps({"first_ms": round(first, 3), "last_ms": round(last, 3), "rss_growth_mib": round(growth, 1)}))
+    result = {"first_ms": first, "last_ms": last, "growth": growth, "rss_growth_mib": memory / 2**20}
+    print(json.dumps({name: round(value, 3) for name, value in result.items()}))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -176,6 +177,7 @@ def linear_cost(tokens: int, inputs: int, outputs: int) -> Cost:
     return Cost(inputs * outputs + outputs, tokens * inputs * outputs)
 
 
+@functools.cache  # every architecture of a space is made of the same few
 def block_cost(tokens: int, dim: int, attention_dim: int, hidden_dim: int) -> Cost:
     """One pre-norm block: two LayerNorms, qkv and output projections, two MLP layers, both attention products."""
     parts = [
