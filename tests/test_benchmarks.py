@@ -1,4 +1,4 @@
-"""The benchmarks that make and read ground truth, as commands, on the digits."""
+"""The benchmarks, most of them as commands, on the digits."""
 
 import json
 import runpy
@@ -84,3 +84,12 @@ def test_scoring_is_compared_with_the_published_way():
     assert naive["speedup"].keys() == {"digits", "digits-bfloat16"}
     assert naive["difference"]["digits"] < 1e-5
     assert naive["tau"]["digits"]["tvt_ray"] == 1
+
+
+def test_the_drivers_cost_is_of_the_rows_between_two_marks():
+    scale = runpy.run_path(str(REPO / "benchmarks" / "scale.py"))
+    mark, watched = scale["Mark"], object.__new__(scale["Watched"])
+    watched.marks = [mark(0, 1.0, 0.0, 0), mark(64, 1.1, 0.002, 0), mark(100, 1.3, 0.006, 0), mark(164, 9.0, 9.0, 0)]
+    assert watched.cost_ms(0, 100) == pytest.approx((3.0, 3.0))
+    assert watched.cost_ms(70, 100) == pytest.approx((200 / 36, 4.0))
+    assert scale["yardstick"]() > 0
