@@ -54,11 +54,11 @@ def yardstick() -> float:
 
 
 class Mark(NamedTuple):
-    """The driver after a batch of rows; seconds are CPU time since it began."""
+    """The driver after a batch of rows."""
 
     num_rows: int
-    own: float
-    yardsticks: float
+    own: float  # CPU seconds of the process so far, without the yardsticks
+    yardsticks: float  # CPU seconds that all of them took so far
     resident: int  # bytes
 
 
@@ -81,13 +81,14 @@ class Watched(RowRecorder):
         self.yardsticks += yardstick()
         self.marks.append(self._mark())
 
-    def cost_ms(self, first: int, last: int) -> tuple[float, float]:
-        """CPU milliseconds per architecture between two counts of rows, and per yardstick meanwhile."""
-        begin = max(i for i, mark in enumerate(self.marks) if mark.num_rows <= first)
-        finish = min(i for i, mark in enumerate(self.marks) if mark.num_rows >= last)
-        start, end = self.marks[begin], self.marks[finish]
-        own, measured = end.own - start.own, end.yardsticks - start.yardsticks
-        return 1e3 * own / (end.num_rows - start.num_rows), 1e3 * measured / (finish - begin)
+
+def cost_ms(marks: Sequence[Mark], first: int, last: int) -> tuple[float, float]:
+    """CPU milliseconds per architecture between two counts of rows, and per yardstick meanwhile: one with each mark."""
+    begin = max(i for i, mark in enumerate(marks) if mark.num_rows <= first)
+    finish = min(i for i, mark in enumerate(marks) if mark.num_rows >= last)
+    start, end = marks[begin], marks[finish]
+    own, measured = end.own - start.own, end.yardsticks - start.yardsticks
+    return 1e3 * own / (end.num_rows - start.num_rows), 1e3 * measured / (finish - begin)
 
 
 def search(num_samples: int, searcher: str, archs_per_trial: int, folder: Path) -> tuple[Watched, int]:
@@ -113,9 +114,10 @@ def command(args: argparse.Namespace) -> int:
         recorder, unique = search(args.num_samples, args.searcher, args.archs_per_trial, Path(folder))
     if unique != args.num_samples:
         raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
-    first, pace_first = recorder.cost_ms(0, tenth)
-    last, pace_last = recorder.cost_ms(args.num_samples - tenth, args.num_samples)
-    growth, memory = (last / pace_last) / (first / pace_first), recorder.marks[-1].resident - recorder.marks[0].resident
+    marks = recorder.marks
+    first, pace_first = cost_ms(marks, 0, tenth)
+    last, pace_last = cost_ms(marks, args.num_samples - tenth, args.num_samples)
+    growth, memory = (last / pace_last) / (first / pace_first), marks[-1].resident - marks[0].resident
     seconds = time.perf_counter() - start
     print(
         f"{args.searcher}: {unique:,} different architectures in {seconds:.0f} s; driver {first:.2f} ms each in the "
