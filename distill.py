@@ -2,7 +2,8 @@
 
 import sys
 
-from tvt_ray.cli import add_distill, run, script_parser
+from tvt_ray.cli.distill import add
+from tvt_ray.cli.main import run, script_parser
 
 if __name__ == "__main__":
-    sys.exit(run(script_parser("distill.py", add_distill)))
+    sys.exit(run(script_parser("distill.py", add)))

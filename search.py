@@ -2,7 +2,8 @@
 
 import sys
 
-from tvt_ray.cli import add_search, run, script_parser
+from tvt_ray.cli.main import run, script_parser
+from tvt_ray.cli.search import add
 
 if __name__ == "__main__":
-    sys.exit(run(script_parser("search.py", add_search)))
+    sys.exit(run(script_parser("search.py", add)))

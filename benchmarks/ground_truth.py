@@ -21,17 +21,20 @@ from typing import Any
 
 import torch
 
-from tvt_ray.bench.ground_truth import ground_truth_line, sample_archs, train_cohort
-from tvt_ray.cli import Parser, add_common, config_of, run
-from tvt_ray.config import RunConfig
-from tvt_ray.data import load_dataset
-from tvt_ray.data.probe import select_balanced
-from tvt_ray.distill.loop import DistillTask, Materials
-from tvt_ray.distill.teacher import get_teacher
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.distillation.distiller import DistillInputs, DistillTask
 from tvt_ray.errors import UsageError
+from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
+from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
-from tvt_ray.space import as_space
-from tvt_ray.storage import write_atomically
+from tvt_ray.proxies.probe import select_balanced
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.storage.locations import write_atomically
+from tvt_ray.teachers.provide import get_teacher
+
+OTHER_SECTIONS = ("search", "score", "probe", "cluster")  # of the config, which change no accuracy
 
 _trained: Any = None  # images trained on so far, over all processes
 
@@ -48,16 +51,17 @@ def _count(images: int) -> None:
 
 def _train(config: RunConfig, num_images: int, tasks: Sequence[DistillTask], state_file: Path) -> dict[str, float]:
     torch.set_num_threads(1)
+    load_plugins(config.plugins)
     data = load_dataset(config.data)
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     train = data.train.take(select_balanced(data.train.labels, num_images, config.seed))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_cohort(tasks, Materials(train, data.val, data.test, teacher), state_file, device, _count)
+    return train_cohort(tasks, DistillInputs(train, data.val, data.test, teacher), state_file, device, _count)
 
 
 def ground_truth(args: argparse.Namespace) -> int:
     config, start = config_of(args), time.perf_counter()
-    space, data = as_space(config.space), load_dataset(config.data)
+    space, data = config.space, load_dataset(config.data)
     _check(args, space.size(), len(data.train))
     get_teacher(config.teacher, config.teacher_training, data)  # trained once, before the processes ask for it
     archs = sample_archs(space, args.num_archs, config.seed)
@@ -79,7 +83,7 @@ def ground_truth(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace, space_size: int, num_train: int) -> None:
-    limits = {"num-archs": (args.num_archs, space_size), "num-images": (args.num_images, num_train)}
+    limits = {"num-archs": (args.num_archs, space_size), "num-images": (args.train_images, num_train)}
     for name, (value, limit) in limits.items():
         if not 1 <= value <= limit:
             raise UsageError(f"--{name} is 1 to {limit:,} here; got {value:,}")
@@ -89,10 +93,8 @@ def _check(args: argparse.Namespace, space_size: int, num_train: int) -> None:
 
 def _claim(states: Path, config: RunConfig, args: argparse.Namespace) -> None:
     """Raises UsageError where the folder holds the states of another recipe."""
-    recipe = {
-        key: value for key, value in config.model_dump(mode="json").items() if key not in ("search", "score", "probe")
-    }
-    recipe |= {"num_archs": args.num_archs, "num_images": args.num_images, "cohort_size": args.cohort_size}
+    recipe = {key: value for key, value in config.model_dump(mode="json").items() if key not in OTHER_SECTIONS}
+    recipe |= {"num_archs": args.num_archs, "num_images": args.train_images, "cohort_size": args.cohort_size}
     file, text = states / "recipe.json", json.dumps(recipe, indent=1)
     if file.exists() and file.read_text() != text:
         raise UsageError(f"{states} holds students of another recipe ({file}); move it away, or choose another --out")
@@ -109,13 +111,13 @@ def _train_all(
     """Several cohorts at a time, a process each."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    total = sum(map(len, cohorts.values())) * config.distill.epochs * args.num_images
+    total = sum(map(len, cohorts.values())) * config.distill.epochs * args.train_images
     with (
         ProcessPoolExecutor(args.workers, context, initializer=_share_counter, initargs=(counter,)) as pool,
         Meter("training", total, "images") as meter,
     ):
         jobs = {
-            pool.submit(_train, config, args.num_images, cohort, states / f"{number}.pt"): number
+            pool.submit(_train, config, args.train_images, cohort, states / f"{number}.pt"): number
             for number, cohort in cohorts.items()
         }
         waiting = set(jobs)
@@ -137,10 +139,12 @@ def _write(out: Path, tasks: Sequence[DistillTask], finished: Mapping[int, Mappi
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="ground_truth.py", description=__doc__, allow_abbrev=False)
-    add_common(parser)
+    parser = Parser(prog="ground_truth.py", description=__doc__)
+    add_options(parser, "config", *COMMON)
     parser.add_argument("--num-archs", type=int, default=56, metavar="N")
-    parser.add_argument("--num-images", type=int, default=4000, metavar="N", help="training images, balanced by class")
+    parser.add_argument(
+        "--num-images", dest="train_images", type=int, default=4000, metavar="N", help="for training, balanced by class"
+    )
     parser.add_argument("--cohort-size", type=int, default=14, metavar="N", help="students that share batches")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="cohorts at a time")
     parser.add_argument("--column", default="cifar10", metavar="NAME", help="accuracies go into NAME_kd_acc")

@@ -6,7 +6,7 @@ The published way, per architecture: modules are made with PyTorch's initialisat
 normal), the student runs twice and the teacher once, in float32, in PyTorch's ordinary kernels. And, as published, in a
 Python process of its own, whose start and imports are timed. Ends with one JSON object: `speedup` by case and
 precision, `speedup_process` likewise, against a process for each architecture; `difference`, the largest relative
-difference of t and of s on the same weights; with --num-ranked N, `tau`, Kendall's tau between bfloat16's and
+difference of TVT's two readings on the same weights; with --num-ranked N, `tau`, Kendall's tau between bfloat16's and
 float32's ranking of N architectures.
 """
 
@@ -30,30 +30,33 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from scorer import CASES, CONFIGS, PRECISIONS, make_task, names_of
 
-from tvt_ray.bench.rank import kendall_tau
-from tvt_ray.cli import Parser, run
-from tvt_ray.config import load_config
-from tvt_ray.data import build_probe_images, load_dataset
-from tvt_ray.data.probe import ProbeSettings
-from tvt_ray.models import STUDENTS, build_student
-from tvt_ray.models.kernels import HAS_BF16
-from tvt_ray.models.teacher import Teacher, TeacherSettings, build_teacher
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import Parser
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.evaluation.agreement import kendall_tau
 from tvt_ray.progress import Meter
+from tvt_ray.proxies.probe import ProbeSettings, build_probe_images
 from tvt_ray.proxies.tvt import attention_map
-from tvt_ray.search.fusion import Calibration
-from tvt_ray.search.scorer import Scorer, ScoringTask
-from tvt_ray.space import Arch
+from tvt_ray.runs.config import load_config
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import Reader, ReadingTask
+from tvt_ray.spaces import Arch
+from tvt_ray.students import STUDENTS, build_student
+from tvt_ray.students.kernels import HAS_BF16
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.teacher import Teacher
 
 NUM_REPEATS = 3
 IMPORTS = "import numpy, timm, torch, torchvision"  # what the published code loads before it scores anything
-RANKINGS = ("t", "tvt", "tvt_ray")
+RANKINGS = ("attention_similarity", "tvt", "capacity")
 
 
 @dataclasses.dataclass
 class Published:
     """Scores as the published code does."""
 
-    task: ScoringTask
+    task: ReadingTask
     teacher: Teacher
     teacher_images: Tensor
 
@@ -76,7 +79,7 @@ class Published:
 
     @torch.no_grad()
     def read(self, student: Any) -> dict[str, float]:
-        """t and s: the student once for its logits and once for its map, the teacher once."""
+        """TVT's two: the student once for its logits and once for its map, the teacher once."""
         images, last = self.task.probe.images, student.num_blocks - 1
         student(images)
         ours = student.feature_maps(images, (last,))[last]
@@ -84,7 +87,8 @@ class Published:
         height, width = (max(a, b) for a, b in zip(ours.shape[-2:], theirs.shape[-2:], strict=True))
         difference = attention_map(theirs, (height, width)) - attention_map(ours, (height, width))
         layers = [module for module in student.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-        return {"t": -difference.square().mean().item(), "s": sum(layer.weight.norm().item() for layer in layers)}
+        similarity, norms = -difference.square().mean().item(), sum(layer.weight.norm().item() for layer in layers)
+        return {"attention_similarity": similarity, "l2_norm": norms}
 
     def score(self, arch: Arch) -> dict[str, float]:
         return self.read(self.build(arch))
@@ -103,7 +107,7 @@ def published(case: str, num_images: int) -> Published:
     return Published(dataclasses.replace(task, probe=probe), teacher, images.teacher)
 
 
-def in_precision(task: ScoringTask, precision: str) -> ScoringTask:
+def in_precision(task: ReadingTask, precision: str) -> ReadingTask:
     return dataclasses.replace(task, probe=dataclasses.replace(task.probe, precision=PRECISIONS[precision]))
 
 
@@ -113,12 +117,12 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def largest_difference(task: ScoringTask, slow: Published, archs: Sequence[Arch]) -> float:
-    """Relative, of t and of s, between both ways of reading the same weights."""
-    scorer, worst = Scorer(task), 0.0
+def largest_difference(task: ReadingTask, slow: Published, archs: Sequence[Arch]) -> float:
+    """Relative, of either reading, between both ways of reading the same weights."""
+    reader, worst = Reader(task), 0.0
     for arch in archs:
         theirs = slow.read(build_student(task.space, arch, task.num_classes, task.seed))
-        ours = scorer.components(arch)
+        ours = reader.readings(arch)
         worst = max(worst, *(abs(ours[name] / value - 1) for name, value in theirs.items()))
     return worst
 
@@ -127,7 +131,7 @@ def time_both(slow: Published, precisions: Sequence[str], archs: Sequence[Arch])
     """Seconds per architecture, each architecture by every way in turn, the fastest of a few."""
     ways: dict[str, Callable[[Arch], object]] = {"published": slow.score}
     for precision in precisions:
-        ways[precision] = Scorer(in_precision(slow.task, precision)).components
+        ways[precision] = Reader(in_precision(slow.task, precision)).readings
     for way in ways.values():
         way(archs[0])
     spent = dict.fromkeys(ways, 0.0)
@@ -149,7 +153,7 @@ def process_seconds() -> float:
 _START = f"import tvt_ray.vision_compat as v; v.ensure_torchvision(); {IMPORTS}"
 
 
-def agreement(task: ScoringTask, num_archs: int) -> dict[str, float]:
+def agreement(task: ReadingTask, num_archs: int) -> dict[str, float]:
     """Kendall's tau between the rankings in bfloat16 and in float32 of the same weights, by several scores."""
     rng, archs = random.Random(1), dict[str, Arch]()
     while len(archs) < num_archs:
@@ -157,14 +161,14 @@ def agreement(task: ScoringTask, num_archs: int) -> dict[str, float]:
         archs[task.space.arch_id(arch)] = arch
     rows: dict[str, list[Any]] = {}
     for precision in PRECISIONS:
-        scorer, rows[precision] = Scorer(in_precision(task, precision)), []
+        reader, rows[precision] = Reader(in_precision(task, precision)), []
         with Meter(f"ranking in {precision}", num_archs, "architectures") as meter:
             for arch in archs.values():
-                rows[precision].append(scorer.score(arch))
+                rows[precision].append(reader.read(arch))
                 meter.advance(1)
     calibration = Calibration.from_rows(rows["float32"])
     fused = {
-        score: [[calibration.fuse(score, row) for row in rows[precision]] for precision in PRECISIONS]
+        score: [[calibration.score(score, row) for row in rows[precision]] for precision in PRECISIONS]
         for score in RANKINGS
     }
     return {score: round(float(kendall_tau(one, two)), 4) for score, (one, two) in fused.items()}
@@ -197,13 +201,13 @@ def _print_case(case: str, spent: Mapping[str, float], start_up: float, result: 
         print(
             f"{name:20} published {1e3 * spent['published']:8.1f} ms  here {1e3 * spent[precision]:8.1f} ms: "
             f"{result['speedup'][name]:.2f} times; {result['speedup_process'][name]:.1f} times with a process each; "
-            f"t and s differ by {result['difference'][case]:.1e} at most (float32)",
+            f"readings differ by {result['difference'][case]:.1e} at most (float32)",
             flush=True,
         )
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/naive.py", allow_abbrev=False, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog="benchmarks/naive.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--cases", default=",".join(CASES), metavar="A,B")
     default = ",".join(PRECISIONS) if HAS_BF16 else "float32"  # emulated it takes minutes
     parser.add_argument("--precision", default=default, metavar="A,B", help="float32, bfloat16 (default: what is fast)")

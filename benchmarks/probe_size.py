@@ -3,9 +3,9 @@
 python benchmarks/probe_size.py [--cases digits,autoformer,pit] [--num-archs 32]
 
 Per case: Kendall's tau between a ranking by 8 to 64 images and 1 to 4 initialisations, and one by 128 images: of the
-same initialisations (what the images decide), and of four others (what is known of the architecture). For `t`, for the
-sum of min-max normalised `t` and `s` (`--score tvt`), and for the default score, which reads no image. Images are
-digits, the teacher is the digits' own, trained. Ends with one JSON object: rows by case.
+same initialisations (what the images decide), and of four others (what is known of the architecture). For
+`attention_similarity`, for its sum with `l2_norm` (`--score tvt`), and for the default score, which reads no image.
+Images are digits, the teacher is the digits' own, trained. Ends with one JSON object: rows by case.
 """
 
 from __future__ import annotations
@@ -17,111 +17,105 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parent))
 from scorer import CASES, CONFIGS, NUM_CLASSES, names_of
 
-from tvt_ray.bench.rank import kendall_tau
-from tvt_ray.cli import Parser, run
-from tvt_ray.config import load_config
-from tvt_ray.data import build_probe_images, load_dataset
-from tvt_ray.data.probe import ProbeSettings
-from tvt_ray.distill.teacher import get_teacher
-from tvt_ray.models import build_student
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import Parser
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.evaluation.agreement import Floats, kendall_tau
 from tvt_ray.progress import Meter
-from tvt_ray.proxies import PROXIES, build_probe
+from tvt_ray.proxies import PROXIES
+from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
 from tvt_ray.proxies.tvt import distances
-from tvt_ray.search.fusion import ALWAYS_READ, Calibration
-from tvt_ray.search.scorer import ScoringTask, make_row
-from tvt_ray.space import as_space
+from tvt_ray.runs.config import load_config
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import ReadingTask, make_row
+from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import FULL
+from tvt_ray.spaces import Arch
+from tvt_ray.students import build_student
+from tvt_ray.teachers.provide import get_teacher
 
 NUM_IMAGES = (8, 16, 32, 64, 128)
 NUM_INITS = (1, 2, 4)
 REFERENCE = 128
+SIMILARITY, *WEIGHT_READINGS = FULL
 FIRST_OTHER, NUM_DRAWS = 4, 8  # draws 0 to 3 are judged, 4 to 7 are the others
 
-Floats = NDArray[np.float64]
 
-
-def make_task(case: str) -> ScoringTask:
+def make_task(case: str) -> ReadingTask:
     config, digits = load_config(CONFIGS / CASES[case]), load_config(CONFIGS / CASES["digits"])
     data = load_dataset(digits.data)
     teacher, _ = get_teacher(digits.teacher, digits.teacher_training, data)
     settings = ProbeSettings(num_images=REFERENCE)
     images = build_probe_images(data.train, settings, config.space.image_size, teacher.image_size)
-    return ScoringTask(as_space(config.space), NUM_CLASSES[case], ALWAYS_READ, 0, build_probe(images, teacher))
+    return ReadingTask(config.space, NUM_CLASSES[case], FULL, 0, build_probe(images, teacher))
 
 
 @dataclasses.dataclass
-class Readings:
-    """Of N architectures and D draws: t per image (N, D, 128), the others (N, D), rows for params and the like."""
+class Draws:
+    """What was read of N architectures and D draws of their weights."""
 
-    t: Floats
-    weights: dict[str, Floats]
-    rows: list[Any]
+    similarity: Floats  # attention_similarity per image: (N, D, 128)
+    weights: dict[str, Floats]  # what reads no image: (N, D) each
+    rows: list[Row]  # without readings: for parameters and the like
     seconds: float  # per architecture and draw, all 128 images
 
 
-def read(case: str, num_archs: int) -> Readings:
-    task, rng, archs = make_task(case), random.Random(0), {}
+def read(case: str, num_archs: int) -> Draws:
+    task, rng, archs = make_task(case), random.Random(0), dict[str, Arch]()
     while len(archs) < num_archs:
         arch = task.space.sample(rng)
         archs[task.space.arch_id(arch)] = arch
-    t, weights = (
-        np.empty((num_archs, NUM_DRAWS, REFERENCE)),
-        {k: np.empty((num_archs, NUM_DRAWS)) for k in ALWAYS_READ[1:]},
-    )
+    similarity = np.empty((num_archs, NUM_DRAWS, REFERENCE))
+    weights = {name: np.empty((num_archs, NUM_DRAWS)) for name in WEIGHT_READINGS}
     start = time.perf_counter()
     with Meter(case, num_archs * NUM_DRAWS, "students") as meter:
         for i, arch in enumerate(archs.values()):
             for draw in range(NUM_DRAWS):
                 student = build_student(task.space, arch, task.num_classes, task.seed, draw=draw, shared=True)
-                t[i, draw] = -distances(student, task.probe).numpy()
+                similarity[i, draw] = -distances(student, task.probe).numpy()
                 for name, values in weights.items():
-                    values[i, draw] = PROXIES[name](student, task.probe)[name]
+                    values[i, draw] = PROXIES[name].read(student, task.probe)
                 meter.advance(1)
     seconds = (time.perf_counter() - start) / (num_archs * NUM_DRAWS)
-    return Readings(t, weights, [make_row(task, arch, {}, None, 0.0) for arch in archs.values()], seconds)
+    return Draws(similarity, weights, [make_row(task, arch, {}, None, 0.0) for arch in archs.values()], seconds)
 
 
-def scores(readings: Readings, score: str, images: int, draws: slice) -> list[float]:
+def scores(read: Draws, score: str, images: int, draws: slice) -> list[float]:
     """By the first `images` images and some draws, on the scale of these architectures themselves."""
     rows = []
-    for i, row in enumerate(readings.rows):
-        components = {"t": float(readings.t[i, draws, :images].mean())}
-        components |= {name: float(values[i, draws].mean()) for name, values in readings.weights.items()}
-        rows.append(dataclasses.replace(row, components=components))
+    for i, row in enumerate(read.rows):
+        readings = {SIMILARITY: float(read.similarity[i, draws, :images].mean())}
+        readings |= {name: float(values[i, draws].mean()) for name, values in read.weights.items()}
+        rows.append(dataclasses.replace(row, readings=readings))
     calibration = Calibration.from_rows(rows)
-    return [float(calibration.fuse(score, row) or 0.0) for row in rows]
+    return [float(calibration.score(score, row) or 0.0) for row in rows]
 
 
-def table(readings: Readings) -> list[dict[str, float]]:
-    others = slice(FIRST_OTHER, NUM_DRAWS)
-    found = []
-    for images in NUM_IMAGES:
-        for inits in NUM_INITS:
-            own, entry = slice(0, inits), {"images": images, "inits": inits}
-            t = scores(readings, "t", images, own)
-            found.append(
-                {
-                    **entry,
-                    "t_same_inits": kendall_tau(t, scores(readings, "t", REFERENCE, own)),
-                    "t_other_inits": kendall_tau(t, scores(readings, "t", REFERENCE, others)),
-                    **{
-                        f"{name}_other_inits": kendall_tau(
-                            scores(readings, name, images, own), scores(readings, name, REFERENCE, others)
-                        )
-                        for name in ("tvt", "tvt_ray")
-                    },
-                    "ms": 1e3 * readings.seconds * inits * images / REFERENCE,
-                }
-            )
-    return found
+def table(read: Draws) -> list[dict[str, float]]:
+    return [entry(read, images, inits) for images in NUM_IMAGES for inits in NUM_INITS]
+
+
+def entry(read: Draws, images: int, inits: int) -> dict[str, float]:
+    """One size of probe against the reference."""
+    own, others = slice(0, inits), slice(FIRST_OTHER, NUM_DRAWS)
+
+    def tau(score: str, draws: slice) -> float:
+        return kendall_tau(scores(read, score, images, own), scores(read, score, REFERENCE, draws))
+
+    return {
+        "images": images,
+        "inits": inits,
+        f"{SIMILARITY}_same_inits": tau(SIMILARITY, own),
+        **{f"{name}_other_inits": tau(name, others) for name in (SIMILARITY, "tvt", "capacity")},
+        "ms": 1e3 * read.seconds * inits * images / REFERENCE,
+    }
 
 
 def command(args: argparse.Namespace) -> int:
@@ -139,7 +133,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/probe_size.py", allow_abbrev=False, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog="benchmarks/probe_size.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--cases", default="digits,autoformer,pit", metavar="A,B")
     parser.add_argument("--num-archs", type=int, default=32, metavar="N")
     parser.set_defaults(command=command)

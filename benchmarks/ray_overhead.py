@@ -26,9 +26,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from scorer import CASES, CONFIGS, make_task, names_of
 
-from tvt_ray.cli import Parser, run
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError
-from tvt_ray.search.scorer import Scorer
+from tvt_ray.scoring.reader import Reader
 
 SECONDS = {"autoformer": 40.0, "pit": 40.0, "digits": 20.0}  # that the plain scorers run for, in all
 NUM_SAMPLES = {"autoformer": 160, "pit": 160, "digits": 5000}
@@ -39,12 +40,12 @@ def score_for(case: str, num_images: int, seconds: float, seed: int, ready: Any,
     """Puts this process's architectures per second into `rates`."""
     torch.set_num_threads(1)
     task, rng, count = make_task(case, num_images, "float32"), random.Random(seed), 0
-    scorer = Scorer(task)
-    scorer.score(task.space.sample(rng))
+    reader = Reader(task)
+    reader.read(task.space.sample(rng))
     ready.wait()
     start = time.perf_counter()
     while time.perf_counter() < start + seconds:
-        scorer.score(task.space.sample(rng))
+        reader.read(task.space.sample(rng))
         count += 1
     rates.put(count / (time.perf_counter() - start))
 
@@ -76,7 +77,7 @@ def search_rate(case: str, num_images: int, num_workers: int, num_samples: int) 
             "--run-dir",
             f"{folder}/run",
         ]
-        command += ["--set", f"search.num_workers={num_workers}", "--set", f"probe.num_images={num_images}"]
+        command += ["--set", f"cluster.scoring_workers={num_workers}", "--set", f"probe.num_images={num_images}"]
         command += ["--set", "score.calibration_samples=8", "--num-samples", str(num_samples)]
         command += ["--set", "budget.min_params=null", "--set", "budget.max_params=null"]
         done = subprocess.run(command, cwd=REPO, stdout=subprocess.PIPE, text=True, check=False)
@@ -103,7 +104,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/ray_overhead.py", allow_abbrev=False, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog="benchmarks/ray_overhead.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--cases", default="autoformer,digits", metavar="A,B")
     parser.add_argument("--num-workers", type=int, default=2, metavar="N")
     parser.add_argument("--num-images", type=int, default=32, metavar="N")

@@ -1,11 +1,15 @@
-"""What the driver spends per architecture as a search grows, with a score that costs next to nothing.
+"""What the driver spends per architecture as a search grows.
 
-python benchmarks/scale.py [--num-samples 50000] [--searcher random] [--archs-per-trial 64]
+python benchmarks/scale.py [--num-samples 50000] [--searcher random] [--archs-per-trial 64] [--ray]
 
-Real Tune trials on two workers, real rows; students are made and not run, so that the driver is what is measured.
+The driver's side of a search as it is: sampler, batches, rows, scores, metrics, meter, and parts on disk. Two workers
+are stood in for, which answer at once with a reading that nobody took; the score is the number of parameters. With
+--ray they are real, Tune's trials in processes of their own, which make students and do not run them: Tune's and
+Ray's part of the driver's time is then counted too.
+
 `first_ms` and `last_ms`: the driver process's own CPU time per architecture over the first and the last tenth;
 `growth`: the latter over the former, each divided by what a fixed piece of work took meanwhile, since machines change
-their pace. `rss_growth_mib`: its resident memory at the end less that when trials began. Ends with one JSON object.
+their pace. `rss_growth_mib`: its resident memory at the end less that when the search began. Ends with one JSON object.
 """
 
 from __future__ import annotations
@@ -23,22 +27,30 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tvt_ray.cli import Parser, run
-from tvt_ray.cluster import connect
-from tvt_ray.config import RunConfig
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import Parser
+from tvt_ray.cluster.connection import connected
+from tvt_ray.cluster.metrics import record_lag, record_rows
+from tvt_ray.cluster.scoring import run_workers
+from tvt_ray.cluster.slots import Job, Slots
 from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter
-from tvt_ray.proxies import Probe
-from tvt_ray.search.algorithms import Sampler, SearchSettings, build_algorithm
-from tvt_ray.search.fusion import Calibration
-from tvt_ray.search.rows import Row
-from tvt_ray.search.scorer import ScoringTask
-from tvt_ray.search.slots import Job, Slots
-from tvt_ray.search.store import RowStore, RowWriter
-from tvt_ray.search.tune import RowRecorder, run_trials
-from tvt_ray.space import Arch, Budget, as_space
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import ReadingTask
+from tvt_ray.scoring.rows import Row
+from tvt_ray.searchers import build_algorithm
+from tvt_ray.searchers.batching import Dispatcher
+from tvt_ray.searchers.recorder import Recorder, Scorer
+from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import Arch
+from tvt_ray.storage.parts import PartWriter
 
 NUM_CLASSES = 10
+NUM_WORKERS = 2
 # 3.6e7 architectures, of which a random draw of 50,000 repeats hardly any: known ones that are drawn again cost the
 # driver too, but that is the space's size and not the run's.
 DEPTHS = (7, 8, 9)
@@ -62,7 +74,7 @@ class Mark(NamedTuple):
     resident: int  # bytes
 
 
-class Watched(RowRecorder):
+class Watched(Recorder):
     """Notes the driver's CPU time and memory with every batch of rows."""
 
     def __init__(self, *args: Any) -> None:
@@ -76,8 +88,8 @@ class Watched(RowRecorder):
         resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
         return Mark(self.num_rows, own, self.yardsticks, resident_pages * os.sysconf("SC_PAGE_SIZE"))
 
-    def record(self, archs: Sequence[Arch], rows: Sequence[Row], arrived: float) -> None:
-        super().record(archs, rows, arrived)
+    def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
+        super().record(archs, rows)
         self.yardsticks += yardstick()
         self.marks.append(self._mark())
 
@@ -91,27 +103,57 @@ def cost_ms(marks: Sequence[Mark], first: int, last: int) -> tuple[float, float]
     return 1e3 * own / (end.num_rows - start.num_rows), 1e3 * measured / (finish - begin)
 
 
-def search(num_samples: int, searcher: str, archs_per_trial: int, folder: Path) -> tuple[Watched, int]:
-    """The recorder, and how many different architectures the rows on disk hold."""
+def make_task() -> ReadingTask:
+    """Nothing is read of the students, so the probe is empty."""
+    config, empty = RunConfig(), torch.empty(0)
+    space = config.space.model_copy(update={"depth": DEPTHS})  # type: ignore[attr-defined]
+    return ReadingTask(space, NUM_CLASSES, (), config.seed, Probe(empty, empty))
+
+
+def search(args: argparse.Namespace, folder: RunFolder) -> Watched:
+    """As the search's stage puts it together."""
+    task, settings = make_task(), SearchSettings(searcher=args.searcher, num_samples=args.num_samples)
+    algorithm = build_algorithm(settings, task.space, task.seed)
+    sampler = Sampler(algorithm, task.space, RunConfig().budget, NUM_CLASSES, task.seed)
+    scorer = Scorer("params", settings.num_objectives, Calibration(()))
+    with Meter("scoring", args.num_samples, "architectures") as meter, PartWriter(folder.rows()) as writer:
+        recorder = Watched(writer.put, sampler, scorer, args.searcher, record_rows)
+
+        def advance(count: int) -> None:
+            meter.advance(count, f"best {recorder.best:.4g}")
+
+        dispatcher = Dispatcher(task, recorder, args.num_samples, args.archs_per_trial, on_read=advance)
+        run_real(dispatcher) if args.ray else run_stand_ins(dispatcher)
+    return recorder
+
+
+def run_stand_ins(dispatcher: Dispatcher) -> None:
+    """What the driver does for each worker's result, in turn: see WorkerSearcher and WorkerCallback."""
+    task = dispatcher.task
+    batches = {f"worker{number}": dispatcher.next(f"worker{number}") for number in range(NUM_WORKERS)}
+    while not dispatcher.over:
+        for worker, batch in batches.items():
+            if batch is not None:
+                ended = time.time()
+                json.dumps([task.space.to_json(arch) for arch in batch.archs])  # as it is sent
+                dispatcher.done(worker, tuple(({}, None, 0.01) for _ in batch.archs))
+                record_lag(ended)
+            batches[worker] = dispatcher.next(worker)
+
+
+def run_real(dispatcher: Dispatcher) -> None:
     import ray
 
-    config, empty = RunConfig(), torch.empty(0)
-    space, seed = as_space(config.space.model_copy(update={"depth": DEPTHS})), config.seed
-    task = ScoringTask(space, NUM_CLASSES, (), seed, Probe(empty, empty, (empty,), empty))
-    settings = SearchSettings(searcher=searcher, num_samples=num_samples)  # type: ignore[arg-type]
-    sampler = Sampler(build_algorithm(settings, space, seed), space, Budget(), NUM_CLASSES, seed)
-    store = RowStore(folder / "rows")
-    with Meter("scoring", num_samples, "architectures") as meter, RowWriter(store) as writer:
-        recorder = Watched(writer, Calibration(()), "params", sampler, 1, meter)
-        run_trials(Job(task, ray.put(task), Slots(2, 0)), recorder, num_samples, archs_per_trial)
-    return recorder, len({row.arch_id for row in store.read()})
+    with connected("local"):
+        run_workers(Job(dispatcher.task, ray.put(dispatcher.task), Slots(NUM_WORKERS, 0)), dispatcher)
 
 
 def command(args: argparse.Namespace) -> int:
-    connect("local")
     start, tenth = time.perf_counter(), args.num_samples // 10
-    with tempfile.TemporaryDirectory() as folder:
-        recorder, unique = search(args.num_samples, args.searcher, args.archs_per_trial, Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = RunFolder(Path(scratch))
+        recorder = search(args, folder)
+        unique = len({row.arch_id for row in folder.rows().read()})
     if unique != args.num_samples:
         raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
     marks = recorder.marks
@@ -130,10 +172,11 @@ def command(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/scale.py", allow_abbrev=False, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog="benchmarks/scale.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--num-samples", type=int, default=50_000, metavar="N")
-    parser.add_argument("--searcher", default="random", help="random, exhaustive, evolution, tpe, nsga2")
+    parser.add_argument("--searcher", default="random", help="<searchers>")
     parser.add_argument("--archs-per-trial", type=int, default=64, metavar="N")
+    parser.add_argument("--ray", action="store_true", help="real workers, which take the driver's time too")
     parser.set_defaults(command=command)
     return parser
 

@@ -23,17 +23,19 @@ from typing import Any
 
 import torch
 
-from tvt_ray.cli import Parser, run
-from tvt_ray.config import load_config
-from tvt_ray.data import build_probe_images, load_dataset
-from tvt_ray.data.probe import ProbeSettings
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import Parser
+from tvt_ray.data.datasets import load_dataset
 from tvt_ray.errors import UsageError
-from tvt_ray.models import build_student
-from tvt_ray.models.teacher import TeacherSettings, build_teacher
-from tvt_ray.proxies import PROXIES, build_probe
-from tvt_ray.search.fusion import ALWAYS_READ
-from tvt_ray.search.scorer import Scorer, ScoringTask
-from tvt_ray.space import Arch, as_space
+from tvt_ray.proxies import PROXIES
+from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
+from tvt_ray.runs.config import load_config
+from tvt_ray.scoring.reader import Reader, ReadingTask
+from tvt_ray.scoring.scores import FULL
+from tvt_ray.spaces import Arch
+from tvt_ray.students import build_student
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.settings import TeacherSettings
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 CASES = {"autoformer": "autoformer_cifar100.yaml", "pit": "pit_cifar100.yaml", "digits": "digits.yaml"}
@@ -43,7 +45,7 @@ SIZES = (1024, 2048)  # of the square matrices that the peak is measured with
 NUM_REPEATS = 3
 
 
-def make_task(case: str, num_images: int, precision: str) -> ScoringTask:
+def make_task(case: str, num_images: int, precision: str) -> ReadingTask:
     """The case's space on digit images at its resolution; the teacher is untrained, which takes as long."""
     config = load_config(CONFIGS / CASES[case])
     data = load_dataset(load_config(CONFIGS / CASES["digits"]).data)
@@ -51,7 +53,7 @@ def make_task(case: str, num_images: int, precision: str) -> ScoringTask:
     settings = ProbeSettings(num_images=num_images)
     images = build_probe_images(data.train, settings, config.space.image_size, teacher.image_size)
     probe = build_probe(images, teacher, PRECISIONS[precision])
-    return ScoringTask(as_space(config.space), NUM_CLASSES[case], ALWAYS_READ, 0, probe)
+    return ReadingTask(config.space, NUM_CLASSES[case], FULL, 0, probe)
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
@@ -73,14 +75,14 @@ def matmul_rate(precision: str, device: torch.device) -> float:
     return max(rates)
 
 
-def score_flops(task: ScoringTask, arch: Arch) -> int:
-    """Of one scoring: two for each multiply-accumulate of the student's pass, without the classifier."""
+def reading_flops(task: ReadingTask, arch: Arch) -> int:
+    """Of one architecture: two for each multiply-accumulate of the student's pass, without the classifier."""
     return 2 * len(task.probe.images) * task.space.cost(arch, 0).flops
 
 
-def time_steps(scorer: Scorer, arch: Arch) -> dict[str, float]:
+def time_steps(reader: Reader, arch: Arch) -> dict[str, float]:
     """Seconds of making the student and of each reading."""
-    task, device = scorer.task, scorer.device
+    task, device = reader.task, reader.device
 
     def build() -> Any:
         return build_student(task.space, arch, task.num_classes, task.seed, device, shared=True)
@@ -88,23 +90,23 @@ def time_steps(scorer: Scorer, arch: Arch) -> dict[str, float]:
     student = build()
     steps = {"build": timed(build, device)}
     for name in task.proxies:
-        steps[name] = timed(lambda name=name: PROXIES[name](student, scorer.probe), device)  # type: ignore[misc]
+        steps[name] = timed(lambda name=name: PROXIES[name].read(student, reader.probe), device)  # type: ignore[misc]
     return steps
 
 
 def measure(case: str, precision: str, num_images: int, num_archs: int, device: torch.device) -> dict[str, Any]:
-    """Scoring and matrix products take turns, so that both see the same machine."""
+    """Reading and matrix products take turns, so that both see the same machine."""
     task, rng = make_task(case, num_images, precision), random.Random(0)
-    scorer, archs = Scorer(task, device), [task.space.sample(rng) for _ in range(num_archs)]
-    scorer.components(archs[0])  # the first one pays for the pool of weights and for kernels that are made on first use
+    reader, archs = Reader(task, device), [task.space.sample(rng) for _ in range(num_archs)]
+    reader.readings(archs[0])  # the first one pays for the pool of weights and for kernels that are made on first use
     best, rates, steps = [math.inf] * num_archs, [matmul_rate(precision, device)], dict[str, float]()
     for i, arch in enumerate(archs):
         for _ in range(NUM_REPEATS):
-            best[i] = min(best[i], timed(lambda arch=arch: scorer.components(arch), device))  # type: ignore[misc]
+            best[i] = min(best[i], timed(lambda arch=arch: reader.readings(arch), device))  # type: ignore[misc]
         rates.append(matmul_rate(precision, device))
-        for step, seconds in time_steps(scorer, arch).items():
+        for step, seconds in time_steps(reader, arch).items():
             steps[step] = steps.get(step, 0.0) + seconds
-    flops = sum(score_flops(task, arch) for arch in archs)
+    flops = sum(reading_flops(task, arch) for arch in archs)
     spent = sum(steps.values())
     return {
         "seconds_per_arch": sum(best) / num_archs,
@@ -143,7 +145,7 @@ def command(args: argparse.Namespace) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/scorer.py", allow_abbrev=False, description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = Parser(prog="benchmarks/scorer.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--cases", default=",".join(CASES), metavar="A,B")
     parser.add_argument("--precision", default="float32", metavar="A,B", help="float32, bfloat16")
     parser.add_argument("--num-images", type=int, default=32, metavar="N")

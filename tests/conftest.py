@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tvt_ray.config import RunConfig, load_config
-from tvt_ray.data import Dataset, DataSettings, build_probe_images, load_dataset
-from tvt_ray.data.probe import ProbeSettings
-from tvt_ray.distill.teacher import get_teacher
-from tvt_ray.models.teacher import Teacher
-from tvt_ray.proxies import Probe, build_probe
-from tvt_ray.space import AutoFormerSpace, PiTSpace, Space, as_space
+from tvt_ray.cli.main import main
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import Dataset
+from tvt_ray.proxies.probe import Probe, ProbeSettings, build_probe, build_probe_images
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.scoring.rows import Row
+from tvt_ray.spaces import Space
+from tvt_ray.spaces.autoformer import AutoFormerSpace
+from tvt_ray.spaces.pit import PiTSpace
+from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.teachers.teacher import Teacher
 
 REPO = Path(__file__).parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"
@@ -26,7 +32,7 @@ SHARED_DATA = REPO.parent / "shared" / "data"
 TEACHER: dict[str, dict[str, object]] = {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 4}}
 
 # Small enough to enumerate and to build by the dozen; every space in the table has one.
-SMALL_SPACES: dict[str, AutoFormerSpace | PiTSpace] = {
+SMALL_SPACES: dict[str, Space] = {
     "autoformer": AutoFormerSpace(
         image_size=32, patch_size=8, embed_dim=(24,), depth=(2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
     ),
@@ -52,6 +58,43 @@ def set_flags(sections: Mapping[str, Mapping[str, object]]) -> list[str]:
     ]
 
 
+# The command line's settings for a run that takes seconds.
+SMALL = [
+    *("--set", f"space={json.dumps(SMALL_SPACES['autoformer'].model_dump(mode='json'))}"),
+    *set_flags({**TEACHER, "score": {"calibration_samples": 8}, "probe": {"num_images": 10}}),
+]
+
+
+def call(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    """The `tvt` command in this process: (exit code, standard output, standard error)."""
+    try:
+        code = main([str(part) for part in argv])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def make_row(number: int, flops: int = 10, status: str = "ok", shape: str | None = None, **readings: float) -> Row:
+    """A row whose readings are functions of its number, unless they are given; every number is a shape of its own."""
+    given = readings or {"attention_similarity": -number / 7, "l2_norm": number / 3}
+    return Row(
+        arch_id=f"a{number}",
+        space="pit",
+        arch={"base_dim": 16, "mlp_ratio": 1.5, "depth": [1, number, 1]},
+        shape=shape or f"shape{number}",
+        params=number,
+        flops=flops,
+        depth=number + 2,
+        status="ok" if status == "ok" else "failed",
+        error=None if status == "ok" else "RuntimeError: no",
+        seed=3,
+        seconds=0.25,
+        readings=given if status == "ok" else {},
+        searcher="random",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs on the session's cluster runs in one test process, beside which others run the rest."""
@@ -73,7 +116,7 @@ def _session(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(params=sorted(SMALL_SPACES))
 def space(request: pytest.FixtureRequest) -> Space:
-    return as_space(SMALL_SPACES[request.param])
+    return SMALL_SPACES[request.param]
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +139,7 @@ def config() -> RunConfig:
         [
             TEACHER,
             {"score": {"calibration_samples": 8}, "probe": {"num_images": 10}, "search": {"num_samples": 24}},
-            {"distill": {"epochs": 2, "gpus_per_worker": 0}},
+            {"distill": {"epochs": 2}, "cluster": {"gpus_per_training_worker": 0}},
         ],
     )
 

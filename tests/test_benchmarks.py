@@ -1,14 +1,14 @@
 """The benchmarks, most of them as commands, on the digits."""
 
 import json
+import os
 import runpy
 import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import REPO, SMALL_SPACES
-from tests.test_cli import SMALL
+from tests.conftest import REPO, SMALL, SMALL_SPACES
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ def test_ground_truth_is_made_kept_and_read(teacher, tmp_path, monkeypatch, caps
     printed = bench("terms", "--ground-truth", out, "--seeds", "2")
     (rows,) = json.loads(printed.splitlines()[-1]).values()
     by_form = {row["form"]: row for row in rows}
-    assert {"parameters", "sum of norms (s)", "energy: last", "images: guided blocks"} <= by_form.keys()
+    assert {"parameters", "sum of norms (l2_norm)", "energy: last", "images: guided blocks"} <= by_form.keys()
     assert by_form["parameters"]["noise_share"] == pytest.approx(0, abs=1e-9)
     assert by_form["energy: last"]["noise_share"] > 0
     space = SMALL_SPACES["autoformer"]
@@ -83,7 +83,7 @@ def test_scoring_is_compared_with_the_published_way():
     naive = json.loads(done.stdout.splitlines()[-1])
     assert naive["speedup"].keys() == {"digits", "digits-bfloat16"}
     assert naive["difference"]["digits"] < 1e-5
-    assert naive["tau"]["digits"]["tvt_ray"] == 1
+    assert naive["tau"]["digits"]["capacity"] == 1
 
 
 def test_the_drivers_cost_is_of_the_rows_between_two_marks():
@@ -93,3 +93,40 @@ def test_the_drivers_cost_is_of_the_rows_between_two_marks():
     assert cost_ms(marks, 0, 100) == pytest.approx((3.0, 3.0))
     assert cost_ms(marks, 70, 100) == pytest.approx((200 / 36, 4.0))
     assert scale["yardstick"]() > 0
+
+
+def test_the_drivers_cost_is_measured_on_a_search_that_is_all_on_disk():
+    command = [sys.executable, "benchmarks/scale.py", "--num-samples", "300", "--archs-per-trial", "8"]
+    done = subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True, timeout=120)
+    scale = json.loads(done.stdout.splitlines()[-1])
+    assert scale.keys() == {"first_ms", "last_ms", "growth", "rss_growth_mib"}
+    assert scale["first_ms"] > 0
+    assert scale["last_ms"] > 0
+
+
+def test_a_workers_share_of_rows_is_that_of_its_processor_time():
+    watching = runpy.run_path(str(REPO / "benchmarks" / "watching.py"))
+    look, span, worker = watching["Look"], watching["Span"], watching["Worker"]
+    first = look(10.0, 100, {1: worker(0, True, 5.0, 5.0)})
+    last = look(14.0, 120, {1: worker(0, True, 8.0, 8.5), 2: worker(1, True, 1.0, 1.0)})
+    between = span(first, last)
+    assert (between.seconds, between.num_rows, between.rate) == (4, 20, 5)
+    assert [between.rows_of(pid) for pid in (1, 2)] == [15, 5]
+    assert [between.busy(pid) for pid in (1, 2)] == [0.875, 0.25]
+
+
+def test_only_workers_of_the_node_that_joins_late_import_slowly(tmp_path):
+    """The environment of its raylet alone makes it so, and nothing of the package."""
+    slow_environment = runpy.run_path(str(REPO / "benchmarks" / "workers.py"))["slow_environment"]
+    (tmp_path / "torch.py").touch()
+    script = tmp_path / "default_worker.py"
+    script.write_text("import time; start = time.monotonic(); import torch; print(time.monotonic() - start)")
+    other = script.with_name("agent.py")
+    other.write_text(script.read_text())
+    environment = {**os.environ, **slow_environment(tmp_path / "site", 2.0)}
+    command = [sys.executable]
+    slow, fast = (
+        float(subprocess.run([*command, path], check=True, env=environment, capture_output=True, text=True).stdout)
+        for path in (script, other)
+    )
+    assert slow >= 2 > fast

@@ -1,20 +1,52 @@
-"""Training-free Vision Transformer search on tiny datasets, driven by Ray."""
+"""Training-free Vision Transformer search on tiny datasets, driven by Ray.
+
+run = tvt_ray.search("configs/digits.yaml", run_dir="runs/first")   # a Run: a table that stages add to
+run.ranking(by="tvt", k=5, max_params=1_000_000)                    # any score, without scoring again
+students = tvt_ray.distill(run, top_k=2)                            # trained students
+students[0].load().predict([image])
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tvt_ray.errors import RunError, UsageError
+
 if TYPE_CHECKING:
-    from tvt_ray.distill.export import DistilledStudent, load_student
+    from tvt_ray.exports.folder import DistilledStudent, load_student
+    from tvt_ray.runs.config import RunConfig, load_config
+    from tvt_ray.runs.run import Run
+    from tvt_ray.stages.verbs import distill, search
 
 __version__ = "0.1.0"
-__all__ = ["DistilledStudent", "__version__", "load_student"]
+__all__ = [
+    "DistilledStudent",
+    "Run",
+    "RunConfig",
+    "RunError",
+    "UsageError",
+    "__version__",
+    "distill",
+    "load_config",
+    "load_student",
+    "search",
+]
+
+_HOMES = {
+    "DistilledStudent": "exports.folder",
+    "load_student": "exports.folder",
+    "RunConfig": "runs.config",
+    "load_config": "runs.config",
+    "Run": "runs.run",
+    "search": "stages.verbs",
+    "distill": "stages.verbs",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch only when a student is asked for: `tvt --help` answers at once."""
-    if name in ("DistilledStudent", "load_student"):
-        from tvt_ray.distill import export
+    """Imports torch and Ray only when something is asked for: `tvt --help` answers at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tvt_ray' has no attribute {name!r}")
+    import importlib
 
-        return getattr(export, name)
-    raise AttributeError(f"module 'tvt_ray' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"tvt_ray.{_HOMES[name]}"), name)

@@ -56,6 +56,7 @@ class Meter:
             self._print_line(self._note)
 
     def advance(self, count: int, note: str = "") -> None:
+        """Counts on; `note` stands beside the count."""
         self.done += count
         self._note = note
         if self._bar and self._task is not None:

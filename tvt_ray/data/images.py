@@ -55,9 +55,11 @@ class ArrayImages:
         return Image.fromarray(self.array[index])
 
     def fingerprint(self) -> str:
+        """Of the pixels or bytes themselves."""
         return hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()
 
     def portable(self, indices: NDArray[np.int64]) -> ArrayImages:
+        """Those at `indices`; files are read."""
         return ArrayImages(self.array[indices])
 
 
@@ -75,9 +77,11 @@ class EncodedImages:
         return decode(self.encoded[index], self.names[index])
 
     def fingerprint(self) -> str:
+        """Of the pixels or bytes themselves."""
         return _digest(self.encoded)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
+        """Those at `indices`; files are read."""
         return EncodedImages([self.encoded[i] for i in indices], [self.names[i] for i in indices])
 
 
@@ -99,6 +103,7 @@ class FileImages:
         return _digest(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode() for path, stat in stats)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
+        """Those at `indices`; files are read."""
         chosen = [self.paths[i] for i in indices]
         return EncodedImages([path.read_bytes() for path in chosen], [str(path) for path in chosen])
 

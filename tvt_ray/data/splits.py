@@ -26,10 +26,12 @@ class Split:
 
     @classmethod
     def whole(cls, source: ImageSource, labels: Sequence[int] | NDArray[np.int64]) -> Split:
+        """All images of a source."""
         return cls(source, np.asarray(labels, np.int64), np.arange(len(source)))
 
     @property
     def labels(self) -> NDArray[np.int64]:
+        """Of the split's images, in order: (n,) int64."""
         return self.all_labels[self.indices]
 
     def __len__(self) -> int:
@@ -40,6 +42,7 @@ class Split:
         return self.source[position], int(self.all_labels[position])
 
     def take(self, indices: Indices) -> Split:
+        """The images at these places of the split."""
         return Split(self.source, self.all_labels, self.indices[indices])
 
     def portable(self) -> Split:
@@ -59,9 +62,11 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """Classes, whether or not a split has images of each."""
         return len(self.class_names)
 
     def split(self, name: str) -> Split:
+        """One by its name. Raises UsageError that lists the choices."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         if name not in splits:
             raise UsageError(f"unknown split {name!r}; choices: {', '.join(splits)}")

@@ -10,7 +10,9 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from tvt_ray.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
+from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
+from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import first_line
 from tvt_ray.vision_compat import ensure_torchvision
 
 
@@ -59,6 +61,17 @@ def train_transform(settings: AugmentSettings, size: int) -> Callable[[Image.Ima
         re_mode="const",
     )
     return transform
+
+
+def check_augmentation(settings: AugmentSettings) -> None:
+    """Raises UsageError for an `auto_augment` that timm does not know; it says so by exceptions of many kinds."""
+    try:
+        train_transform(settings, 32)
+    except Exception as error:
+        raise UsageError(
+            f"config distill.augment.auto_augment: timm does not take {settings.auto_augment!r} "
+            f"({first_line(error)}); it is written as in rand-m9-mstd0.5-inc1, original-mstd0.5 or augmix-m5-w4-d2"
+        ) from None
 
 
 def teacher_train_transform(size: int, hflip: float) -> Callable[[Image.Image], Tensor]:

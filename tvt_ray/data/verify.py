@@ -9,7 +9,7 @@ from pathlib import Path
 from tvt_ray.data.images import ArrayImages
 from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.progress import Meter
-from tvt_ray.storage import cache_folder
+from tvt_ray.storage.locations import cache_folder
 
 CHUNK = 64
 

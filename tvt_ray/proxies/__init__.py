@@ -1,10 +1,12 @@
 """Readings of an untrained student. Adding one is a file here and a row in `PROXIES`.
 
-Parameters, FLOPs and depth are read off the architecture by arithmetic (tvt_ray/space) and stand in every row.
+Parameters, FLOPs and depth are read off the architecture by arithmetic (tvt_ray/spaces) and stand in every row.
 """
 
+from collections.abc import Iterable
+
 from tvt_ray.proxies.attention_entropy import attention_entropy
-from tvt_ray.proxies.base import Components, Probe, Proxy, build_probe
+from tvt_ray.proxies.base import Needs, Proxy, Readings
 from tvt_ray.proxies.diswot import diswot
 from tvt_ray.proxies.dss import dss
 from tvt_ray.proxies.fisher import fisher
@@ -15,33 +17,40 @@ from tvt_ray.proxies.linear_regions import linear_regions
 from tvt_ray.proxies.log_norm import log_norm
 from tvt_ray.proxies.ntk import ntk
 from tvt_ray.proxies.nwot import nwot
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.rank_sum import rank_sum
 from tvt_ray.proxies.snip import snip
 from tvt_ray.proxies.synflow import synflow
-from tvt_ray.proxies.tvt import student_capability, teacher_aware
+from tvt_ray.proxies.tvt import attention_similarity, l2_norm
 from tvt_ray.proxies.zen import zen
 from tvt_ray.proxies.zico import zico
 
-# name -> function; each gives the component of that name
+# The reading's name -> what gives it. Whoever needs weights alone still looks at the size of the probe's images.
 PROXIES: dict[str, Proxy] = {
-    "t": teacher_aware,
-    "s": student_capability,
-    "r": rank_sum,
-    "log_norm": log_norm,
-    "snip": snip,
-    "grasp": grasp,
-    "synflow": synflow,
-    "fisher": fisher,
-    "grad_norm": grad_norm,
-    "jacob_cov": jacob_cov,
-    "nwot": nwot,
-    "ntk": ntk,
-    "linear_regions": linear_regions,
-    "zen": zen,
-    "zico": zico,
-    "dss": dss,
-    "diswot": diswot,
-    "attention_entropy": attention_entropy,
+    "attention_similarity": Proxy(attention_similarity, "teacher"),
+    "l2_norm": Proxy(l2_norm, "weights"),
+    "rank_sum": Proxy(rank_sum, "weights"),
+    "log_norm": Proxy(log_norm, "weights"),
+    "snip": Proxy(snip),
+    "grasp": Proxy(grasp),
+    "synflow": Proxy(synflow, "weights"),
+    "fisher": Proxy(fisher),
+    "grad_norm": Proxy(grad_norm),
+    "jacob_cov": Proxy(jacob_cov),
+    "nwot": Proxy(nwot),
+    "ntk": Proxy(ntk),
+    "linear_regions": Proxy(linear_regions),
+    "zen": Proxy(zen, "weights"),
+    "zico": Proxy(zico),
+    "dss": Proxy(dss, "weights"),
+    "diswot": Proxy(diswot, "teacher"),
+    "attention_entropy": Proxy(attention_entropy),
 }
 
-__all__ = ["PROXIES", "Components", "Probe", "Proxy", "build_probe"]
+
+def need_teacher(names: Iterable[str]) -> bool:
+    """Whether any of these readings compares with a teacher."""
+    return any(PROXIES[name].needs == "teacher" for name in names)
+
+
+__all__ = ["PROXIES", "Needs", "Probe", "Proxy", "Readings", "need_teacher"]

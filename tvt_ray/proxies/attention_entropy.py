@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import attentions_of, inputs_of
+from tvt_ray.students.layers import Student
 
 
 @torch.no_grad()
-def attention_entropy(student: Student, probe: Probe) -> Components:
+def attention_entropy(student: Student, probe: Probe) -> float:
     """`attention_entropy`: minus the mean entropy, in nats, of attention probabilities; higher is better, at most 0.
 
     Mean over blocks, heads, images and queries. One forward pass and the attention products again; no labels.
@@ -24,4 +24,4 @@ def attention_entropy(student: Student, probe: Probe) -> Components:
     total = 0.0
     for attention, inputs in zip(attentions, tokens, strict=True):
         total += float(torch.special.entr(attention.probabilities(inputs)).sum(-1).mean())
-    return {"attention_entropy": -total / len(attentions)}
+    return -total / len(attentions)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import cross_entropy, gradients
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
-def diswot(student: Student, probe: Probe) -> Components:
+def diswot(student: Student, probe: Probe) -> float:
     """`diswot`: minus the distance of semantic and of sample relations to the teacher's; higher is better, at most 0.
 
     Semantic: the classifier's cross-entropy gradient (classes, channels) as inner products of classes. Relation: the
@@ -28,11 +28,12 @@ def diswot(student: Student, probe: Probe) -> Components:
     last = student.num_blocks - 1
     with torch.no_grad():
         features = student.feature_maps(probe.images, (last,))[last]
-    return {"diswot": -semantic - _distance(features.flatten(1), probe.teacher_maps[-1].flatten(1))}
+    return -semantic - _distance(features.flatten(1), probe.teacher_maps[-1].flatten(1))
 
 
 def _teacher_head_gradient(probe: Probe) -> Tensor:
     """Of a Linear on the globally pooled last stage: (softmax - one-hot)^T pooled / B, (classes, channels)."""
+    assert probe.teacher_logits is not None  # the table says that this proxy needs a teacher
     predicted = probe.teacher_logits.softmax(1)
     error = predicted - F.one_hot(probe.labels, predicted.shape[1])
     return error.mT @ probe.teacher_maps[-1].mean((2, 3)) / len(probe.labels)

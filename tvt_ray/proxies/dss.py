@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import gradients
 from tvt_ray.proxies.positive import positive_copy, response_to_ones
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import blocks_of
+from tvt_ray.students.layers import Student
 
 
-def dss(student: Student, probe: Probe) -> Components:
+def dss(student: Student, probe: Probe) -> float:
     """`dss`: synaptic diversity of attention plus synaptic saliency of the MLPs; higher is better.
 
     With all parameters positive, norms kept, and the summed logits of an image of ones differentiated: for each Linear
@@ -29,4 +29,4 @@ def dss(student: Student, probe: Probe) -> Components:
         total += float(diversity)
     for weight, gradient in zip(mlp, found[len(attention) :], strict=True):
         total += float((weight.detach() * gradient).abs().sum())
-    return {"dss": total}
+    return total

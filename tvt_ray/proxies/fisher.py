@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import cross_entropy, gradients
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import outputs_of
+from tvt_ray.students.layers import Student
 
 
-def fisher(student: Student, probe: Probe) -> Components:
+def fisher(student: Student, probe: Probe) -> float:
     """`fisher`: what removing each channel would cost the loss, summed over channels; higher is better.
 
     Per channel of each convolution's and Linear's output: half the mean over images of (sum over positions of
@@ -23,7 +23,7 @@ def fisher(student: Student, probe: Probe) -> Components:
     found = gradients(loss, activations)
     pairs = zip(activations, found, strict=True)
     # The loss is a mean over images; times B makes the gradient each image's own.
-    return {"fisher": sum(_channels(a.detach(), g * len(probe.images)) for a, g in pairs)}
+    return sum(_channels(a.detach(), g * len(probe.images)) for a, g in pairs)
 
 
 def _channels(activation: Tensor, gradient: Tensor) -> float:

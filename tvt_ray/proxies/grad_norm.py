@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import loss_gradients
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
-def grad_norm(student: Student, probe: Probe) -> Components:
+def grad_norm(student: Student, probe: Probe) -> float:
     """`grad_norm`: sum over convolutions and Linears of the gradient's L2 norm; higher is better.
 
     One forward and one backward pass of the cross-entropy. Nothing to adapt for ViTs.
     """
-    return {"grad_norm": sum(gradient.norm().item() for gradient in loss_gradients(student, probe))}
+    return float(sum(gradient.norm().item() for gradient in loss_gradients(student, probe)))

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Probe
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
 def matrices(student: nn.Module) -> list[Tensor]:
-    """Weights of every convolution and Linear, in the order in which the modules were made; what `s` sums over too."""
+    """Weights of every convolution and Linear, in the order in which modules were made; `l2_norm` sums over them."""
     return [m.weight for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
@@ -34,6 +34,7 @@ def gradients(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = Fals
 
 
 def cross_entropy(student: Student, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the images (B, 3, H, W) with labels (B,), differentiable twice."""
     with sdpa_kernel(SDPBackend.MATH):
         return F.cross_entropy(student(images), labels)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import cross_entropy, gradients, matrices
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
-def grasp(student: Student, probe: Probe) -> Components:
+def grasp(student: Student, probe: Probe) -> float:
     """`grasp`: minus the sum of weight x (Hessian x gradient) of the cross-entropy; higher is better.
 
     One forward pass and two backward passes, the second through the first. GELU is twice differentiable, so nothing is
@@ -20,4 +20,4 @@ def grasp(student: Student, probe: Probe) -> Components:
     # The gradient of g . stop(g) is the Hessian times g.
     product = torch.stack([(gradient * gradient.detach()).sum() for gradient in first]).sum()
     second = gradients(product, weights)
-    return {"grasp": -sum((w.detach() * hg).sum().item() for w, hg in zip(weights, second, strict=True))}
+    return -sum((w.detach() * hg).sum().item() for w, hg in zip(weights, second, strict=True))

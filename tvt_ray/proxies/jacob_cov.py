@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import gradients
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 EPSILON = 1e-5
 
 
-def jacob_cov(student: Student, probe: Probe) -> Components:
+def jacob_cov(student: Student, probe: Probe) -> float:
     """`jacob_cov`: how uncorrelated the images' input gradients are; higher is better.
 
     With v the eigenvalues of the correlation matrix (B, B) of the gradients of the summed logits: minus the sum of
@@ -23,4 +23,4 @@ def jacob_cov(student: Student, probe: Probe) -> Components:
         total = student(images).sum()
     jacobian = gradients(total, [images])[0].flatten(1).double()
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian)).clamp(min=0)
-    return {"jacob_cov": -float((torch.log(eigenvalues + EPSILON) + 1 / (eigenvalues + EPSILON)).sum())}
+    return -float((torch.log(eigenvalues + EPSILON) + 1 / (eigenvalues + EPSILON)).sum())

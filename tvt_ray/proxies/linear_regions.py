@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import hidden_layers, outputs_of
+from tvt_ray.students.layers import Student
 
 MAX_LINES = 4
 POINTS_PER_LINE = 8
 
 
 @torch.no_grad()
-def linear_regions(student: Student, probe: Probe) -> Components:
+def linear_regions(student: Student, probe: Probe) -> float:
     """`linear_regions`: region boundaries crossed on straight lines between images, mean per line; higher is better.
 
     A boundary is crossed where a unit changes sign between neighbouring points of a line. TE-NAS counts the distinct
@@ -31,4 +31,4 @@ def linear_regions(student: Student, probe: Probe) -> Components:
     for activation in activations:
         signs = (activation > 0).reshape(count, POINTS_PER_LINE, -1)
         crossings += int((signs[:, 1:] != signs[:, :-1]).sum())
-    return {"linear_regions": crossings / count}
+    return crossings / count

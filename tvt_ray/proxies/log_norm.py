@@ -6,16 +6,16 @@ import math
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import norms
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
 @torch.inference_mode()
-def log_norm(student: Student, probe: Probe) -> Components:
+def log_norm(student: Student, probe: Probe) -> float:
     """`log_norm`: the sum of log L2 norms of the student's weights; higher is better. No forward pass, no labels.
 
-    The log of the product of the norms, where `s` is their sum: it counts layers rather than widths. Over every
+    The log of the product of the norms, where `l2_norm` is their sum: it counts layers rather than widths. Over every
     convolution and Linear, patch embedding and classifier included, biases not.
     """
-    return {"log_norm": math.fsum(map(math.log, norms(student)))}
+    return math.fsum(map(math.log, norms(student)))

@@ -7,14 +7,14 @@ import math
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import gradients, matrices
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 MAX_IMAGES = 16  # a gradient of every weight is held for each image
 
 
-def ntk(student: Student, probe: Probe) -> Components:
+def ntk(student: Student, probe: Probe) -> float:
     """`ntk`: minus the log10 of the kernel's largest over smallest eigenvalue; higher is better.
 
     The kernel's entries are inner products of images' gradients of their summed logits by all convolutions' and
@@ -29,4 +29,4 @@ def ntk(student: Student, probe: Probe) -> Components:
     jacobian = torch.stack(rows)
     eigenvalues = torch.linalg.eigvalsh((jacobian @ jacobian.T).double())
     smallest = max(float(eigenvalues[0]), float(eigenvalues[-1]) * torch.finfo(torch.float32).eps)
-    return {"ntk": -math.log10(float(eigenvalues[-1]) / smallest)}
+    return -math.log10(float(eigenvalues[-1]) / smallest)

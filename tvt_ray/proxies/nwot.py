@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import hidden_layers, outputs_of
+from tvt_ray.students.layers import Student
 
 
 @torch.no_grad()
-def nwot(student: Student, probe: Probe) -> Components:
+def nwot(student: Student, probe: Probe) -> float:
     """`nwot`: log-determinant of how alike images switch units; higher is better.
 
     The kernel of two images counts the units that both switch on or both off. One forward pass, no labels. The paper
@@ -23,4 +23,4 @@ def nwot(student: Student, probe: Probe) -> Components:
     for activation in activations:
         codes = (activation.flatten(1) > 0).to(activation.dtype)  # (B, units of all tokens), 0 or 1: sums are exact
         kernel += (codes @ codes.T + (1 - codes) @ (1 - codes).T).double()
-    return {"nwot": float(torch.linalg.slogdet(kernel).logabsdet)}
+    return float(torch.linalg.slogdet(kernel).logabsdet)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.models.layers import Student
 from tvt_ray.proxies.recording import blocks_of
+from tvt_ray.students.layers import Student
 
 
 def positive_copy(student: Student, with_norms: bool) -> Student:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tvt_ray.models.layers import Attention, Block
+from tvt_ray.students.layers import Attention, Block
 
 
 @contextmanager
@@ -54,4 +54,5 @@ def hidden_layers(student: nn.Module) -> list[nn.Linear]:
 
 
 def attentions_of(student: nn.Module) -> list[Attention]:
+    """The attention module of every block, first to last."""
     return [block.attention for block in blocks_of(student)]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import loss_gradients, matrices
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
-def snip(student: Student, probe: Probe) -> Components:
+def snip(student: Student, probe: Probe) -> float:
     """`snip`: sum of |weight x gradient| of the cross-entropy; higher is better.
 
     One forward and one backward pass. Nothing to adapt for ViTs: all convolutions and Linears are read, norms are not.
     """
     pairs = zip(matrices(student), loss_gradients(student, probe), strict=True)
-    return {"snip": sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in pairs)}
+    return sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in pairs)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import gradients, matrices
 from tvt_ray.proxies.positive import positive_copy, rescaled_blocks, response_to_ones
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 LARGEST = 1e6  # of the tokens after a block: GELU and softmax see what they would see of a flow that grows freely
 
 
-def synflow(student: Student, probe: Probe) -> Components:
+def synflow(student: Student, probe: Probe) -> float:
     """`synflow`: log of the sum of |weight x gradient| for an image of ones; higher is better.
 
     All parameters are made positive and the summed logits differentiated: one forward and one backward pass of one
@@ -26,4 +26,4 @@ def synflow(student: Student, probe: Probe) -> Components:
         response = response_to_ones(clone, probe.images)
     found = gradients(response, weights)
     flow = sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in zip(weights, found, strict=True))
-    return {"synflow": math.log(flow) + math.fsum(logs)}
+    return math.log(flow) + math.fsum(logs)

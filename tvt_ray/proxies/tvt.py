@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import norms
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
@@ -27,18 +27,19 @@ def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 @torch.inference_mode()
-def teacher_aware(student: Student, probe: Probe) -> Components:
-    """`t`: how alike untrained student and trained teacher look at the same images; higher is better, at most 0.
+def attention_similarity(student: Student, probe: Probe) -> float:
+    """`attention_similarity`, TVT's t: how alike untrained student and trained teacher look at the same images.
 
+    Higher is better, at most 0.
     Minus the mean squared difference of the two attention maps, of the student's last block and the teacher's last
     stage, both at the larger of the two sizes per axis. One forward pass without the classifier, no labels.
     """
-    return {"t": -distances(student, probe).mean().item()}
+    return -distances(student, probe).mean().item()
 
 
 @torch.inference_mode()
 def distances(student: Student, probe: Probe) -> Tensor:
-    """The mean squared difference of each image's two attention maps: (B,). `t` is minus their mean."""
+    """The mean squared difference of each image's two attention maps: (B,), minus whose mean is the reading."""
     return torch.cat([_chunk_distances(student, images, stage) for images, stage in probe.chunks()])
 
 
@@ -52,9 +53,9 @@ def _chunk_distances(student: Student, images: Tensor, stage: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def student_capability(student: Student, probe: Probe) -> Components:
-    """`s`: the sum of L2 norms of the student's weights; higher is better.
+def l2_norm(student: Student, probe: Probe) -> float:
+    """`l2_norm`, TVT's s: the sum of L2 norms of the student's weights; higher is better.
 
     Over every convolution and Linear, patch embedding and classifier included, biases not. No forward pass.
     """
-    return {"s": math.fsum(norms(student))}
+    return math.fsum(norms(student))

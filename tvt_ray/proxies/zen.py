@@ -7,16 +7,16 @@ import math
 import torch
 from torch import nn
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
+from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import inputs_of
+from tvt_ray.students.layers import Student
 
 PERTURBATION = 0.01
 SEED = 0
 
 
 @torch.no_grad()
-def zen(student: Student, probe: Probe) -> Components:
+def zen(student: Student, probe: Probe) -> float:
     """`zen`: log of how far the last block's output moves when Gaussian inputs do, plus the norms'; higher is better.
 
     log of the Frobenius norm of f(x + 0.01 e) - f(x), x and e standard normal of the probe's shape, plus for each
@@ -33,4 +33,4 @@ def zen(student: Student, probe: Probe) -> Components:
         plain = student.feature_maps(inputs, (last,))[last]
     moved = student.feature_maps(inputs + PERTURBATION * noise, (last,))[last]
     deviations = sum(math.log(tokens.std(-1).mean().item()) for tokens in normalised)
-    return {"zen": math.log((moved - plain).norm().item()) + deviations}
+    return math.log((moved - plain).norm().item()) + deviations

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.models.layers import Student
-from tvt_ray.proxies.base import Components, Probe
 from tvt_ray.proxies.gradients import cross_entropy, gradients, matrices
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.students.layers import Student
 
 NUM_BATCHES = 4
 
 
-def zico(student: Student, probe: Probe) -> Components:
+def zico(student: Student, probe: Probe) -> float:
     """`zico`: sum over layers of log sum over weights of mean |gradient| / its standard deviation; higher is better.
 
     Mean and deviation are over batches: the probe in four parts (the paper's code takes two batches; of two, those
@@ -30,4 +30,4 @@ def zico(student: Student, probe: Probe) -> Components:
         varied = deviation > 0
         if varied.any():
             total += float((mean[varied] / deviation[varied]).double().sum().log())
-    return {"zico": total}
+    return total

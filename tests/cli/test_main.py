@@ -1,0 +1,254 @@
+"""The command line: what each command prints, and what wrong usage gets."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+import tvt_ray
+from tests.conftest import REPO, SMALL, SMALL_SPACES, TEACHER, call, set_flags
+from tvt_ray.teachers.provide import save_teacher
+
+
+@pytest.fixture
+def weights(teacher, tmp_path):
+    save_teacher(teacher, tmp_path / "teacher.safetensors")
+    return tmp_path / "teacher.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--set", "probe.num_imges=3"], "did you mean 'probe.num_images'"),
+        (["--dataset", "digit"], "did you mean 'digits'"),
+        (["--dataset", "imagefolder:/no/such"], "there is no /no/such"),
+        (["--searcher", "anneal"], "choices: random, exhaustive, evolution, tpe, nsga2"),
+        (["--score", "accuracy"], "choices: capacity, tvt, params"),
+        (["--teacher", "resnet57"], "did you mean 'resnet56'"),
+        (["--teacher-weights", "/no/such"], "there is no file /no/such"),
+        (["--max-params", "10k"], "the smallest has 114,698"),
+        (["--min-params", "9M"], "the largest has 1,218,186"),
+        (["--min-params", "130000", "--max-params", "130001"], "no architecture was found within the budget"),
+        (["--max-flops", "fast"], "6M or 1.5G"),
+        (["--num-samples", "0"], "greater than 0"),
+        (["--num-samples", "many"], "invalid int value"),
+        (["--resume"], "--resume needs --run-dir"),
+        (["--resume", "--run-dir", "/no/such"], "holds no run"),
+        (["--run-dir", "ftp://host/run"], "s3://, gs://, abfs://, hdfs:// and file:/// are read"),
+        (["--config", "/no/such.yaml"], "no config file"),
+        (["--num-sample", "4"], "unrecognized arguments"),
+        (["--distill-top-k", "0"], "at least 1"),
+        (["--set", "probe.num_images=5000"], "only 1294 training images"),
+        (["--readings", "some"], "config score.readings: Input should be 'full' or 'score'"),
+        (["--ray-address", "127.0.0.1:1"], "127.0.0.1:1 does not answer"),
+        (["--ray-address", "ray://127.0.0.1:10001"], "Ray Client (ray://127.0.0.1:10001) cannot run a search"),
+        (["--ray-address", "head:port"], "a Ray address is HOST:PORT, auto or local; got 'head:port'"),
+        (["--set", "plugins=[no_such_module]"], "plugin 'no_such_module' cannot be imported"),
+        (["--teacher", "timm:resnet19"], "timm has no model 'resnet19'; near: "),
+        (["--distill-top-k", "1", "--set", "distill.augment.auto_augment=rand-x9"], "distill.augment.auto_augment"),
+    ],
+)
+def test_wrong_search_flags(flags, message, capsys, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, "search", *set_flags(TEACHER), *flags)
+    lines = [line for line in err.splitlines() if not line.startswith("teacher:")]
+    assert code == 2
+    assert out == ""
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_wrong_data_names_the_file(capsys, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            Image.new("RGB", (9, 9), (i, 7, 9)).save(tmp_path / name / f"{i}.png")
+    (tmp_path / "b" / "5.png").write_bytes(b"no picture")
+    code, _, err = call(capsys, "search", "--dataset", f"imagefolder:{tmp_path}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "b/5.png" in err
+    (tmp_path / "c").mkdir()
+    code, _, err = call(capsys, "check-data", "--dataset", f"imagefolder:{tmp_path}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "class folder(s) c" in err
+
+
+def test_a_teacher_of_other_classes(capsys, tmp_path, weights):
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("RGB", (9, 9), (i, 7, 9)).save(tmp_path / "d" / name / f"{i}.png")
+    code, _, err = call(capsys, "search", "--dataset", f"imagefolder:{tmp_path / 'd'}", "--teacher-weights", weights)
+    assert code == 2
+    assert "knows 10 classes, the dataset has 2" in err.splitlines()[-1]
+
+
+def test_score_prints_the_contract(capsys, tmp_path, weights):
+    space = SMALL_SPACES["autoformer"]
+    arch = space.sample(random.Random(0))
+    results = []
+    for number, entry in enumerate((space.to_json(arch), {"space": "autoformer", "arch": space.to_json(arch)})):
+        (tmp_path / f"{number}.json").write_text(json.dumps(entry))
+        flags = ["--arch", tmp_path / f"{number}.json", "--teacher-weights", weights, *SMALL, "--json"]
+        code, out, _ = call(capsys, "score", *flags)
+        result = json.loads(out.splitlines()[-1])
+        assert code == 0
+        assert result["arch_id"] == space.arch_id(arch)
+        assert (result["params"], result["flops"]) == space.cost(arch, 10)
+        assert result["components"].keys() == {"attention_similarity", "l2_norm", "rank_sum", "log_norm"}
+        results.append(result)
+    assert results[0] == results[1]
+    (tmp_path / "x.json").write_text('{"embed_dim": 25}')
+    code, _, err = call(capsys, "score", "--arch", tmp_path / "x.json", "--teacher-weights", weights, *SMALL)
+    assert (code, err.count("\n")) == (2, 1)
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkeypatch, teacher):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(capsys, "search", *SMALL, "--dry-run", "--json", "--max-params", "20k", "--num-samples", "40")
+    plan = json.loads(out.splitlines()[-1])
+    space = SMALL_SPACES["autoformer"]
+    fitting = sum(space.cost(arch, 10).params <= 20_000 for arch in space.enumerate())
+    assert code == 0
+    assert plan["space_size"] == space.size()
+    assert plan["budget_share"] == fitting / space.size()
+    assert plan["num_samples"] == min(40, fitting)
+    assert plan["estimated_s"] > 0
+    assert not plan["teacher_would_be_trained"]
+    assert list(tmp_path.iterdir()) == []
+    code, out, _ = call(capsys, "search", "--dry-run", "--set", "teacher_training.epochs=7")
+    assert "which would be trained first" in out
+
+
+@pytest.mark.slow
+def test_teacher_train_and_eval(capsys, tmp_path):
+    out_file = tmp_path / "t.safetensors"
+    code, out, _ = call(capsys, "teacher", "train", "--epochs", "1", "--out", out_file, "--json")
+    trained = json.loads(out.splitlines()[-1])
+    assert code == 0
+    code, out, _ = call(capsys, "teacher", "eval", "--teacher-weights", out_file, "--json")
+    evaluated = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert evaluated == {
+        "teacher": "resnet20",
+        "dataset": "digits",
+        "split": "test",
+        "num_images": 359,
+        "top1": round(trained["test_acc"], 4),
+    }
+    code, _, err = call(capsys, "teacher", "eval", "--teacher-weights", out_file, "--split", "dev")
+    assert (code, err) == (2, "error: unknown split 'dev'; choices: train, val, test\n")
+    code, _, err = call(capsys, "teacher", "train", "--out", tmp_path / "t.pt")
+    assert code == 2
+
+
+def test_check_data_counts_images_by_class(capsys):
+    code, out, _ = call(capsys, "check-data", "--json")
+    described = json.loads(out)
+    assert code == 0
+    assert described["num_images"] == {"train": 1294, "val": 144, "test": 359}
+    assert sum(counts["train"] for counts in described["classes"].values()) == 1294
+
+
+def test_version_and_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "tvt_ray", "--version"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"tvt_ray {tvt_ray.__version__}\n"
+
+
+def test_help_lists_the_rows_of_the_tables(capsys):
+    _, out, _ = call(capsys, "search", "--help")
+    words = " ".join(out.split())
+    for name in ("imagefolder:PATH", "timm:NAME", "nsga2", "capacity, tvt, params"):
+        assert name in words
+
+
+def test_help_of_the_command_itself_imports_neither_torch_nor_ray():
+    code = "import sys; from tvt_ray.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'ray', 'timm') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command that raises what nobody expects."""
+
+    def raises(settings):
+        raise ZeroDivisionError("what [/nobody] expected")
+
+    monkeypatch.setattr("tvt_ray.stages.check_data.describe_data", raises)
+
+
+def test_what_nobody_expects_is_one_line_and_a_traceback_on_request(capsys, broken):
+    code, out, err = call(capsys, "check-data")
+    assert (code, out) == (1, "")
+    assert err == (
+        "error: not expected: ZeroDivisionError: what [/nobody] expected; "
+        "--debug shows where, which belongs in a report of it\n"
+    )
+    code, _, err = call(capsys, "check-data", "--debug")
+    assert code == 1
+    assert "Traceback" in err
+    assert err.splitlines()[-1] == "error: not expected: ZeroDivisionError: what [/nobody] expected"
+
+
+def test_a_closed_pipe_is_one_line(tmp_path):
+    """As in `tvt check-data | head -0`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "tvt_ray", "check-data"]
+    done = subprocess.run(command, cwd=REPO, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: standard output was closed before all was written")
+    assert "Traceback" not in done.stderr
+
+
+def test_class_names_are_no_markup(capsys, tmp_path):
+    for name in ("[", "[red]", "[bold"):
+        (tmp_path / name).mkdir()
+        for i in range(12):
+            Image.new("RGB", (9, 9), (i, 7, 9)).save(tmp_path / name / f"{i}.png")
+    code, out, err = call(capsys, "check-data", "--dataset", f"imagefolder:{tmp_path}")
+    assert code == 0, err
+    assert "[red]" in out
+    assert "[bold" in out
+
+
+def test_a_folder_without_a_home_works(tmp_path):
+    """An unknown user in a container has neither HOME nor an entry in the password file."""
+    code = "from tvt_ray.storage.locations import cache_folder; print(cache_folder())"
+    environment = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    script = (
+        f"import pathlib\ndef home(cls): raise RuntimeError('no home')\npathlib.Path.home = classmethod(home)\n{code}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPO, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("tvt_ray")
+
+
+def test_paths_that_cannot_be_written_are_refused_before_any_work(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    out_file = tmp_path / "file" / "teacher.safetensors"
+    code, _, err = call(capsys, "teacher", "train", "--out", out_file)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "teacher.safetensors cannot be written" in err
+    code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "file" / "run")
+    assert code == 2
+    assert "file/run cannot be made: Not a directory" in err.splitlines()[-1]
+
+
+def test_a_temporary_folder_too_long_for_sockets_is_refused(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 60)))
+    code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "run")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "set RAY_TMPDIR to a shorter one" in err
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,67 @@
+"""A finished run that the tests of this folder share, and ways to make others."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import REPO, TEACHER, set_flags
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.run import SearchSummary
+from tvt_ray.stages.search import run_search
+
+# As a user types them, for a search of seconds on two workers.
+SMALLER = [
+    *set_flags({**TEACHER, "score": {"calibration_samples": 8}, "probe": {"num_images": 10}}),
+    *set_flags({"cluster": {"scoring_workers": 2, "gpus_per_trial": 0, "gpus_per_training_worker": 0}}),
+]
+
+
+def variant(config: RunConfig, **sections: Any) -> RunConfig:
+    """The session's small run with some settings changed, section by section."""
+    return load_config(None, [config.model_dump(mode="json"), sections])
+
+
+def readings(folder: Path) -> dict[str, dict[str, float]]:
+    """What a run read, by architecture."""
+    return {row.arch_id: dict(row.readings) for row in RunFolder(folder).rows().read()}
+
+
+def start_search(folder: Path, *flags: str) -> subprocess.Popen[str]:
+    """search.py as a process."""
+    command = [sys.executable, "search.py", "--run-dir", str(folder), "--json", *flags]
+    return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_rows(process: subprocess.Popen[str], folder: Path, count: int) -> int:
+    """Until so many are on disk, or the process has ended: how many there are."""
+    deadline = time.monotonic() + 120
+    while (found := len(readings(folder))) < count and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    """Fails where it does not come true."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    cluster: str, config: RunConfig, teacher: Any, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, SearchSummary]:
+    """A finished run of 24 architectures, and what the search said of it."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    settings = {"gpus_per_trial": 0, "archs_per_trial": 3}
+    return folder, run_search(variant(config, cluster=settings), folder)

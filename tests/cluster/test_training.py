@@ -1,0 +1,93 @@
+"""Distillation as real Ray Train jobs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import tvt_ray
+from tests.cluster.conftest import SMALLER, start_search, variant
+from tests.cluster.prometheus import watch
+from tvt_ray.cluster import training
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.run import Run
+from tvt_ray.stages.distill import run_distill
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path, digits):
+    """search.py --distill-top-k 2 as a user types it, on two Train jobs; accuracy after loading is the one reported."""
+    folder = tmp_path / "run"
+    flags = ["--num-samples", "16", "--distill-top-k", "2", "--epochs", "6"]
+    flags += ["--set", "space.embed_dim=[96]", "--set", "space.depth=[3, 4]", "--set", "distill.batch_size=16"]
+    process = start_search(folder, *SMALLER, *flags, "--ray-address", cluster)
+    out, err = process.communicate(timeout=290)
+    assert process.returncode == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["num_scored"] == 16
+    assert [s["arch_id"] for s in result["students"]] == [e["arch_id"] for e in result["best"][:2]]
+    for entry in result["students"]:
+        assert entry["epochs"] == 6
+        assert entry["test_acc"] > 70  # chance is 10; how high so short a training gets differs between processors
+        assert entry["teacher_test_acc"] > 80
+        student = tvt_ray.load_student(entry["path"])
+        images = torch.stack([student.transform(digits.test[i][0]) for i in range(len(digits.test))])
+        with torch.no_grad():
+            hits = student(images).argmax(1).numpy() == digits.test.labels
+        assert 100 * hits.mean() == pytest.approx(entry["test_acc"])
+        history = [json.loads(line) for line in (Path(entry["path"]) / "metrics.jsonl").read_text().splitlines()]
+        measured = [m for m in RunFolder(folder).measurements().read() if m.arch_id == entry["arch_id"]]
+        assert [(m.epochs, m.val_acc) for m in measured] == [(line["epoch"], line["val_acc"]) for line in history]
+    run = Run.load(str(folder))
+    assert {s.arch_id for s in run.students} == {s["arch_id"] for s in result["students"]}
+    assert len(run.measurements) == 12
+    assert run.measurements["recipe"].nunique() == 1
+
+
+def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster, config, tmp_path, monkeypatch):
+    """Two gloo workers; the first attempt dies after an epoch, the second goes on from its checkpoint."""
+    import ray
+
+    folder = finished[0]
+    settings = {"training_workers": 2, "max_failures": 0, "cpus_per_training_worker": 1}
+    two = variant(config, distill={"epochs": 3}, cluster=settings)
+    arch_id = min(RunFolder(folder).rows().read(), key=lambda row: row.flops).arch_id
+
+    def dies_after_an_epoch(config):
+        from tvt_ray.distillation.distiller import Distiller
+
+        original = Distiller.run_epoch
+
+        def run_epoch(self):
+            if self.epoch == 1:
+                raise ValueError("power cut")
+            return original(self)
+
+        Distiller.run_epoch = run_epoch
+        return train_worker(config)
+
+    train_worker = training._train_worker
+    monkeypatch.setattr(training, "_train_worker", dies_after_an_epoch)
+    with pytest.raises(RunError, match=r"power cut.*--arch-id .* --resume"):
+        run_distill(two, folder, arch_id=arch_id)
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="unfinished training"):
+        run_distill(two, folder, arch_id=arch_id)
+    with pytest.raises(UsageError, match="other settings"):
+        run_distill(variant(two, distill={"epochs": 9}), folder, arch_id=arch_id, resume=True)
+    with watch("ray_tvt_val_accuracy_percent") as seen:
+        (student,) = run_distill(two, folder, arch_id=arch_id, resume=True)
+    history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert history[0]["loss"] > history[-1]["loss"]
+    assert seen & {(arch_id, line["val_acc"]) for line in history[1:]}
+    measured = [m for m in RunFolder(folder).measurements().read() if m.arch_id == arch_id]
+    assert sorted((m.epochs, m.val_acc) for m in measured) == [(line["epoch"], line["val_acc"]) for line in history]
+    states = ray.get_actor("train_v2_state_actor", namespace="_train_state_actor")  # what the dashboard asks for runs
+    runs = ray.get(states.get_train_runs.remote()).values()
+    assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_id"] == arch_id]
+    (kept,) = run_distill(two, folder, arch_id=arch_id, resume=True)
+    assert kept == student

@@ -1,0 +1,122 @@
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tvt_ray.distillation.losses import (
+    LOSSES,
+    GuidedStudent,
+    LossSettings,
+    distance,
+    distillation_loss,
+    guided_blocks,
+    logit_loss,
+)
+from tvt_ray.students import build_student
+
+LABELS = torch.tensor([0, 1, 2])
+
+
+def test_blocks_are_the_published_ones_at_depth_12():
+    assert guided_blocks(12, LossSettings()) == (0, 6, 11)
+    assert guided_blocks(14, LossSettings()) == (0, 7, 13)
+    assert guided_blocks(13, LossSettings(student_blocks=(0, 6, 11))) == (0, 6, 11)
+    with pytest.raises(ValueError, match="blocks 0 to 3"):
+        guided_blocks(4, LossSettings(student_blocks=(0, 6, 11)))
+
+
+def test_maps_are_compared_at_the_larger_size_per_axis():
+    ours, theirs = torch.randn(2, 3, 4, 8), torch.randn(2, 3, 8, 2)
+    resized = [F.interpolate(x, (8, 8), mode="bilinear", align_corners=False) for x in (ours, theirs)]
+    assert distance(ours, theirs).item() == pytest.approx(((resized[0] - resized[1]) ** 2).mean().item(), rel=1e-5)
+    assert distance(theirs, theirs).item() == 0
+
+
+def test_logit_loss_is_the_softened_divergence():
+    ours, theirs = torch.randn(5, 4), torch.randn(5, 4)
+    p, q = (theirs / 3).softmax(1), (ours / 3).softmax(1)
+    assert logit_loss(ours, theirs, 3).item() == pytest.approx(9 * (p * (p / q).log()).sum(1).mean().item(), rel=1e-4)
+    assert logit_loss(ours, ours, 3).item() == pytest.approx(0, abs=1e-6)
+
+
+def outputs(space, settings):
+    student = build_student(space, space.sample(random.Random(0)), 6, seed=0)
+    guided = GuidedStudent(student, (16, 32, 64), settings)
+    images = torch.randn(3, 3, 32, 32)
+    taught = (torch.randn(3, 6), tuple(torch.randn(3, c, s, s) for c, s in ((16, 32), (32, 16), (64, 8))))
+    return guided, guided(images), taught
+
+
+def test_every_term_that_is_on_is_in_the_loss(space):
+    """The published code drops the logit term when both are on."""
+    settings = LossSettings(weights={"cross_entropy": 1, "guidance": 2.5, "logits": 0.7})
+    _, ours, taught = outputs(space, settings)
+    terms = distillation_loss(ours, taught, LABELS, settings)
+    wanted = terms["cross_entropy"] + 2.5 * terms["guidance"] + 0.7 * terms["logits"]
+    assert torch.allclose(terms["loss"], wanted)
+    pairs = zip(ours[1], taught[1], strict=True)
+    assert torch.allclose(terms["guidance"], sum(distance(a, b) for a, b in pairs))
+    assert torch.allclose(terms["logits"], logit_loss(ours[0], taught[0], settings.temperature))
+    assert torch.allclose(terms["cross_entropy"], F.cross_entropy(ours[0], LABELS))
+    for name in ("guidance", "logits"):
+        off = settings.model_copy(update={"weights": {**settings.weights, name: 0}})
+        assert name not in distillation_loss(ours, taught, LABELS, off)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_any_term_can_be_the_only_one(name, space):
+    settings = LossSettings(weights={name: 3})
+    guided, ours, taught = outputs(space, settings)
+    terms = distillation_loss(ours, taught, LABELS, settings)
+    assert terms.keys() == {name, "loss"}
+    assert terms["loss"].shape == ()
+    assert terms["loss"].item() == pytest.approx(3 * terms[name].item())
+    terms["loss"].backward()
+    assert guided.student.patch_embed.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_weight_of_zero_leaves_a_term_out(name, space):
+    settings = LossSettings(weights={**dict.fromkeys(LOSSES, 1.0), name: 0})
+    assert settings.terms == {other: 1 for other in LOSSES if other != name}
+    _, (logits, maps), taught = outputs(space, settings)
+    terms = distillation_loss((logits, maps), taught, LABELS, settings)
+    assert terms.keys() == {*LOSSES, "loss"} - {name}
+    assert terms["loss"].isfinite()
+    unnamed = LossSettings(weights={other: 1 for other in LOSSES if other != name})
+    assert torch.equal(terms["loss"], distillation_loss((logits, maps), taught, LABELS, unnamed)["loss"])
+
+
+def test_locality_guidance_is_the_default():
+    assert LossSettings().terms == {"cross_entropy": 1.0, "guidance": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"kl": 1}, f"unknown loss 'kl'; choices: {', '.join(LOSSES)}"),
+        ({"cross_entropy": 1, "Guidance": 0}, "unknown loss 'Guidance'; choices: "),
+        ({"cross_entropy": 0, "guidance": 0}, "all weights are 0, so that nothing would be learned"),
+        ({}, "all weights are 0"),
+        ({"cross_entropy": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_weights_that_teach_nothing_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        LossSettings(weights=weights)
+
+
+def test_projections_learn_but_are_not_part_of_the_student(space):
+    guided, ours, taught = outputs(space, LossSettings())
+    distillation_loss(ours, taught, LABELS, LossSettings())["loss"].backward()
+    assert len(guided.projections) == 3
+    assert all(p.weight.grad.abs().sum() > 0 for p in guided.projections)
+    assert not any("projection" in key for key in guided.student.state_dict())
+    assert [p.out_channels for p in guided.projections] == [16, 32, 64]
+
+
+def test_without_guidance_there_are_no_projections(space):
+    guided, (_, projected), _ = outputs(space, LossSettings(weights={"cross_entropy": 1, "guidance": 0}))
+    assert projected == ()
+    assert len(guided.projections) == 0

@@ -1,0 +1,68 @@
+"""Statistics against scipy and against hand-made tables."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tvt_ray.evaluation.agreement import agreement, gain_at_budgets, kendall_resampled, noise_share, partial_correlation
+
+RNG = np.random.default_rng(0)
+
+
+def test_resampled_tau_is_scipys_of_each_resample_ties_included():
+    x, y = RNG.integers(0, 5, 30).astype(float), RNG.normal(size=30)
+    draws = RNG.integers(0, 30, (20, 30))
+    expected = [stats.kendalltau(x[rows], y[rows])[0] for rows in draws]
+    assert kendall_resampled(x, y, draws) == pytest.approx(expected)
+
+
+def test_agreement_of_a_perfect_an_inverse_and_a_constant_score():
+    accuracy = np.linspace(60, 70, 21)
+    perfect, inverse, constant = (agreement(s, accuracy) for s in (accuracy**3, -accuracy, np.ones(21)))
+    assert (perfect.kendall, perfect.spearman) == (pytest.approx(1), pytest.approx(1))
+    assert perfect.kendall_ci95 == (pytest.approx(1), pytest.approx(1))
+    assert (perfect.top1_regret, perfect.top5_regret, perfect.top1_gain) == (0, 0, 5)
+    assert inverse.kendall == pytest.approx(-1)
+    assert inverse.top1_regret == 10
+    assert inverse.top5_regret == pytest.approx(8)
+    assert constant.kendall is constant.kendall_ci95 is constant.pearson is None
+    assert constant.top1_regret == 10  # ties count against the score
+
+
+def test_intervals_hold_the_estimate_and_narrow_with_more_architectures():
+    accuracy = RNG.normal(size=200)
+    score = accuracy + RNG.normal(size=200)
+    few, many = agreement(score[:30], accuracy[:30]), agreement(score, accuracy)
+    for result in (few, many):
+        for name in ("kendall", "spearman", "pearson"):
+            low, high = getattr(result, f"{name}_ci95")
+            assert low < getattr(result, name) < high
+    width = [high - low for low, high in (few.kendall_ci95, many.kendall_ci95)]
+    assert width[1] < width[0]
+
+
+def test_partial_correlation_sees_through_a_common_cause():
+    cause = RNG.normal(size=400)
+    x, y = cause + 0.5 * RNG.normal(size=400), cause + 0.5 * RNG.normal(size=400)
+    assert stats.spearmanr(x, y)[0] > 0.6
+    r, low, high = partial_correlation(x, y, [cause])
+    assert low < 0 < high
+    assert abs(r) < 0.15
+    direct, low, _ = partial_correlation(x, y + x, [cause])
+    assert direct > low > 0.3
+    assert partial_correlation(2 * cause, y, [cause]) is None  # nothing is left of it
+
+
+def test_gain_is_over_the_median_of_what_the_budget_admits():
+    params, accuracy = np.arange(1, 11), np.arange(10.0)
+    assert gain_at_budgets(params.astype(float), accuracy, params, [1.0]) == 4.5
+    assert gain_at_budgets(params.astype(float), accuracy, params, [0.5]) == 2
+
+
+def test_noise_share_is_what_other_seeds_change():
+    means = RNG.normal(size=500)
+    scores = means + 0.5 * RNG.normal(size=(4, 500))
+    assert noise_share(np.tile(means, (3, 1))) == pytest.approx(0, abs=1e-9)
+    assert noise_share(scores) == pytest.approx(0.25 / 1.25, abs=0.04)
+    shifted = scores + np.array([[0.0], [5.0], [-9.0], [1.0]])  # what moves all alike moves no rank
+    assert noise_share(shifted) == pytest.approx(noise_share(scores))

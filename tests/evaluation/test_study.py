@@ -1,0 +1,91 @@
+"""What `tvt rank` makes of readings, without Ray: they are read here."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.conftest import SMALL_SPACES, make_row
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.evaluation.study import RankRequest, check_request, mean_kendall, rank, read_or_score
+from tvt_ray.evaluation.truth import GroundTruth, Scored, Trained
+from tvt_ray.proxies.probe import Probe
+from tvt_ray.scoring.reader import Reader, ReadingTask
+
+SPACE = SMALL_SPACES["autoformer"]
+ARCHS = list(SPACE.enumerate())[:5]
+
+
+def score_here(calls):
+    def score(task, archs, keep):
+        calls.append((task.proxies, len(archs)))
+        rows = Reader(task).read_all(archs)
+        keep(rows)
+        return rows
+
+    return score
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    """What is read here looks at weights alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return ReadingTask(SPACE, 10, (), 0, Probe(torch.zeros(1, 3, 32, 32), torch.zeros(1, dtype=torch.int64)))
+
+
+def test_each_proxy_reads_each_architecture_once_however_often_it_is_asked(task):
+    calls = []
+    few = read_or_score(task, ARCHS[:3], ["l2_norm"], score_here(calls))
+    rows = read_or_score(task, ARCHS, ["l2_norm", "log_norm"], score_here(calls))
+    assert calls == [(("l2_norm",), 3), (("l2_norm",), 2), (("log_norm",), 5)]
+    reader = Reader(ReadingTask(SPACE, 10, ("l2_norm", "log_norm"), 0, task.probe))
+    assert [rows[SPACE.arch_id(arch)].readings for arch in ARCHS] == [reader.readings(arch) for arch in ARCHS]
+    assert few.keys() == {SPACE.arch_id(arch) for arch in ARCHS[:3]}
+
+
+def test_a_failed_reading_ends_it_and_is_not_kept(task):
+    def fail(task, archs, keep):
+        rows = [make_row(number, status="failed") for number, _ in enumerate(archs)]
+        keep(rows)
+        return rows
+
+    calls = []
+    with pytest.raises(RunError, match="l2_norm failed on 5 of 5 architectures; a0: RuntimeError: no"):
+        read_or_score(task, ARCHS, ["l2_norm"], fail)
+    read_or_score(task, ARCHS, ["l2_norm"], score_here(calls))
+    assert calls == [(("l2_norm",), 5)]
+
+
+def scored(accuracies, scores):
+    ids = [SPACE.arch_id(arch) for arch in ARCHS]
+    entries = [
+        Trained(arch, arch_id, 1000 * (number + 1), {"x_acc": accuracy})
+        for number, (arch, arch_id, accuracy) in enumerate(zip(ARCHS, ids, accuracies, strict=True))
+    ]
+    return Scored(GroundTruth(SPACE, tuple(entries)), {"params": np.array([scores], dtype=float)})
+
+
+def test_a_band_of_parameters_is_ranked_by_itself_and_beside_the_whole(config):
+    one = scored([1, 2, 3, 5, 4], [1, 2, 3, 4, 5])
+    request = RankRequest((), ("params",), min_params=1000, max_params=3000)
+    result = rank(config, request, [one])
+    assert [entry["n"] for entry in (*result["columns"], *result["whole_table"])] == [3, 5]
+    assert [entry["kendall"] for entry in (*result["columns"], *result["whole_table"])] == pytest.approx([1, 0.8])
+    with pytest.raises(UsageError, match=r"2 of the 5 autoformer architectures have 0 to 2,000 parameters"):
+        rank(config, RankRequest((), ("params",), max_params=2000), [one])
+
+
+def test_a_column_where_tau_is_not_defined_counts_as_nothing():
+    entries = [{"proxy": "tvt", "kendall": 0.5}, {"proxy": "tvt", "kendall": None}, {"proxy": "params", "kendall": 1}]
+    assert mean_kendall(entries) == {"tvt": 0.25, "params": 1}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (RankRequest((), ("zen-score",)), "unknown proxy 'zen-score'; choices: capacity, tvt, "),
+        (RankRequest((), ("tvt",), num_seeds=0), "--seeds is at least 1; got 0"),
+    ],
+)
+def test_what_cannot_be_compared_is_said_at_once(request_, message):
+    with pytest.raises(UsageError, match=message):
+        check_request(request_)

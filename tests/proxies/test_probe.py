@@ -1,0 +1,72 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tvt_ray.errors import UsageError
+from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images, select_balanced
+
+
+@pytest.mark.parametrize("num_images", [1, 9, 10, 33])
+def test_probe_is_balanced_and_seeded(digits, num_images):
+    chosen = select_balanced(digits.train.labels, num_images, seed=0)
+    counts = np.bincount(digits.train.labels[chosen], minlength=10)
+    assert counts.max() - counts.min() <= 1
+    assert len(set(chosen)) == num_images
+    assert np.array_equal(chosen, select_balanced(digits.train.labels, num_images, seed=0))
+    assert not np.array_equal(chosen, select_balanced(digits.train.labels, num_images, seed=1))
+
+
+def test_classes_that_run_out_leave_their_share_to_others():
+    labels = np.array([0] * 2 + [1] * 50)
+    counts = np.bincount(labels[select_balanced(labels, 12, seed=0)])
+    assert counts.tolist() == [2, 10]
+    with pytest.raises(UsageError, match="only 52 training images"):
+        select_balanced(labels, 53, seed=0)
+
+
+def test_student_and_teacher_see_the_same_images_at_their_own_sizes(digits):
+    images = build_probe_images(digits.train, ProbeSettings(num_images=4), 64, 16)
+    assert images.student.shape == (4, 3, 64, 64)
+    assert images.teacher.shape == (4, 3, 16, 16)
+    assert torch.allclose(F.avg_pool2d(images.student, 4), images.teacher, atol=0.35)
+
+
+def test_the_teacher_is_run_in_evaluation_mode(digits, teacher):
+    images = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, teacher.image_size)
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    teacher.train()
+    probe = build_probe(images, teacher)
+    assert not teacher.training
+    assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
+    with torch.no_grad():
+        alone = teacher(images.teacher[:1])[1][-1]
+    assert torch.allclose(probe.teacher_maps[-1][:1], alone, atol=1e-5)
+
+
+def test_without_a_teacher_the_probe_is_images_and_labels(digits, teacher):
+    alone = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, None)
+    both = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, teacher.image_size)
+    assert alone.teacher is None
+    assert torch.equal(alone.student, both.student)
+    assert torch.equal(alone.labels, both.labels)
+    for probe in (build_probe(alone, None), build_probe(alone, teacher), build_probe(both, None)):
+        assert torch.equal(probe.images, both.student)
+        assert probe.teacher_maps == ()
+        assert probe.teacher_logits is None
+        assert probe.to("cpu").teacher_logits is None
+
+
+def test_chunks_are_the_probe_in_order_and_in_its_precision(probe):
+    cut = dataclasses.replace(probe.with_chunk(4), precision=torch.bfloat16)
+    images, maps = zip(*cut.chunks(), strict=True)
+    assert [len(part) for part in images] == [4, 4, 2]
+    assert torch.equal(torch.cat(images), probe.images.to(torch.bfloat16))
+    assert torch.equal(torch.cat(maps), probe.teacher_maps[-1])
+
+
+def test_labels_are_those_of_the_images(digits):
+    images = build_probe_images(digits.train, ProbeSettings(num_images=len(digits.train)), 8, None)
+    assert torch.bincount(images.labels).tolist() == np.bincount(digits.train.labels).tolist()

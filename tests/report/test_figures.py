@@ -1,0 +1,53 @@
+"""The figure of a run."""
+
+import dataclasses
+
+import pytest
+
+from tests.conftest import make_row
+from tvt_ray.report.figures import figure_png, plot_search
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.ranking import make_ranking
+
+
+def rank(rows, by="params"):
+    return make_ranking(rows, by, Calibration.from_rows(rows))
+
+
+@pytest.fixture
+def rows():
+    return [make_row(number, flops=1_000_000 * (12 - number)) for number in range(1, 11)]
+
+
+def texts(axes):
+    return [axes.get_xlabel(), axes.get_ylabel()]
+
+
+def test_scores_are_drawn_over_flops_with_the_front_and_the_best(rows):
+    ranking = rank(rows, "tvt")
+    front_axes, _, *_ = plot_search(ranking).axes
+    assert texts(front_axes) == ["MFLOPs (multiply-accumulates per image)", "score (tvt)"]
+    points = front_axes.collections[0].get_offsets()
+    assert sorted(map(tuple, points.tolist())) == sorted((each.row.flops / 1e6, each.score) for each in ranking.scored)
+    front, best = front_axes.lines
+    assert list(front.get_xdata()) == [each.row.flops / 1e6 for each in ranking.front()]
+    assert (list(best.get_xdata()), list(best.get_ydata())) == (
+        [ranking.top(1)[0].row.flops / 1e6],
+        [ranking.top(1)[0].score],
+    )
+
+
+def test_tvts_readings_are_drawn_where_both_were_read(rows):
+    _, pair, *_ = plot_search(rank(rows)).axes
+    assert texts(pair) == ["l2_norm (student capability)", "attention_similarity (teacher-aware)"]
+    assert len(pair.collections[0].get_offsets()) == 10
+
+
+@pytest.mark.parametrize("readings", [{"rank_sum": 1.0}, {"l2_norm": 1.0}, {"attention_similarity": 1.0}], ids=str)
+def test_without_both_readings_there_is_one_plot(readings, rows):
+    lacking = [dataclasses.replace(row, readings=readings) for row in rows]
+    assert len(plot_search(rank(lacking)).axes) == 1
+
+
+def test_one_row_is_enough_for_a_figure(rows):
+    assert figure_png(plot_search(rank(rows[:1]))).startswith(b"\x89PNG")

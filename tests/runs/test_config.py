@@ -1,0 +1,257 @@
+"""The whole run as one validated model, and what is said where it is not valid."""
+
+import sys
+
+import pytest
+import yaml
+
+from tests.conftest import REPO
+from tvt_ray.data.datasets import DATASETS
+from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import (
+    FORMAT,
+    RunConfig,
+    difference,
+    load_config,
+    parse_assignment,
+    parse_yaml,
+    validate,
+)
+from tvt_ray.searchers import SEARCHERS
+
+CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+
+
+def with_settings(*assignments):
+    return load_config(None, [parse_assignment(each) for each in assignments])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_opens_with_its_command(path):
+    config = load_config(path)
+    assert config.data.name in DATASETS
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(f"# python search.py --config configs/{path.name}")
+    assert any(config.budget.admits(config.space.cost(arch, 100)) for arch in [_some(config.space)])
+    assert validate(yaml.safe_load(config.to_yaml())) == config
+
+
+def _some(space):
+    """An architecture in the middle of the space."""
+    return space.decode([count // 2 for count in space.dimensions])
+
+
+def test_digits_is_the_default():
+    assert load_config(REPO / "configs" / "digits.yaml") == load_config(None) == RunConfig()
+    assert RunConfig().format == FORMAT == 2
+
+
+def test_spaces_and_datasets_of_the_paper_are_there():
+    names = {path.stem for path in CONFIGS}
+    assert {f"{s}_{d}" for s in ("autoformer", "pit") for d in ("cifar100", "flowers102", "chaoyang")} <= names
+    assert load_config(REPO / "configs" / "autoformer_cifar100.yaml").space.size() == 1_056_964_608
+    assert load_config(REPO / "configs" / "pit_cifar100.yaml").space.size() == 1600
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("probe.num_imges=3", "unknown config key 'probe.num_imges': did you mean 'probe.num_images'"),
+        ("prob.num_images=3", "did you mean 'probe'"),
+        ("space.embed_dims=[64]", "did you mean 'space.embed_dim'"),
+        ("distill.loss.temprature=2", "did you mean 'distill.loss.temperature'"),
+        ("space.name=swin", "choices: autoformer, pit"),
+        ("search.searcher=anneal", "random, exhaustive, evolution, tpe, nsga2"),
+        ("score.name=accuracy", "choices: capacity, tvt, "),
+        ("teacher.name=resnet57", "choices: resnet20"),
+        ("search.num_samples=0", "greater than 0"),
+        ("cluster.gpus_per_trial=1.5", "fraction of one GPU"),
+        ("budget.max_params=lots", "6M or 1.5G"),
+        ("data.val_fraction=1", "less than 1"),
+        ("probe=3", "config probe"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(assignment, message):
+    with pytest.raises(UsageError) as error:
+        with_settings(assignment)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "key", "meant", "allowed"),
+    [
+        ("sed=1", "sed", "seed", "format, plugins, seed, space, budget"),
+        ("wholly_other=1", "wholly_other", None, "format, plugins, seed, space, budget"),
+        ("cluster.scoring_worker=3", "cluster.scoring_worker", "cluster.scoring_workers", "scoring_workers, archs"),
+        ("cluster.wholly_other=3", "cluster.wholly_other", None, "scoring_workers, archs_per_trial"),
+        ("cluster.wholly.other=3", "cluster.wholly", None, "scoring_workers, archs_per_trial"),
+        ("search.num_sample=3", "search.num_sample", "search.num_samples", "num_samples, searcher"),
+        ("score.reading=full", "score.reading", "score.readings", "name, readings"),
+        ("teacher_training.epoch=3", "teacher_training.epoch", "teacher_training.epochs", "epochs, batch_size"),
+        ("distill.epoch=3", "distill.epoch", "distill.epochs", "epochs, batch_size"),
+        ("distill.augment.hflp=1", "distill.augment.hflp", "distill.augment.hflip", "scale, ratio, hflip"),
+        ("distill.loss.weight={}", "distill.loss.weight", "distill.loss.weights", "weights, student_blocks"),
+        ("space.embed_dims=[64]", "space.embed_dims", "space.embed_dim", "name, image_size, patch_size, embed_dim"),
+        ("space.wholly_other=1", "space.wholly_other", None, "name, image_size, patch_size, embed_dim"),
+        ("space={name: pit, base_dims: [8]}", "space.base_dims", "space.base_dim", "name, image_size, patch_size"),
+    ],
+)
+def test_an_unknown_key_at_any_depth_is_told_the_nearest_and_what_is_allowed_there(assignment, key, meant, allowed):
+    with pytest.raises(UsageError) as error:
+        with_settings(assignment)
+    hint = f"did you mean {meant!r}? " if meant else ""
+    assert str(error.value).startswith(f"unknown config key {key!r}: {hint}allowed here: {allowed}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("space.depth=[0]", "config space.depth: choices are positive numbers; got [0]"),
+        ("space.num_heads=[5]", "config space: embed_dim 64 does not divide into 5 heads"),
+        ("space.image_size=33", "config space: image_size 33 is not a multiple of patch_size 8"),
+        ("space.image_size=big", "config space.image_size: Input should be a valid integer"),
+        ("space={name: pit, depth: [[1, 2]]}", "config space.depth.0.2: Field required (got [1, 2])"),
+        ("space={name: pit, num_heads: [2, 2]}", "config space.num_heads: a choice list names each value once"),
+        ("space=pit", "config space: a space is a mapping of settings with a name; got 'pit'"),
+        ("space=3", "config space: a space is a mapping of settings with a name; got 3"),
+        ("space.name=[pit]", "config space: unknown search space ['pit']; choices: autoformer, pit"),
+        ("distill.loss.weights={nope: 1}", "config distill.loss.weights: unknown loss 'nope'; choices: cross_entropy"),
+        ("score.proxies=[nope]", "config score.proxies: unknown proxy 'nope'; choices: attention_similarity, "),
+        (
+            "score={name: synflow, proxies: [rank_sum]}",
+            "config score: score 'synflow' is made of 'synflow', which this run did not read",
+        ),
+        ("search.objectives=score_flops", "config search: objectives score_flops needs the searcher nsga2"),
+        ("budget={min_params: 3, max_params: 2}", "config budget: min_params 3 is above max_params 2"),
+        ("format=1", "config format: Input should be 2 (got 1)"),
+        ("plugins=mine", "config plugins: Input should be a valid tuple (got 'mine')"),
+        ("plugins=[3]", "config plugins.0: Input should be a valid string (got 3)"),
+    ],
+)
+def test_a_value_that_is_wrong_is_named_with_its_rule(assignment, message):
+    with pytest.raises(UsageError) as error:
+        with_settings(assignment)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_are_no_config(tmp_path):
+    with pytest.raises(UsageError, match="no config file"):
+        load_config(tmp_path / "absent.yaml")
+    for text, message in (("a: [", "not YAML"), ("- 1", "mapping"), ("sed: 1", "did you mean 'seed'")):
+        (tmp_path / "c.yaml").write_text(text)
+        with pytest.raises(UsageError, match=message):
+            load_config(tmp_path / "c.yaml")
+    with pytest.raises(UsageError, match=r"key\.path=value"):
+        parse_assignment("num_images")
+    with pytest.raises(UsageError, match=r"--set seed: '\[' is not YAML"):
+        parse_assignment("seed=[")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"seed: 1 # \xe9", b"\x00"], ids=repr)
+def test_a_file_that_is_not_utf8_is_one_line(content, tmp_path):
+    (tmp_path / "c.yaml").write_bytes(content)
+    with pytest.raises(UsageError, match=r"c\.yaml is not YAML: ") as error:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match=r"^that is not YAML: "):
+        parse_yaml("that", content)
+
+
+def test_a_files_own_letters_are_utf8(tmp_path):
+    (tmp_path / "c.yaml").write_bytes("data: {root: données}".encode())
+    assert load_config(tmp_path / "c.yaml").data.root.name == "données"
+
+
+def test_overrides_come_last_and_merge(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("search: {num_samples: 7, searcher: tpe}\nbudget: {max_params: 1.5M}")
+    config = load_config(path, [parse_assignment("search.num_samples=9")])
+    assert (config.search.num_samples, config.search.searcher) == (9, "tpe")
+    assert config.budget.max_params == 1_500_000
+    assert config.space == RunConfig().space
+
+
+def test_another_space_starts_from_its_own_defaults():
+    config = with_settings("space={name: pit, image_size: 64}")
+    assert (config.space.name, config.space.image_size, config.space.patch_size) == ("pit", 64, 16)
+
+
+def test_runs_differ_in_what_decides_their_rows():
+    base = RunConfig()
+    assert difference(base, with_settings("search.num_samples=9")) is None
+    assert "seed is 0 here and 1 there" in (difference(base, load_config(None, [{"seed": 1}])) or "")
+    assert "probe.num_images" in (difference(base, with_settings("probe.num_images=9")) or "")
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["score.name=tvt", "score.name=params", "cluster.scoring_workers=3", "distill.epochs=3", "search.searcher=tpe"],
+)
+def test_what_changes_no_row_makes_no_other_run(assignment):
+    """Among it the score that ranks, as long as the same is read."""
+    assert difference(with_settings(assignment), RunConfig()) is None
+    assert difference(RunConfig(), with_settings(assignment)) is None
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"),
+    [
+        ("score.name=synflow", "read.proxies is "),
+        ("score.readings=score", "read.proxies is "),
+        ("score.proxies=[rank_sum, log_norm]", "read.proxies is ['rank_sum', 'log_norm'] here and ['attention_"),
+        ("score.calibration_samples=9", "read.calibration_samples is 9 here and 64 there"),
+        ("space.depth=[3]", "space.depth is [3] here and [3, 4, 5, 6] there"),
+        ("budget.max_params=1M", "budget.max_params is 1000000 here and None there"),
+        ("data.split_seed=4", "data.split_seed is 4 here and 0 there"),
+        ("teacher.name=resnet32", "teacher.name is resnet32 here and resnet20 there"),
+        ("teacher_training.epochs=4", "teacher_training.epochs is 4 here and 10 there"),
+    ],
+)
+def test_what_changes_rows_makes_another_run(assignment, told):
+    assert (difference(with_settings(assignment), RunConfig()) or "").startswith(told)
+
+
+def test_a_stored_run_that_says_what_it_read_is_the_same_as_one_that_is_asked_for_it():
+    stored = with_settings("score.proxies=[attention_similarity, l2_norm, rank_sum, log_norm]")
+    assert difference(RunConfig(), stored) is None
+    assert difference(with_settings("score={name: tvt}"), stored) is None
+
+
+def test_a_plugin_adds_choices_before_the_config_is_checked(tmp_path, monkeypatch):
+    (tmp_path / "tvt_test_plugin.py").write_text(
+        "from tvt_ray.searchers import SEARCHERS\nSEARCHERS['mine'] = SEARCHERS['random']\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tvt_test_plugin", raising=False)
+    monkeypatch.setitem(SEARCHERS, "mine", None)  # so that it is gone after the test
+    monkeypatch.delitem(SEARCHERS, "mine")
+    with pytest.raises(UsageError, match="unknown searcher 'mine'"):
+        with_settings("search.searcher=mine")
+    config = with_settings("plugins=[tvt_test_plugin]", "search.searcher=mine")
+    assert (config.plugins, config.search.searcher) == (("tvt_test_plugin",), "mine")
+    assert validate(yaml.safe_load(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tvt_no_such_module", None, "ModuleNotFoundError: No module named 'tvt_no_such_module'"),
+        ("tvt_ray.no_such_module", None, "ModuleNotFoundError: No module named 'tvt_ray.no_such_module'"),
+        ("tvt_bad_plugin", "1 / 0", "ZeroDivisionError: division by zero"),
+        ("tvt_worse_plugin", "raise ValueError('first\\nsecond')", "ValueError: first"),
+        ("tvt_no_plugin", "def (", "SyntaxError: invalid syntax"),
+        ("..above", None, "TypeError: "),
+        ("", None, "ValueError: "),
+    ],
+)
+def test_a_plugin_that_cannot_be_imported_is_one_line(name, content, message, tmp_path, monkeypatch):
+    if content is not None:
+        (tmp_path / f"{name}.py").write_text(content)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UsageError) as error:
+        load_config(None, [{"plugins": [name]}])
+    assert str(error.value).startswith(f"plugin {name!r} cannot be imported: {message}")
+    assert "\n" not in str(error.value)

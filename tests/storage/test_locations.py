@@ -1,0 +1,146 @@
+"""Paths and URIs, and files that appear whole or not at all."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.storage.locations import (
+    RemotePath,
+    as_location,
+    cache_folder,
+    check_writable,
+    first_line,
+    home,
+    keep_if_possible,
+    write_atomically,
+)
+
+
+def test_what_is_no_uri_is_a_path(tmp_path):
+    assert as_location("runs/first") == as_location(as_location("runs/first")) == Path("runs/first")
+    assert as_location(tmp_path.as_uri()) == tmp_path
+
+
+def test_a_remote_path_is_passed_through(remote):
+    assert as_location(remote) is remote
+
+
+def test_an_unknown_filesystem_is_one_line():
+    with pytest.raises(UsageError, match=r"ftp://host/run: .*; s3://, gs://") as error:
+        as_location("ftp://host/run")
+    assert "\n" not in str(error.value)
+
+
+def test_a_remote_path_names_and_joins_like_a_local_one(remote):
+    part = remote / "rows" / "part-000001.parquet"
+    assert str(part) == "s3://bucket/run/rows/part-000001.parquet"
+    assert (part.name, part.stem) == ("part-000001.parquet", "part-000001")
+    assert str(part.with_suffix(".png")) == "s3://bucket/run/rows/part-000001.png"
+    assert str(part.parent) == "s3://bucket/run/rows"
+
+
+def test_a_uris_options_stay_behind_its_path(remote):
+    local = RemotePath(remote.filesystem, "b/run", "s3://b/run?endpoint_override=localhost:9000")
+    assert str(local / "rows") == "s3://b/run/rows?endpoint_override=localhost:9000"
+    assert str((local / "rows").parent) == str(local)
+
+
+def test_files_are_written_whole_listed_and_removed(remote, tmp_path):
+    assert not remote.exists()
+    assert remote.glob("*") == []
+    write_atomically(remote / "a.json", b"1")
+    write_atomically(remote / "a.json", b"22")
+    write_atomically(remote / "b.txt", b"3")
+    assert (remote / "a.json").read_text() == "22"
+    assert [path.name for path in remote.glob("*.json")] == ["a.json"]
+    assert sorted(path.name for path in (tmp_path / "bucket" / "run").iterdir()) == ["a.json", "b.txt"]
+    (remote / "a.json").unlink()
+    assert not (remote / "a.json").exists()
+
+
+def test_what_is_not_there_is_said_as_for_a_local_path(folder):
+    with pytest.raises(FileNotFoundError):
+        (folder / "a.json").read_bytes()
+
+
+def test_what_cannot_be_read_written_or_made_is_one_line(remote, tmp_path):
+    (tmp_path / "bucket" / "run" / "a.json").mkdir(parents=True)
+    with pytest.raises(RunError, match=r"^s3://bucket/run/a.json cannot be read: .+$"):
+        (remote / "a.json").read_bytes()
+    with pytest.raises(RunError, match=r"^s3://bucket/run/a.json cannot be written: .+$"):
+        write_atomically(remote / "a.json", b"1")
+    (tmp_path / "bucket" / "file").write_bytes(b"")
+    with pytest.raises(RunError, match=r"^s3://bucket/file/run cannot be made: .+$"):
+        (remote.parent / "file" / "run").mkdir()
+
+
+def test_files_and_folders_are_told_apart(folder):
+    write_atomically(folder / "rows" / "a.json", b"1")
+    assert sorted(path.name for path in folder.iterdir()) == ["rows"]
+    assert (folder / "rows").exists()
+    assert not (folder / "rows").is_file()
+    assert (folder / "rows" / "a.json").is_file()
+
+
+def test_a_remote_glob_lists_files_alone(remote):
+    write_atomically(remote / "rows" / "a.json", b"1")
+    write_atomically(remote / "b.json", b"1")
+    assert [path.name for path in remote.glob("*")] == ["b.json"]
+    assert [path.name for path in (remote / "rows").glob("*.txt")] == []
+
+
+def test_a_remote_file_says_when_it_was_written(remote, tmp_path):
+    assert (remote / "a.json").modified() is None
+    write_atomically(remote / "a.json", b"1")
+    assert (remote / "a.json").modified() == pytest.approx(time.time(), abs=60)
+    os.utime(tmp_path / "bucket" / "run" / "a.json", (1000.0, 1000.5))
+    assert (remote / "a.json").modified() == 1000.5
+
+
+def test_a_local_file_appears_whole_or_not_at_all(tmp_path):
+    write_atomically(tmp_path / "new" / "a.json", b"1")
+    write_atomically(tmp_path / "new" / "a.json", b"22")
+    assert (tmp_path / "new" / "a.json").read_bytes() == b"22"
+    (tmp_path / "new" / "b.json").mkdir()
+    with pytest.raises(RunError, match=r"^.*b\.json cannot be written: .+$"):
+        write_atomically(tmp_path / "new" / "b.json", b"3")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.json", "b.json"]  # nothing half-written
+
+
+def test_an_error_is_cut_to_its_first_line():
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+
+
+def test_what_could_not_be_written_later_is_refused_before(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "c.png")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UsageError, match="cannot be written: it is a folder"):
+        check_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file is no folder that can be written to"):
+        check_writable(tmp_path / "file" / "c.png")
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "tvt_ray"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert cache_folder() == tmp_path / "me" / ".cache" / "tvt_ray"
+    assert home() == tmp_path / "me"
+
+
+def test_what_can_be_made_again_may_fail_to_be_kept(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    keep_if_possible(lambda: write_atomically(tmp_path / "file" / "a", b"1"), "the teacher")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the teacher is not kept: " in line
+    keep_if_possible(lambda: write_atomically(tmp_path / "kept", b"1"), "the teacher")
+    assert (tmp_path / "kept").read_bytes() == b"1"
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError):
+        keep_if_possible(lambda: 1 / 0, "a mistake of the program")

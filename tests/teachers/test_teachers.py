@@ -1,0 +1,84 @@
+"""The table of teachers; a new row in TEACHERS is tested here without another line."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tvt_ray.errors import UsageError
+from tvt_ray.teachers import TEACHERS, build_teacher, check_settings, describe_teachers, kind_of
+from tvt_ray.teachers.cifar_resnet import CifarResNet
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.teacher import NUM_STAGES, Teacher
+
+MODELS = {"timm:NAME": "timm:resnet18"}  # a small one of each kind that is followed by a model's own name
+
+
+@pytest.mark.parametrize("described", describe_teachers())
+def test_every_name_builds_a_teacher_that_gives_logits_and_three_maps(described):
+    settings = TeacherSettings(name=MODELS.get(described, described), pretrained=False, image_size=32)
+    teacher = build_teacher(settings, 3).eval()
+    assert isinstance(teacher, Teacher)
+    assert teacher.name == settings.name
+    with torch.no_grad():
+        logits, maps = teacher(torch.zeros(2, 3, 48, 48))
+    assert logits.shape == (2, 3)
+    assert [len(features) for features in maps] == [2] * NUM_STAGES
+    assert maps[0].shape[-1] > maps[1].shape[-1] > maps[2].shape[-1]  # the coarsest comes last
+
+
+def test_names_are_described_as_people_write_them():
+    assert describe_teachers() == ["resnet20", "resnet32", "resnet44", "resnet56", "resnet110", "timm:NAME"]
+    assert [name.removesuffix("NAME") for name in describe_teachers()] == list(TEACHERS)
+
+
+def test_a_kind_is_a_row_of_the_table():
+    assert kind_of("resnet56") == "resnet56"
+    assert kind_of("timm:resnet18") == "timm:"
+    assert all(kind_of(MODELS.get(name, name)) in TEACHERS for name in describe_teachers())
+
+
+def test_unknown_names_list_the_choices():
+    with pytest.raises(ValueError, match=r"did you mean 'resnet56'.*resnet110, timm:NAME"):
+        TeacherSettings(name="resnet57")
+    with pytest.raises(ValueError, match="unknown teacher") as error:
+        kind_of("vgg")
+    assert str(error.value) == f"unknown teacher 'vgg'; choices: {', '.join(describe_teachers())}"
+
+
+@pytest.mark.parametrize("name", ["", "timm", "timm:", "resnet20:x", ":"])
+def test_half_a_name_is_unknown(name):
+    with pytest.raises(ValueError, match=r"unknown teacher .*choices: resnet20"):
+        kind_of(name)
+
+
+def test_what_is_wrong_with_settings_is_said_before_any_work(tmp_path):
+    (tmp_path / "folder").mkdir()
+    cases = [
+        (TeacherSettings(weights=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
+        (TeacherSettings(weights=tmp_path / "folder"), "there is no file .*folder"),
+        (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
+        (TeacherSettings(name="timm:resnet19"), "timm has no model 'resnet19'; near: .*resnet18"),
+    ]
+    for settings, message in cases:
+        with pytest.raises(UsageError, match=message) as error:
+            check_settings(settings)
+        assert "\n" not in str(error.value)
+
+
+def test_settings_that_can_be_used_pass(tmp_path):
+    save_file(CifarResNet(20, 5).state_dict(), tmp_path / "t.safetensors")
+    for settings in (
+        TeacherSettings(),
+        TeacherSettings(weights=tmp_path / "t.safetensors"),
+        TeacherSettings(name="timm:resnet18"),  # whether it can be downloaded shows when it is
+        TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "t.safetensors"),
+    ):
+        check_settings(settings)
+
+
+def test_weights_of_a_file_may_be_named_beside_the_settings(tmp_path):
+    model = CifarResNet(20, 5)
+    save_file(model.state_dict(), tmp_path / "t.safetensors")
+    teacher = build_teacher(TeacherSettings(), 5, tmp_path / "t.safetensors")
+    assert torch.equal(teacher.backbone.conv1.weight, model.conv1.weight)
+    assert not teacher.training

@@ -1,0 +1,342 @@
+"""docs/extending.md: the places that it names are there, and its examples work as plugins."""
+
+import contextlib
+import importlib
+import json
+import random
+import re
+import shlex
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.conftest import REPO
+from tvt_ray.cli.main import build_parser, run, script_parser
+from tvt_ray.cli.options import overrides
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.distillation.losses import LossSettings, distillation_loss
+from tvt_ray.errors import UsageError
+from tvt_ray.exports import EXPORTS, StudentCard
+from tvt_ray.exports.folder import load_student
+from tvt_ray.proxies import PROXIES
+from tvt_ray.runs.config import RunConfig, load_config, parse_yaml
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import Reader
+from tvt_ray.scoring.rows import SCHEMA, verified
+from tvt_ray.scoring.scores import FULL, find_score
+from tvt_ray.searchers import build_algorithm
+from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import Space, parse_space
+from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.costs import Cost
+from tvt_ray.stages.setup import make_task
+from tvt_ray.students import build_student
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.provide import save_teacher
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.training import TeacherTraining, train_teacher
+
+TEXT = (REPO / "docs" / "extending.md").read_text()
+PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+EXAMPLES = {code.split('"""')[1].removesuffix(".py"): code for code in BLOCKS}  # by the name in the first line
+PLUGINS = [name for name in EXAMPLES if name != "my_command"]
+KINDS = ("proxy", "score", "dataset", "teacher", "loss", "searcher", "space", "export", "command")
+# Lines of the first table: what is added, the table that it is a row of, and the file that holds the table.
+TABLES = re.findall(r"^\| .*?(\w+)\]?(?:\(#[\w-]+\))? \| `([A-Z]+)` \| `(\S+)` \|", PROSE, re.MULTILINE)
+
+
+def named_in(path, name):
+    """What a file of the package (or of the tests) calls `name`."""
+    return getattr(importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
+
+
+def contents():
+    """Of every table, in order."""
+    return {name: list(named_in(path, name)) for _, name, path in TABLES}
+
+
+@contextlib.contextmanager
+def loaded(folder):
+    """The examples as modules in a folder that Python looks in; afterwards the tables are as before."""
+    for name, code in EXAMPLES.items():
+        (folder / f"{name}.py").write_text(code)
+    tables = [table for _, name, path in TABLES if isinstance(table := named_in(path, name), dict)]
+    before = [dict(table) for table in tables]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        try:
+            yield load_config(None, [{"plugins": PLUGINS}])
+        finally:
+            for table, rows in zip(tables, before, strict=True):
+                table.clear()
+                table.update(rows)
+            for name in EXAMPLES:
+                sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def plugins(tmp_path):
+    """The default config with all of the examples."""
+    with loaded(tmp_path) as config:
+        yield config
+
+
+@pytest.fixture
+def plain(plugins):
+    """The example's space."""
+    return parse_space({"name": "plain"})
+
+
+def variant(plugins, **sections):
+    return load_config(None, [plugins.model_dump(mode="json"), {"probe": {"num_images": 10}}, sections])
+
+
+# What the page names -------------------------------------------------------------------------------------------------
+
+
+def test_every_kind_has_a_section_with_an_example_and_a_table():
+    titles = re.findall(r"^## An? (\w+)$", PROSE, re.MULTILINE)
+    assert tuple(titles) == KINDS
+    assert [kind for kind, _, _ in TABLES] == [*KINDS[:7], "student", *KINDS[7:]]
+    assert EXAMPLES.keys() == {f"my_{kind}" for kind in KINDS}
+
+
+def test_every_table_that_the_package_speaks_of_is_on_the_page():
+    code = "\n".join(path.read_text() for path in (REPO / "tvt_ray").rglob("*.py"))
+    assert {name for _, name, _ in TABLES} >= set(re.findall(r"a row in `([A-Z]+)`", code))
+    for _, name, path in TABLES:
+        assert len(named_in(path, name)) > 0
+
+
+def test_every_file_and_folder_that_the_page_names_is_there():
+    spans = [span for span in re.findall(r"`([^`\n]+)`", PROSE) if re.fullmatch(r"[\w./-]+(\.py|\.md|\.yaml|/)", span)]
+    assert len(spans) > 30
+    missing = [span for span in spans if not (REPO / span.partition("NAME")[0]).exists()]
+    assert missing == []
+
+
+def test_everything_that_the_page_says_is_in_a_file_is_there():
+    places = re.findall(r"`(\w+)` in `([\w/]+\.py)`", PROSE)
+    assert len(places) > len(TABLES)
+    for name, path in places:
+        named_in(path, name)
+
+
+def test_the_page_lists_the_columns_that_no_proxy_may_be_called():
+    (listed,) = re.findall(r"so it is none of (.*?)\.\n", PROSE, re.DOTALL)
+    assert re.findall(r"`(\w+)`", listed) == SCHEMA.names
+
+
+def test_commands_of_the_page_are_understood(plugins):
+    commands = re.findall(r"^python -m tvt_ray (.*)$", TEXT, re.MULTILINE)
+    assert {command.split()[0] for command in commands} == {"search", "rank", "distill"}
+    for command in commands:
+        config = load_config(None, overrides(build_parser().parse_args(shlex.split(command))))
+        assert set(config.plugins) <= set(PLUGINS)
+
+
+# Loading -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_path):
+    before = contents()
+    with loaded(tmp_path):
+        added = {name: set(rows) - set(before[name]) for name, rows in contents().items()}
+    assert added == {
+        "PROXIES": {"spectral_sum"},
+        "SCORES": {"wide_and_shallow"},
+        "DATASETS": {"stripes"},
+        "TEACHERS": {"three_stages"},
+        "LOSSES": {"relations"},
+        "SEARCHERS": {"climb"},
+        "SPACES": {"plain"},
+        "STUDENTS": {"plain"},
+        "EXPORTS": {"readme"},
+        "COMMANDS": set(),  # added in the package alone
+    }
+    assert contents() == before
+
+
+def test_a_config_that_names_no_plugin_knows_none_of_their_rows():
+    with pytest.raises(UsageError, match="unknown score 'spectral_sum'; choices: capacity, tvt, params"):
+        load_config(None, [{"score": {"name": "spectral_sum"}}])
+    with pytest.raises(UsageError, match="unknown search space 'plain'; choices: autoformer, pit"):
+        load_config(None, [{"space": {"name": "plain"}}])
+
+
+def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_plugin.py").write_text("raise OSError('no such\\nluck')")
+    with pytest.raises(UsageError, match="plugin 'broken_plugin' cannot be imported: OSError: no such"):
+        load_config(None, [{"plugins": ["broken_plugin"]}])
+    with pytest.raises(UsageError, match="plugin 'not_there' cannot be imported: ModuleNotFoundError"):
+        load_config(None, [{"plugins": ["not_there"]}])
+
+
+def test_a_stored_config_names_the_plugins_and_loads_them_again(plugins):
+    config = variant(plugins, space={"name": "plain", "depth": [2]}, score={"name": "spectral_sum"})
+    again = load_config(None, [parse_yaml("stored", config.to_yaml().encode())])
+    assert again == config
+    assert again.plugins == tuple(PLUGINS)
+    assert type(again.space).__name__ == "PlainSpace"
+
+
+# What the examples do ------------------------------------------------------------------------------------------------
+
+
+def test_a_proxy_of_a_plugin_is_read_and_is_a_score(plugins, digits):
+    config = variant(plugins, score={"name": "spectral_sum", "readings": "score"})
+    assert config.score.to_read == ("spectral_sum",)
+    assert find_score("spectral_sum").readings == ("spectral_sum",)
+    arch = config.space.sample(random.Random(0))
+    row = Reader(make_task(config, digits, teacher=None)).read(arch)
+    student = build_student(config.space, arch, 10, config.seed)
+    linears = [layer.weight.detach() for layer in student.modules() if isinstance(layer, torch.nn.Linear)]
+    expected = sum(np.linalg.svd(weight.numpy(), compute_uv=False)[0] for weight in linears)
+    assert row.readings["spectral_sum"] == pytest.approx(expected, rel=1e-5)
+    assert Calibration.from_rows([row]).score("spectral_sum", row) == row.readings["spectral_sum"]
+
+
+def test_a_score_of_a_plugin_is_the_sum_that_it_says(plugins, digits):
+    config = variant(plugins, score={"name": "wide_and_shallow", "readings": "score"})
+    reader = Reader(make_task(config, digits, teacher=None))
+    rows = reader.read_all([config.space.sample(random.Random(seed)) for seed in range(8)])
+    assert {row.status for row in rows} == {"ok"}
+    sizes, depths = np.log([row.params for row in rows]), np.array([row.depth for row in rows])
+    expected = 2 * (sizes - sizes.mean()) / sizes.std() - 0.5 * (depths - depths.mean()) / depths.std()
+    calibration = Calibration.from_rows(rows)
+    assert [calibration.score("wide_and_shallow", row) for row in rows] == pytest.approx(expected.tolist())
+
+
+def test_a_dataset_of_a_plugin_is_split_as_any(plugins):
+    data = load_dataset(DataSettings(name="stripes"))
+    assert data.class_names == ("upright", "level")
+    assert (len(data.train), len(data.val), len(data.test)) == (144, 16, 40)
+    with pytest.raises(UsageError, match="'stripes' takes no path"):
+        load_dataset(DataSettings(name="stripes:here"))
+
+
+def test_a_teacher_of_a_plugin_is_trained_and_its_weights_load(plugins, tmp_path):
+    settings, data = TeacherSettings(name="three_stages", image_size=16), load_dataset(DataSettings(name="stripes"))
+    teacher, val_acc = train_teacher(settings, TeacherTraining(epochs=8, hflip=0), data)
+    assert val_acc > 75  # chance is 50
+    save_teacher(teacher, tmp_path / "teacher.safetensors")
+    again = build_teacher(settings.model_copy(update={"weights": tmp_path / "teacher.safetensors"}), 2)
+    images = torch.randn(2, 3, 32, 32)
+    (ours, maps), (theirs, _) = teacher.freeze()(images), again(images)
+    assert torch.equal(ours, theirs)
+    assert [tuple(each.shape) for each in maps] == [(2, 8, 8, 8), (2, 16, 4, 4), (2, 32, 2, 2)]
+
+
+def test_a_loss_of_a_plugin_is_a_term_of_the_loss(plugins):
+    config = variant(plugins, distill={"loss": {"weights": {"relations": 0.5}}})
+    assert config.distill.loss.terms == {"cross_entropy": 1, "guidance": 2.5, "relations": 0.5}
+    ours, theirs = torch.randn(2, 6, 10, generator=torch.Generator().manual_seed(0))
+    labels, settings = torch.arange(6), LossSettings(weights={"cross_entropy": 1, "relations": 0.5})
+    terms = distillation_loss((ours, ()), (theirs, ()), labels, settings)
+    cosines = [F.cosine_similarity(each[:, None], each[None], dim=2) for each in (ours, theirs)]
+    assert terms["relations"].item() == pytest.approx((cosines[0] - cosines[1]).square().mean().item(), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx(terms["cross_entropy"].item() + 0.5 * terms["relations"].item())
+    alike = distillation_loss((ours, ()), (3 * ours, ()), labels, settings)
+    assert alike["relations"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_searcher_of_a_plugin_climbs_and_finds_everything(plugins, plain):
+    algorithm = build_algorithm(SearchSettings(searcher="climb"), plain, seed=0)
+    sampler = Sampler(algorithm, plain, Budget(), 10, seed=0)
+    found = []
+    while (arch := sampler.ask()) is not None:
+        found.append(arch)
+        sampler.tell(arch, (float(arch.width * arch.depth),))
+    assert len(found) == len(set(found)) == plain.size()
+    assert algorithm.best == (256.0, plain.largest_arch(10))
+
+
+def test_a_space_of_a_plugin_has_all_that_a_space_promises(plain):
+    promised = [name for name in vars(Space) if not name.startswith("_")]
+    assert {"cost", "columns", "largest_arch", "model_dump"} <= set(promised)
+    assert [name for name in promised if not hasattr(plain, name)] == []
+    archs = list(plain.enumerate())
+    assert len(archs) == len(set(archs)) == plain.size()
+    for arch in archs:
+        assert arch in plain
+        assert plain.decode(plain.encode(arch)) == arch
+        assert plain.from_json(json.loads(json.dumps(plain.to_json(arch)))) == arch
+        assert plain.mutate(arch, random.Random(0)) != arch
+    costs = [plain.cost(arch, 10) for arch in archs]
+    assert plain.smallest(10) == Cost(min(c.params for c in costs), min(c.flops for c in costs))
+    assert plain.largest(10) == Cost(max(c.params for c in costs), max(c.flops for c in costs))
+
+
+def test_costs_of_a_space_of_a_plugin_are_those_of_the_built_student(plain):
+    for arch in plain.enumerate():
+        student = build_student(plain, arch, 7, seed=0)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            student(torch.zeros(1, 3, plain.image_size, plain.image_size))
+        built = Cost(sum(p.numel() for p in student.parameters()), counter.get_total_flops() // 2)
+        assert plain.cost(arch, 7) == built
+
+
+def test_a_space_of_a_plugin_becomes_rows_by_every_proxy(plugins, digits):
+    config = variant(plugins, space={"name": "plain"}, score={"proxies": list(PROXIES)})
+    teacher = build_teacher(TeacherSettings(name="three_stages", image_size=16), 10).freeze()
+    arch = config.space.sample(random.Random(0))
+    row = Reader(make_task(config, digits, teacher)).read(arch)
+    assert row.error is None
+    assert row.readings.keys() == PROXIES.keys()
+    assert set(row.readings) >= {*FULL, "spectral_sum"}
+    assert (row.space, row.arch, row.depth) == ("plain", {"width": arch.width, "depth": arch.depth}, arch.depth)
+    assert verified(row, config.space) == row
+
+
+def test_a_student_of_a_plugin_gives_the_same_maps_in_fused_kernels(plain):
+    student = build_student(plain, plain.largest_arch(10), 10, seed=0)
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        exact, fused = (student.feature_maps(images, (0, 3), fused=fused) for fused in (False, True))
+    for block in (0, 3):
+        assert exact[block].shape == (2, 64, 4, 4)
+        assert torch.allclose(exact[block], fused[block], atol=1e-5)
+
+
+def test_an_export_of_a_plugin_is_written_before_what_says_that_the_student_is_complete(plain, tmp_path):
+    arch = plain.largest_arch(2)
+    student = build_student(plain, arch, 2, seed=0)
+    card = StudentCard(plain, arch, ("upright", "level"), {"test_acc": 87.5})
+    assert "readme" in EXPORTS
+    assert list(EXPORTS)[-1] == "folder"
+    for export in EXPORTS.values():
+        export(tmp_path, card, save(student.state_dict()), [{"epoch": 1}, {"epoch": 2}])
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    assert lines[0] == "# plain-w64-d4"
+    assert lines[-1] == "87.50 % on the test images after 2 epochs."
+    again, images = load_student(tmp_path), torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(again(images), student(images))
+
+
+def test_a_command_from_outside_prints_what_it_counts(plain, tmp_path, capsys):
+    command, arch = importlib.import_module("my_command"), tmp_path / "arch.json"
+    arch.write_text('{"width": 64, "depth": 4}')
+    argv = ["--arch", str(arch), "--set", "plugins=[my_space]", "--set", "space={name: plain}"]
+    cost = plain.cost(plain.largest_arch(10), 10)
+    assert run(script_parser("my_command.py", command.add), argv) == 0
+    assert capsys.readouterr().out == f"{cost.params:,} parameters, {cost.flops:,} multiply-accumulates\n"
+    assert run(script_parser("my_command.py", command.add), [*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"params": cost.params, "flops": cost.flops}
+    arch.write_text('{"width": 65, "depth": 4}')
+    assert run(script_parser("my_command.py", command.add), argv) == 2
+    assert "width is 65, allowed: 32, 48, 64" in capsys.readouterr().err
+
+
+def test_the_default_config_names_no_plugin():
+    assert RunConfig().plugins == ()

@@ -1,0 +1,141 @@
+"""The command line: parses, executes, and turns whatever goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from tvt_ray import __version__
+from tvt_ray.cli import check_data, distill, predict, rank, report, score, search, teacher
+from tvt_ray.cli.options import Parser
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.storage.locations import Location, as_location, first_line
+
+Command = Callable[[argparse.Namespace], int]
+
+# In the order of `tvt --help`: (name, what it does, what adds its flags)
+COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...] = (
+    ("search", "score untrained ViTs and keep the best", search.add),
+    ("distill", "train a run's best architectures with the teacher", distill.add),
+    ("teacher", "train or evaluate a teacher", teacher.add),
+    ("score", "score one architecture", score.add),
+    ("rank", "compare scores with trained accuracies", rank.add),
+    ("report", "put a run's rows in order and plot them", report.add),
+    ("predict", "classify images with a trained student", predict.add),
+    ("check-data", "read a dataset and say what is in it", check_data.add),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done; 2 wrong usage or data, one line; 1 the run failed, one line."""
+    return run(build_parser(), argv)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Of `tvt`."""
+    parser = Parser(prog="tvt", description="Training-free Vision Transformer search on tiny datasets.")
+    parser.add_argument("--version", action="version", version=f"tvt_ray {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    for name, text, add in COMMANDS:
+        add(commands.add_parser(name, help=text))
+    return parser
+
+
+def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> argparse.ArgumentParser:
+    """Of search.py and distill.py: one command, no subcommands."""
+    parser = Parser(prog=prog)
+    add(parser)
+    return parser
+
+
+def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parses and executes; any exception becomes a line. With --debug, one that is not expected has its traceback."""
+    args = parser.parse_args(argv)
+    try:
+        with _interruptible(), _stdout_for(args):
+            for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network
+                if isinstance(getattr(args, name, None), str):
+                    setattr(args, name, as_location(getattr(args, name)))
+            command: Command = args.command
+            code = command(args)
+            sys.stdout.flush()
+            return code
+    except UsageError as error:
+        if getattr(args, "debug", False) and error.__cause__:
+            traceback.print_exc()
+        return _fail(2, str(error))
+    except RunError as error:
+        return _fail(1, str(error))
+    except KeyboardInterrupt as error:
+        return _fail(1, f"interrupted{f' ({error})' if str(error) else ''}{_resume_hint(args)}")
+    except BrokenPipeError:
+        # What is left in the buffer would raise again when Python exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(1, f"standard output was closed before all was written{_resume_hint(args)}")
+    except Exception as error:
+        return _unexpected(args, error)
+
+
+def _unexpected(args: argparse.Namespace, error: Exception) -> int:
+    if getattr(args, "debug", False):
+        traceback.print_exc()
+    advice = "" if getattr(args, "debug", False) else "; --debug shows where, which belongs in a report of it"
+    return _fail(1, f"not expected: {type(error).__name__}: {_told(error)}{advice}{_resume_hint(args)}")
+
+
+def _told(error: Exception) -> str:
+    """What an error says in a line: of one that Ray brings from another process, whose first lines are a traceback's
+    head in colour, the last.
+    """
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line]
+    return (lines[-1] if lines and hasattr(error, "traceback_str") else first_line(error))[:500]
+
+
+@contextlib.contextmanager
+def _stdout_for(args: argparse.Namespace) -> Iterator[None]:
+    """Ray's own threads print warnings to standard output, where --json promises one object as the last line."""
+    args.stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if getattr(args, "json", False) else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM is handled like Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _resume_hint(args: argparse.Namespace) -> str:
+    """The command that goes on, once there is a run to go on with."""
+    run_dir: Location | str | None = getattr(args, "run_dir", None)
+    if run_dir is None or isinstance(run_dir, str) or not hasattr(args, "resume_command"):
+        return ""
+    try:
+        return f"; go on with: {args.resume_command(args)}" if (run_dir / "config.yaml").exists() else ""
+    except (RunError, OSError):
+        return ""
+
+
+def _fail(code: int, message: str) -> int:
+    print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code

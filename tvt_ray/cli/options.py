@@ -1,0 +1,188 @@
+"""Every flag once: what it is called, what it means, and which setting it is."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.errors import UsageError
+from tvt_ray.plugins import load_plugins
+
+
+class Parser(argparse.ArgumentParser):
+    """One line and exit code 2 for wrong usage; no abbreviations. `<name>` in a help text lists that table's rows."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str) -> Any:
+        """Without the usage text before it."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def format_help(self) -> str:
+        """Tables are read now: importing them takes seconds, and parsing does without."""
+        for action in self._actions:
+            for name, rows in TABLES.items():
+                if action.help and f"<{name}>" in action.help:
+                    action.help = action.help.replace(f"<{name}>", ", ".join(rows()))
+        return super().format_help()
+
+
+def _datasets() -> list[str]:
+    from tvt_ray.data.datasets import describe_datasets
+
+    return describe_datasets()
+
+
+def _teachers() -> list[str]:
+    from tvt_ray.teachers import describe_teachers
+
+    return describe_teachers()
+
+
+def _searchers() -> list[str]:
+    from tvt_ray.searchers import SEARCHERS
+
+    return list(SEARCHERS)
+
+
+def _scores() -> list[str]:
+    from tvt_ray.scoring.scores import score_names
+
+    return score_names()
+
+
+# What a help text may list.
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "datasets": _datasets,
+    "teachers": _teachers,
+    "searchers": _searchers,
+    "scores": _scores,
+}
+
+
+def count(text: str) -> int:
+    """6M, 1.5G or a plain number. Raises ArgumentTypeError."""
+    from tvt_ray.spaces.budget import parse_count
+
+    try:
+        return int(parse_count(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _share(text: str) -> float | str:
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number such as 0.25, or auto; got {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Option:
+    """A flag; `key`, where there is one, is the setting that it overrides."""
+
+    help: str
+    key: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of argparse
+
+
+def _value(help: str, metavar: str, key: str | None = None, **arguments: Any) -> Option:  # noqa: A002 (as argparse)
+    return Option(help, key, {"metavar": metavar, **arguments})
+
+
+def _switch(help: str) -> Option:  # noqa: A002
+    return Option(help, None, {"action": "store_true"})
+
+
+OPTIONS: dict[str, Option] = {
+    "config": _value("YAML settings (default: those of configs/digits.yaml)", "FILE", type=Path),
+    "dataset": _value("<datasets>", "NAME", "data.name"),
+    "teacher": _value("<teachers>", "NAME", "teacher.name"),
+    "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
+    "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
+    "json": _switch("end with one JSON object on standard output"),
+    "debug": _switch("print the traceback of an error that is not expected"),
+    "num-samples": _value("different architectures to score", "N", "search.num_samples", type=int),
+    "searcher": _value("<searchers>", "NAME", "search.searcher"),
+    "run-dir": _value("the run's folder, or its URI (s3://…, gs://…)", "DIR"),
+    "resume": _switch("go on with what an earlier call began"),
+    "seed": _value("of weights, calibration sample and searcher", "N", "seed", type=int),
+    "score": _value("what ranks: <scores>", "NAME", "score.name"),
+    "readings": _value("full (default), or score: what the score is made of alone", "WHICH", "score.readings"),
+    "min-params": _value("budget, as in 1M", "N", "budget.min_params"),
+    "max-params": _value("budget, as in 6M", "N", "budget.max_params"),
+    "min-flops": _value("budget, as in 300M", "N", "budget.min_flops"),
+    "max-flops": _value("budget, as in 1.5G", "N", "budget.max_flops"),
+    "gpus-per-trial": _value(
+        "share of a GPU for each scoring worker; auto: as its memory allows",
+        "SHARE",
+        "cluster.gpus_per_trial",
+        type=_share,
+    ),
+    "archs-per-trial": _value(
+        "architectures that a worker is given at a time (default: about four seconds' worth)",
+        "N",
+        "cluster.archs_per_trial",
+        type=int,
+    ),
+    "epochs": _value("of the training", "N", "distill.epochs", type=int),
+    "num-workers": _value("Ray Train workers per student", "N", "cluster.training_workers", type=int),
+    "ray-address": _value("a running cluster (default: RAY_ADDRESS, or Ray on this machine)", "ADDRESS"),
+    "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
+}
+
+COMMON = ("dataset", "teacher", "teacher-weights", "set", "json", "debug")
+OUTPUT = ("json", "debug")  # of commands that take no config
+
+
+def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) -> None:
+    """Adds flags of OPTIONS; `changed` overrides argparse's arguments for all of them."""
+    for name in names:
+        option = OPTIONS[name]
+        parser.add_argument(f"--{name}", help=option.help, **{**option.arguments, **changed})
+
+
+def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
+    """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
+    from tvt_ray.runs.config import parse_assignment
+
+    layers: list[Mapping[str, Any]] = []
+    for name, option in OPTIONS.items():
+        value: Any = getattr(args, name.replace("-", "_"), None)
+        if option.key and value is not None:
+            for part in reversed(option.key.split(".")):
+                value = {part: value}
+            layers.append(value)
+    return [*layers, *map(parse_assignment, args.set)]
+
+
+def config_of(args: argparse.Namespace) -> Any:
+    """The config that the flags ask for. Raises UsageError."""
+    from tvt_ray.runs.config import load_config
+
+    return load_config(args.config, overrides(args))
+
+
+def config_of_run(args: argparse.Namespace) -> Any:
+    """The stored config of --run-dir with this call's flags on top, or a file's. Raises UsageError."""
+    from tvt_ray.runs.config import load_config
+    from tvt_ray.runs.folder import RunFolder
+
+    if args.run_dir is None:
+        raise UsageError("--resume needs --run-dir: which run to go on with")
+    layers = overrides(args)
+    for layer in layers:  # a run that was made with plugins is read by who names them again
+        load_plugins(layer.get("plugins") or ())
+    stored = RunFolder(args.run_dir).config()
+    if args.config is not None:
+        return load_config(args.config, [{"score": {"proxies": stored.score.proxies}}, *layers])
+    return load_config(None, [stored.model_dump(mode="json"), *layers])
+
+
+def plugins_of(args: argparse.Namespace) -> list[str]:
+    """The modules that this call named."""
+    return [str(name) for layer in overrides(args) for name in layer.get("plugins") or ()]

@@ -1,0 +1,36 @@
+"""tvt predict."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tvt_ray.cli.options import OUTPUT, add_options
+from tvt_ray.cli.output import print_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = "Classifies images with a trained student."
+    parser.add_argument("student", metavar="FOLDER", help="a run's distill/<arch_id>")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_options(parser, *OUTPUT)
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Predicts and prints."""
+    from tvt_ray.data.images import decode
+    from tvt_ray.exports.folder import load_student
+
+    student = load_student(args.student)
+    found = student.predict([decode(path, str(path)) for path in args.images])
+    entries = [
+        {"image": str(path), "label": label, "probability": p}
+        for path, (label, p) in zip(args.images, found, strict=True)
+    ]
+    if args.json:
+        print_json(args, {"predictions": entries})
+    else:
+        print("\n".join(f"{entry['image']}  {entry['label']}  {entry['probability']:.3f}" for entry in entries))
+    return 0

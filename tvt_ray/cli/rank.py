@@ -1,0 +1,92 @@
+"""tvt rank."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.cli.options import COMMON, add_options, config_of, count
+from tvt_ray.cli.output import print_json, print_table
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = "Says how well scores rank architectures whose trained accuracy is known."
+    add_options(parser, "config", *COMMON)
+    parser.add_argument(
+        "--ground-truth", type=Path, nargs="+", required=True, metavar="FILE", help="JSON lines: space, arch, *_acc"
+    )
+    parser.add_argument("--proxies", metavar="A,B,C", help="of <scores> (default: the default score, tvt, params)")
+    parser.add_argument("--columns", metavar="A,B,C", help="accuracy columns (default: all)")
+    for end in ("min", "max"):
+        parser.add_argument(
+            f"--{end}-params", dest=f"band_{end}", type=count, metavar="N", help="rank inside a band, as in 4M"
+        )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write Parquet tables and scatter plots")
+    add_options(parser, "num-images", "seed", "ray-address")
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Scores what is not in the cache, and prints."""
+    from tvt_ray.evaluation import study
+    from tvt_ray.evaluation.plots import write_tables
+    from tvt_ray.storage.locations import check_writable
+
+    config = config_of(args)
+    if args.out:
+        check_writable(args.out / "ranking.parquet")
+    proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.name, "tvt", "params"])
+    columns = tuple(args.columns.split(",")) if args.columns else None
+    request = study.RankRequest(
+        tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds
+    )
+    scored = study.score_ground_truth(config, request, args.ray_address)
+    result = study.rank(config, request, scored)
+    if args.out:
+        write_tables(args.out, result["columns"], scored)
+    print_json(args, result) if args.json else _print(result, args.out)
+    return 0
+
+
+def _print(result: Mapping[str, Any], out: Path | None) -> None:
+    from tvt_ray.evaluation.study import mean_kendall
+
+    tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in result["columns"]:
+        tables.setdefault((entry["space"], entry["column"]), []).append(entry)
+    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
+    for (space, column), entries in tables.items():
+        ordered = sorted(entries, key=lambda entry: -(entry["kendall"] or 0))
+        rows = [
+            [
+                entry["proxy"],
+                _signed(entry["kendall"]),
+                " ".join(f"{end:.2f}" for end in entry["kendall_ci95"] or ()) or "-",
+                _signed(entry["spearman"]),
+                _signed(entry["pearson"]),
+                *[f"{entry[key]:.2f}" for key in ("top1_regret", "top5_regret", "top1_gain")],
+            ]
+            for entry in ordered
+        ]
+        print_table(f"{space}, {column}: {entries[0]['n']} architectures", header, rows)
+    means = sorted(mean_kendall(result["columns"]).items(), key=lambda pair: -pair[1])
+    noise: dict[str, list[float]] = {}
+    for entry in result.get("noise", ()):
+        noise.setdefault(entry["proxy"], []).append(entry["noise_share"])
+    shares = {name: f"{100 * max(values):.0f} %" for name, values in noise.items()}
+    columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
+    lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]
+    if len(tables) > 1 or shares:
+        print_table(f"mean of {len(tables)} columns" if len(tables) > 1 else "noise", columns, lines)
+    print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
+    print("gain: accuracy of the first choice over the median architecture, in percentage points")
+    if out:
+        print(f"tables and plots  {out}")
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

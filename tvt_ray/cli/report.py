@@ -1,0 +1,42 @@
+"""tvt report."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+from tvt_ray.cli.options import OUTPUT, add_options
+from tvt_ray.cli.output import print_archs, print_json
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = "Puts a run's rows in order, by another score if asked, and writes report.html anew."
+    parser.add_argument("run_dir", metavar="RUN", help="its folder or URI")
+    add_options(parser, "score", *OUTPUT)
+    parser.add_argument("--top-k", type=int, default=10, metavar="K", help="how many to list (default: 10)")
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Writes report and top list, and prints. Another score becomes the run's."""
+    from tvt_ray.errors import UsageError
+    from tvt_ray.runs.folder import Choice, RunFolder
+    from tvt_ray.stages.reorder import reorder
+
+    if args.top_k < 1:
+        raise UsageError(f"--top-k is at least 1; got {args.top_k}")
+    config, ranking = reorder(args.run_dir, args.score)
+    best = [Choice.of(each, config.space) for each in ranking.top(args.top_k)]
+    report = str(RunFolder(args.run_dir).report_file)
+    if args.json:
+        counts = {"num_rows": len(ranking.scored), "num_shapes": ranking.num_shapes}
+        entries = [dataclasses.asdict(each) for each in best]
+        print_json(
+            args, {"run_dir": str(args.run_dir), "score": ranking.by, **counts, "best": entries, "report": report}
+        )
+        return 0
+    title = f"best of {len(ranking.scored):,} architectures by {ranking.by}, of {ranking.num_shapes:,} shapes"
+    found = [(each.arch, each.score, each.params, each.flops) for each in best]
+    print_archs(title, config.space, found, f"report  {report}")
+    return 0

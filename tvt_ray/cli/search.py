@@ -1,0 +1,106 @@
+"""tvt search, and search.py."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run, plugins_of
+from tvt_ray.cli.output import print_archs, print_json, print_students, say, seconds_text
+from tvt_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from tvt_ray.runs.run import Run
+
+NUM_RUNGS = 10
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
+    add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
+    add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "gpus-per-trial", "archs-per-trial")
+    parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
+    parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
+    parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
+    add_options(parser, "epochs", "num-workers", "ray-address")
+    parser.set_defaults(command=execute, resume_command=resume_command)
+
+
+def resume_command(args: argparse.Namespace) -> str:
+    """What goes on with a search that was cut short."""
+    from tvt_ray.runs.folder import RunFolder
+
+    return RunFolder(args.run_dir).search_command(plugins_of(args))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Searches, prints, and distils where that was asked for."""
+    if args.distill_top_k is not None and args.distill_top_k < 1:
+        raise UsageError(f"--distill-top-k is at least 1; got {args.distill_top_k}")
+    config = config_of_run(args) if args.resume else config_of(args)
+    if args.dry_run:
+        return _dry_run(args, config)
+    from tvt_ray.cluster.connection import check_address, resolve_address
+    from tvt_ray.data.transforms import check_augmentation
+    from tvt_ray.runs.run import Run
+    from tvt_ray.stages.distill import run_distill
+    from tvt_ray.stages.search import run_search
+
+    if args.distill_top_k:
+        check_augmentation(config.distill.augment)
+    args.run_dir = args.run_dir or Path("runs") / _run_name(config)
+    check_address(resolve_address(args.ray_address))
+    summary = run_search(config, args.run_dir, args.resume, args.ray_address)
+    output = dataclasses.asdict(summary)
+    if not args.json:
+        _print(Run(args.run_dir, summary), args.by_score)
+    if args.distill_top_k:
+        students = run_distill(
+            config, args.run_dir, args.distill_top_k, resume=args.resume, ray_address=args.ray_address
+        )
+        output["students"] = [dataclasses.asdict(student) for student in students]
+        if not args.json:
+            print_students(students)
+    if args.json:
+        print_json(args, output)
+    return 0
+
+
+def _dry_run(args: argparse.Namespace, config: Any) -> int:
+    from tvt_ray.stages.estimate import dry_run
+
+    plan = dry_run(config)
+    print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
+    return 0
+
+
+def _run_name(config: Any) -> str:
+    dataset = re.sub(r"[^\w.-]+", "_", config.data.name)[-40:]
+    return f"{config.space.name}_{dataset}_{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _print(run: Run, by_score: bool) -> None:
+    summary, ranking = run.summary, run.ranking()
+    assert summary is not None
+    if summary.note:
+        say(summary.note)
+    entries = ranking.top(NUM_RUNGS) if by_score else ranking.ladder(NUM_RUNGS)
+    title = "best by score" if by_score else "the best of each size, largest first"
+    shapes = f"{summary.num_scored:,} architectures, {summary.num_shapes:,} different shapes"
+    found = [(each.row.arch, each.score, each.row.params, each.row.flops) for each in entries]
+    print_archs(f"{title} ({shapes})", run.config.space, found)
+    failed = f", {summary.num_failed:,} failed" if summary.num_failed else ""
+    workers = f"{summary.num_workers} workers on {summary.num_nodes} node" + ("s" if summary.num_nodes != 1 else "")
+    print(
+        f"read    {', '.join(summary.readings)}\n"
+        f"took    {summary.wall_s:,.0f} s{failed}: {seconds_text(summary.seconds)}; "
+        f"{summary.archs_per_s:,.0f} architectures a second on {workers}\n"
+        f"rows    {run.folder.rows_folder}\nreport  {run.folder.report_file}\n"
+        f"train   python distill.py --run-dir {shlex.quote(str(run.folder.path))} --top-k 2"
+    )

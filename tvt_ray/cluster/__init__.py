@@ -1,0 +1,1 @@
+"""All that runs on Ray, and nothing outside imports it: Tune searches, Train jobs, tasks, metrics."""

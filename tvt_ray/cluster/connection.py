@@ -1,0 +1,197 @@
+"""The Ray cluster that a run is on: joining or starting it, and waiting for machines that it has yet to start."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tvt_ray.cluster.lifeline import watched
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import Meter, say
+from tvt_ray.storage.locations import first_line
+
+REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init takes a quarter of an hour to say so
+DEFAULT_PORT = 6379
+KEPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+MAX_SOCKET_PATH = 107  # bytes, of Linux; Ray makes sockets below its temporary folder
+_SOCKET_BELOW_TMPDIR = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
+
+
+@contextlib.contextmanager
+def connected(address: str | None, if_lost: Callable[[str], object] = lambda reason: None) -> Iterator[None]:
+    """The cluster at `address` or RAY_ADDRESS, or Ray on this machine, started here; left or ended at the block's end.
+
+    Where this process is connected already, that cluster, which is left as it is. `if_lost` is called, in a thread,
+    when its head or this machine's raylet is gone for good: Ray then ends the process, without a word. Raises
+    UsageError where there is no cluster, RunError where Ray cannot be started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = resolve_address(address)
+    check_address(address)
+    with signals_kept():
+        context = _init(address)
+    try:
+        _say_where(address, context.dashboard_url)
+        with watched(context.address_info["gcs_address"], if_lost):
+            yield
+    finally:
+        ray.shutdown()
+
+
+def resolve_address(address: str | None) -> str:
+    """As given, or as RAY_ADDRESS says, or `local`."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def check_address(address: str) -> None:
+    """Raises UsageError, within seconds, for an address that Ray will not be reached at or started on."""
+    if address == "local":
+        _check_tmpdir()
+    elif address.startswith("ray://"):
+        raise UsageError(
+            f"Ray Client ({address}) cannot run a search: run on the cluster (ray job submit, ray attach), "
+            "or give the address of its head as HOST:6379"
+        )
+    elif address != "auto":
+        _reach(address, *_host_and_port(address))
+
+
+def _reach(address: str, host: str, port: int) -> None:
+    advice = "give HOST:PORT of a running head, auto, or local"
+    try:
+        socket.create_connection((host, port), REACH_TIMEOUT_S).close()
+    except OSError as error:
+        raise UsageError(
+            f"no Ray cluster at {address!r}: {host}:{port} does not answer ({first_line(error)}); {advice}"
+        ) from None
+    if os.environ.get("RAY_USE_TLS", "0") != "0":  # which a plain channel cannot speak
+        return
+    with grpc.insecure_channel(f"{host}:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(REACH_TIMEOUT_S)
+        except grpc.FutureTimeoutError:
+            raise UsageError(
+                f"{host}:{port} is no Ray head: what answers there does not speak gRPC; {advice}"
+            ) from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    if not colon:
+        return address, DEFAULT_PORT
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise UsageError(f"a Ray address is HOST:PORT, auto or local; got {address!r}")
+    return host.strip("[]"), int(port)
+
+
+def _check_tmpdir() -> None:
+    folder = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    longest = MAX_SOCKET_PATH - _SOCKET_BELOW_TMPDIR
+    path = os.path.join(folder, "ray") if folder != "/tmp" else "/tmp/ray"  # noqa: PTH118 (bytes of a text are counted)
+    if len(path.encode()) > longest:
+        raise UsageError(
+            f"Ray's temporary folder {path} is {len(path.encode())} bytes long, and its sockets need it to be at most "
+            f"{longest}: set RAY_TMPDIR to a shorter one"
+        )
+
+
+def _init(address: str) -> Any:
+    try:
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+    except ray.exceptions.AuthenticationError as error:
+        raise UsageError(
+            f"the Ray cluster at {address!r} does not take this machine's token ({first_line(error)}); give its token "
+            "in RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token"
+        ) from None
+    except (ConnectionError, ValueError) as error:
+        raise UsageError(_explain(address, error)) from None
+    except (ray.exceptions.RayError, RuntimeError, OSError, TimeoutError) as error:
+        raise RunError(f"Ray could not be started or joined at {address!r}: {first_line(error)}") from None
+
+
+def _explain(address: str, error: Exception) -> str:
+    """Of a head that did not let this process in: what answers at an address and refuses mostly refuses the token."""
+    if address in ("local", "auto"):
+        return f"no Ray cluster at {address!r}: {first_line(error)}"
+    return (
+        f"{address!r} answers, and did not let this process in ({first_line(error)}): its token is missing here or is "
+        "another one (RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token), or it is no Ray head"
+    )
+
+
+def _say_where(address: str, dashboard: str | None) -> None:
+    resources = ray.cluster_resources()
+    where = "on this machine" if address == "local" else f"at {address}"
+    gpus = f", {resources['GPU']:g} GPUs" if "GPU" in resources else ""
+    dashboard = f"; dashboard http://{dashboard}" if dashboard else ""
+    say(f"ray: {resources.get('CPU', 0):g} CPUs{gpus} {where}{dashboard}")
+
+
+@contextlib.contextmanager
+def signals_kept() -> Iterator[None]:
+    """Ray and Tune take signals for themselves, and leave it so; afterwards all is as before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in KEPT_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def driver_node() -> NodeAffinitySchedulingStrategy:
+    """For actors that live as long as the run: on the driver's node, which is not a spot machine."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def wait_for_gpus(wanted: int, timeout_s: float) -> None:
+    """Asks the cluster for `wanted` GPUs and returns when so many have joined: an autoscaler starts machines for them.
+
+    By placement groups, which go with this driver, killed or not; `autoscaler.sdk.request_resources` would outlive it
+    and keep machines paid for. Raises RunError when they have not come in time.
+    """
+    if num_gpus() >= wanted:
+        return
+    groups = [placement_group([{"GPU": 1}]) for _ in range(wanted)]
+    deadline, joined = time.monotonic() + timeout_s, 0
+    try:
+        with Meter("waiting for GPUs", wanted, "GPUs") as meter:
+            while (now := num_gpus()) < wanted:
+                meter.advance(max(now - joined, 0))
+                joined = max(now, joined)
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"{now} of {wanted} GPUs (cluster.min_gpus) joined the cluster within {timeout_s:.0f} s "
+                        "(cluster.gpu_timeout_s)"
+                    )
+                time.sleep(1)
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+
+
+def alive_nodes() -> list[dict[str, Any]]:
+    """Of the connected cluster, now, as Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def num_gpus() -> int:
+    """Of the connected cluster, now."""
+    return int(ray.cluster_resources().get("GPU", 0))

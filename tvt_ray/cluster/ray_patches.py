@@ -1,0 +1,57 @@
+"""Where private parts of Ray are touched, as few as there can be: each says why, and has a test that fails with Ray.
+
+Seen and tested in Ray 2.59 and 2.60. Where a part has another form, what depends on it says so in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from tvt_ray.errors import RunError
+
+
+def actor_of(trial: Any) -> Any:
+    """The handle of a running trial's actor.
+
+    Tune sends its actors nothing but `train`; what a worker reads next is sent to it by a method of its own, which Ray
+    executes before the `train` that Tune submits after it.
+    """
+    try:
+        actor = trial.temporary_state.ray_actor
+    except AttributeError:
+        raise RunError(f"this version of Ray ({ray.__version__}) does not say which actor a trial has") from None
+    return actor
+
+
+def forget_last_result(trial: Any) -> None:
+    """Keeps Tune from asking a dead actor for the last result of its trial, which raises."""
+    trial._default_result_or_future = None
+
+
+@contextlib.contextmanager
+def all_deaths_are_actor_errors() -> Iterator[None]:
+    """Makes Tune treat whatever Ray says of a worker as that worker's death, for as long as the block runs.
+
+    Ray has many exceptions for it that are no RayActorError (killed by the memory monitor, a runtime environment that
+    could not be made, a node that left, an unschedulable actor …), and on those Tune ends the whole run.
+    """
+    original = RayActorManager._actor_task_failed
+
+    @functools.wraps(original)
+    def task_failed(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        original(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = task_failed
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = original

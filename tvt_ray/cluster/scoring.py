@@ -1,0 +1,266 @@
+"""The search on Ray Tune: a trial is a worker that lives as long as it can, and reads batch after batch.
+
+Each batch is a result, of which Tune and the Searcher hear; the next batch is sent to the worker before Tune lets it go
+on. Who reads what is decided by a Dispatcher (searchers/batching.py). Trials that wait for room are what an autoscaler
+sees, and what a node that joins is used by. The rows are the truth: what Tune itself remembers is thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+from ray.tune import FailureConfig, RunConfig, TuneConfig
+from ray.tune.search import Searcher
+
+from tvt_ray.cluster import ray_patches
+from tvt_ray.cluster.connection import signals_kept
+from tvt_ray.cluster.metrics import record_lag
+from tvt_ray.cluster.quiet import quiet
+from tvt_ray.cluster.slots import Job, Slots, pick_device
+from tvt_ray.plugins import load_plugins
+from tvt_ray.scoring.reader import Reader
+from tvt_ray.scoring.rows import Row
+from tvt_ray.searchers.batching import Dispatcher
+from tvt_ray.spaces import Arch
+
+WATCHDOG_GRACE_S = 10.0
+IDLE_S = 0.5  # that a worker without work waits before it asks again; longer where there are hundreds
+LOOK_INTERVAL_S = 3.0  # between looks at how many workers the cluster holds
+
+# Tune reads these when a run starts: no loggers, no state snapshots, as many trials in waiting as we suggest, and no
+# ten minutes of patience with a worker that does not end.
+TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1000000",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class ScoringTrial(tune.Trainable):  # type: ignore[misc]
+    """A worker. Its first result says that it is there; after that, each is what became of a batch."""
+
+    def setup(self, config: dict[str, Any], task_ref: Any = None) -> None:
+        """`task_ref`: a list of one reference, since Ray replaces a bare one by its value."""
+        torch.set_num_threads(1)  # workers share the machine's cores
+        task = ray.get(task_ref[0])
+        load_plugins(task.plugins)
+        self.reader = Reader(task, pick_device())
+        self.worker = f"{ray.get_runtime_context().get_node_id()}/{os.getpid()}"
+        self._archs: Sequence[Any] | None = None
+        self._idle_s = 0.0
+
+    def take(self, archs: Sequence[Any] | None, idle_s: float) -> None:
+        """What the next step reads, as JSON; None: nothing, and the step lasts for `idle_s` instead."""
+        self._archs, self._idle_s = archs, idle_s
+
+    def step(self) -> dict[str, Any]:
+        """One batch."""
+        archs, self._archs = self._archs, None
+        if archs is None:
+            time.sleep(self._idle_s)
+            return {"worker": self.worker}
+        space = self.reader.task.space
+        rows = [self._read(space.from_json(arch)) for arch in archs]
+        # A tuple: Tune flattens and copies nested dicts and lists of a result, value by value.
+        measured = tuple((row.readings, row.error, row.seconds) for row in rows)
+        return {"worker": self.worker, "measured": measured, "ended": time.time()}
+
+    def _read(self, arch: Arch) -> Row:
+        """Ends the process where not even the time limit's alarm ends it: an operation that hangs answers no alarm."""
+        limit = self.reader.task.max_seconds
+        if limit is None:
+            return self.reader.read(arch)
+        watchdog = threading.Timer(2 * limit + WATCHDOG_GRACE_S, os._exit, [1])
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            return self.reader.read(arch)
+        finally:
+            watchdog.cancel()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
+        """A worker holds nothing that its results do not."""
+        return {}
+
+    def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
+        """Nothing is kept, so there is nothing to load."""
+
+
+class WorkerSearcher(Searcher):  # type: ignore[misc]
+    """Tune's Searcher: suggests workers, as many as the cluster holds and as many again that wait for room."""
+
+    def __init__(self, dispatcher: Dispatcher, slots: Slots) -> None:
+        super().__init__()
+        self.dispatcher, self.slots = dispatcher, slots
+        self.alive: set[str] = set()  # trials that run or wait
+        self.workers: set[str] = set()  # "node/pid" of each process that read something
+        self._room, self._next_look, self._next_start = slots.count, time.monotonic() + LOOK_INTERVAL_S, 0.0
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune's own search space is empty."""
+        return not config
+
+    def suggest(self, trial_id: str) -> Any:
+        """A new worker, unless there are enough, nothing is left to read, or starting them keeps failing."""
+        enough = len(self.alive) >= self._allowed() or not self.dispatcher.has_work
+        if enough or self.dispatcher.over or time.monotonic() < self._next_start:
+            return None
+        self.alive.add(trial_id)
+        return {"trial": trial_id}
+
+    def _allowed(self) -> int:
+        """As many wait as run. A run that may take so many and no more has none in waiting."""
+        if self.slots.limit:
+            return self.slots.limit
+        if time.monotonic() >= self._next_look:
+            self._room, self._next_look = self.slots.available(), time.monotonic() + LOOK_INTERVAL_S
+        return 2 * self._room
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """What became of a batch: its rows, and what the sampler that proposed them hears of it."""
+        if "measured" in result:
+            self.workers.add(result["worker"])
+            self.dispatcher.done(trial_id, result["measured"])
+            record_lag(result["ended"])
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Why it ended is not said here, but to WorkerCallback."""
+        self.alive.discard(trial_id)
+
+    def note_loss(self, trial_id: str, reason: str) -> None:
+        """A worker died, or never came to life."""
+        self.dispatcher.lost(trial_id, reason)
+        self._next_start = time.monotonic() + self.dispatcher.backoff_s()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tuner pickles its searcher for a restore that never happens."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """The rows are what a run resumes from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """The rows are what a run resumes from."""
+
+
+class WorkerCallback(tune.Callback):  # type: ignore[misc]
+    """Sends each worker its next batch, and says of those that died why."""
+
+    def __init__(self, searcher: WorkerSearcher) -> None:
+        self.searcher, self.dispatcher = searcher, searcher.dispatcher
+
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called after the searcher was, and before Tune lets the worker go on."""
+        batch, space = self.dispatcher.next(trial.trial_id), self.dispatcher.task.space
+        archs = None if batch is None else [space.to_json(arch) for arch in batch.archs]
+        ray_patches.actor_of(trial).take.remote(archs, max(IDLE_S, self.dispatcher.num_workers / 200))
+
+    def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
+        """A trial that has no worker any more; another takes its place."""
+        self.searcher.note_loss(trial.trial_id, explain_death(_last_failure(trial.error_file)))
+        ray_patches.forget_last_result(trial)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as above."""
+        return {}
+
+
+class AllRead(tune.Stopper):  # type: ignore[misc]
+    """Ends the experiment, trials in waiting included, when the dispatcher is through."""
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """A worker without work waits: it may have to take a dead one's."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked after every event."""
+        return self.dispatcher.over
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as above."""
+        return {}
+
+
+def _last_failure(file: str | None) -> str:
+    """The latest of the failures that Tune has written down for a trial."""
+    try:
+        return Path(file or "").read_text().rpartition("Failure #")[2]
+    except OSError:
+        return ""
+
+
+# An exception's name and what it says, as tracebacks end; how Ray speaks of a process that is gone is none of those.
+_GONE = "ActorDiedError|ActorUnavailableError|RayActorError|WorkerCrashedError"
+_RAISED = re.compile(rf"(?!.*({_GONE}))[\w.]*(Error|Exception|Removed)\b.*: ")
+
+
+def explain_death(text: str) -> str:
+    """One line of what Ray says of a dead worker."""
+    if "OutOfMemoryError" in text or "low on memory" in text:
+        return "its worker was killed by Ray's memory monitor: the node was running low on memory"
+    if "node" in text and "died" in text and "was terminated" in text:
+        return "its worker's node was lost"
+    lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]
+    said = [line for line in lines if _RAISED.match(line)]  # of a traceback, or of Ray: the last says most
+    if said:
+        return f"its worker could not be started: {said[-1][:300]}"
+    return "its worker died again and again (killed, crashed, or hung beyond the time limit)"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run's workers were."""
+
+    workers: frozenset[str] = frozenset()  # "node/pid" of each process that read something
+
+    @property
+    def num_nodes(self) -> int:
+        """Distinct nodes."""
+        return len({worker.partition("/")[0] for worker in self.workers})
+
+
+def run_workers(job: Job, dispatcher: Dispatcher) -> Outcome:
+    """Reads all that the dispatcher deals out; returns when it is through, or has a reason to stop, or on Ctrl-C."""
+    searcher = WorkerSearcher(dispatcher, job.slots)
+    trainable = tune.with_parameters(ScoringTrial, task_ref=[job.task_ref])
+    trainable = tune.with_resources(trainable, job.slots.resources)
+    trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
+    with (
+        quiet({"ray.tune": logging.CRITICAL}, TUNE_SETTINGS),  # it logs a traceback for each dead worker
+        ray_patches.all_deaths_are_actor_errors(),
+        signals_kept(),
+        tempfile.TemporaryDirectory(prefix="tvt-") as scratch,
+    ):
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=TuneConfig(search_alg=searcher, num_samples=-1),
+            run_config=RunConfig(
+                storage_path=scratch,
+                name="tune",
+                verbose=0,
+                stop=AllRead(dispatcher),
+                failure_config=FailureConfig(max_failures=0),  # a dead worker's place is taken by another trial
+                callbacks=[WorkerCallback(searcher)],
+            ),
+        )
+        tuner.fit()
+    return Outcome(frozenset(searcher.workers))

@@ -1,0 +1,32 @@
+"""What a run takes of a cluster. None of it changes what comes out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+
+class ClusterSettings(BaseModel):
+    """How work is packed onto processors and GPUs, how much of it at a time, and how long machines are waited for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scoring_workers: PositiveInt | None = None  # at most; None: as many as the cluster holds
+    archs_per_trial: PositiveInt | None = None  # that a worker is given at a time; None: about four seconds' worth
+    # Of each scoring worker. None: 0.25 where there is a GPU, else 0; auto: as its memory allows
+    gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
+    min_gpus: NonNegativeInt = 0  # GPUs that are asked of the cluster and waited for before anything begins
+    gpu_timeout_s: float = Field(1800, gt=0)  # how long
+    training_workers: PositiveInt = 1  # Ray Train workers per student
+    cpus_per_training_worker: PositiveInt | None = None  # None: the cluster's cores, shared evenly
+    gpus_per_training_worker: float | None = Field(None, ge=0)  # None: 1 where there are GPUs, else 0
+    loader_workers: NonNegativeInt | None = None  # processes that decode and augment; None: cores beyond the first
+    max_failures: NonNegativeInt = 3  # restarts of a training that lost a worker
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _fraction_or_whole(cls, share: float | str | None) -> float | str | None:
+        if isinstance(share, float) and share > 1 and share % 1:
+            raise ValueError(f"gpus_per_trial is a fraction of one GPU or a whole number; got {share}")
+        return share

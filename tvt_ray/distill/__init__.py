@@ -1,1 +1,0 @@
-"""Training: teachers, and students with a teacher; plain torch, and on Ray Train."""

@@ -1,0 +1,1 @@
+"""Training students with a teacher: recipe, losses, one student or several side by side. Plain torch."""

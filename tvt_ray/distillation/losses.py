@@ -1,0 +1,132 @@
+"""The distillation loss: Locality Guidance (Li et al. 2022, https://arxiv.org/abs/2207.10026), and logits on request.
+
+Shape suffixes: B = images, C = channels, H, W = map axes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor, nn
+
+from tvt_ray.students.layers import Block, Student
+
+Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
+
+
+class LossSettings(BaseModel):
+    """The loss is a weighted sum of rows of LOSSES; a weight of 0 leaves a term out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: dict[str, Annotated[float, Field(ge=0)]] = {"cross_entropy": 1.0, "guidance": 2.5}
+    student_blocks: tuple[int, int, int] | None = None  # of guidance; None: first, middle (depth // 2) and last
+    temperature: float = Field(4.0, gt=0)  # of logits
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name in weights:
+            if name not in LOSSES:
+                raise ValueError(f"unknown loss {name!r}; choices: {', '.join(LOSSES)}")
+        if not any(weights.values()):
+            raise ValueError("all weights are 0, so that nothing would be learned")
+        return weights
+
+    @property
+    def terms(self) -> dict[str, float]:
+        """The terms that are on, and their weights."""
+        return {name: weight for name, weight in self.weights.items() if weight}
+
+
+def guided_blocks(depth: int, settings: LossSettings) -> tuple[int, int, int]:
+    """The three student blocks that are compared with teacher stages 0, 1, 2.
+
+    The published recipe names blocks 0, 6 and 11 of 12; other depths take the same relative places. Raises ValueError
+    when the settings name a block that a student of this depth lacks.
+    """
+    if settings.student_blocks is None:
+        return 0, depth // 2, depth - 1
+    if not all(0 <= block < depth for block in settings.student_blocks):
+        raise ValueError(
+            f"loss.student_blocks {list(settings.student_blocks)}: this student has blocks 0 to {depth - 1}"
+        )
+    return settings.student_blocks
+
+
+def distance(projected: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two maps (B, C, H, W), both bilinearly brought to the larger size per axis."""
+    size = tuple(max(a, b) for a, b in zip(projected.shape[-2:], teacher.shape[-2:], strict=True))
+    projected, teacher = (
+        F.interpolate(features, size, mode="bilinear", align_corners=False) if features.shape[-2:] != size else features
+        for features in (projected, teacher)
+    )
+    return F.mse_loss(projected, teacher)
+
+
+def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Hinton et al. 2015 (https://arxiv.org/abs/1503.02531): KL of softened predictions (B, classes), times T^2."""
+    teacher_log, student_log = (F.log_softmax(logits / temperature, 1) for logits in (teacher, student))
+    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
+
+
+class GuidedStudent(nn.Module):
+    """A student and the 1x1 projections that serve the loss alone; only `student` is exported."""
+
+    def __init__(self, student: Student, teacher_channels: Sequence[int], settings: LossSettings) -> None:
+        super().__init__()
+        self.student, self.settings = student, settings
+        guided = "guidance" in settings.terms
+        self.blocks = guided_blocks(student.num_blocks, settings) if guided else ()
+        widths = _map_channels(student, self.blocks)
+        self.projections = nn.ModuleList(
+            nn.Conv2d(widths[block], channels, 1)
+            for block, channels in zip(self.blocks, teacher_channels, strict=False)
+        )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """(B, 3, H, W) -> logits (B, classes), and the three maps projected to the teacher's channels."""
+        logits, maps = self.student.logits_and_maps(images, self.blocks)
+        pairs = zip(self.projections, self.blocks, strict=True)
+        return logits, tuple(projection(maps[block]) for projection, block in pairs)
+
+
+def _map_channels(student: Student, blocks: Sequence[int]) -> Mapping[int, int]:
+    """Channels of the blocks' maps, which PiT widens from stage to stage: read off each block's last layer."""
+    widths = [module.fc2.out_features for module in student.modules() if isinstance(module, Block)]
+    return {block: widths[block] for block in blocks}
+
+
+def cross_entropy(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
+    """Of the student's logits with the labels (B,)."""
+    return F.cross_entropy(student[0], labels)
+
+
+def guidance(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
+    """Locality Guidance: the three pairs' mean squared differences, added; the student's maps are projected ones."""
+    return torch.stack([distance(ours, theirs) for ours, theirs in zip(student[1], teacher[1], strict=True)]).sum()
+
+
+def logits(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
+    """Hinton's distillation, at `settings.temperature`."""
+    return logit_loss(student[0], teacher[0], settings.temperature)
+
+
+# name -> a term of the loss, from what the student gives, what the teacher gives, the labels and the settings
+LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, LossSettings], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "guidance": guidance,
+    "logits": logits,
+}
+
+
+def distillation_loss(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> dict[str, Tensor]:
+    """The terms that are on, unweighted, and `loss`, their weighted sum. Labels: (B,) int64."""
+    terms = {name: LOSSES[name](student, teacher, labels, settings) for name in settings.terms}
+    weighted = [weight * terms[name] for name, weight in settings.terms.items()]
+    return {**terms, "loss": functools.reduce(torch.add, weighted)}

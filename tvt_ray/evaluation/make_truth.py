@@ -1,0 +1,62 @@
+"""Making ground truth: sampled architectures, each distilled with one short, fixed recipe, several at a time."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tvt_ray.distillation.cohort import Cohort
+from tvt_ray.distillation.distiller import DistillInputs, DistillTask
+from tvt_ray.spaces import Arch, Space
+from tvt_ray.storage.locations import write_atomically
+
+
+def sample_archs(space: Space, count: int, seed: int) -> list[Arch]:
+    """`count` different architectures, drawn as the space draws them; the first k of a larger sample are the same.
+
+    Raises ValueError when the space has fewer.
+    """
+    if count > space.size():
+        raise ValueError(f"the space has {space.size():,} architectures, {count:,} were asked for")
+    rng, archs = random.Random(f"ground truth/{seed}"), dict[str, Arch]()
+    while len(archs) < count:
+        arch = space.sample(rng)
+        archs.setdefault(space.arch_id(arch), arch)
+    return list(archs.values())
+
+
+def train_cohort(
+    tasks: Sequence[DistillTask],
+    inputs: DistillInputs,
+    state_file: Path,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> dict[str, float]:
+    """Test accuracy in percent by architecture, at the end of the recipe: no epoch is chosen, so none is favoured.
+
+    The state after each epoch is kept in `state_file`, from which an interrupted call goes on.
+    """
+    cohort = Cohort(tasks, inputs, device)
+    if state_file.exists():
+        cohort.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
+    while not cohort.done:
+        cohort.run_epoch(on_batch)
+        state = io.BytesIO()
+        torch.save(cohort.state_dict(), state)
+        write_atomically(state_file, state.getvalue())
+    return cohort.test()
+
+
+def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:
+    """One line of a ground-truth file, as `tvt rank` reads it."""
+    return {
+        "space": task.space.name,
+        "arch": task.space.to_json(task.arch),
+        "params": task.space.cost(task.arch, task.num_classes).params,
+        column: round(accuracy, 4),
+    }

@@ -1,0 +1,232 @@
+"""From files of trained accuracies to tables of rank correlations: what `tvt rank` runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tvt_ray import __version__
+from tvt_ray.data.splits import Dataset
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.evaluation.agreement import MIN_ARCHS, agreement, kendall_tau, noise_share
+from tvt_ray.evaluation.cache import ReadingCache
+from tvt_ray.evaluation.truth import GroundTruth, Scored, read_ground_truth
+from tvt_ray.proxies import Probe, need_teacher
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import ReadingTask, make_row
+from tvt_ray.scoring.rows import ARITHMETIC, Row
+from tvt_ray.scoring.scores import find_score, score_names
+from tvt_ray.spaces import Arch
+from tvt_ray.spaces.budget import Budget
+from tvt_ray.stages.calibrate import calibration_archs
+from tvt_ray.stages.setup import load_data, make_task, process_as_it_was
+from tvt_ray.students.draws import SCHEME
+from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.teachers.teacher import Teacher
+
+# Scores architectures, telling of rows as they arrive
+ScoreArchs: TypeAlias = Callable[[ReadingTask, Sequence[Arch], Callable[[Sequence[Row]], None]], list[Row]]
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """What to compare with what."""
+
+    files: tuple[Path, ...]
+    proxies: tuple[str, ...]  # scores, proxies, or arithmetic
+    columns: tuple[str, ...] | None = None  # None: all
+    min_params: int | None = None
+    max_params: int | None = None
+    num_seeds: int = 1
+
+
+def check_request(request: RankRequest) -> None:
+    """Raises UsageError for a proxy that does not exist or a number of seeds that is none."""
+    known = score_names()
+    for name in request.proxies:
+        if name not in known:
+            raise UsageError(f"unknown proxy {name!r}; choices: {', '.join(known)}")
+    if request.num_seeds < 1:
+        raise UsageError(f"--seeds is at least 1; got {request.num_seeds}")
+
+
+def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str | None = None) -> list[Scored]:
+    """Scores every architecture of the files by every proxy and seed, on the cluster; what is cached is read."""
+    check_request(request)
+    data = load_data(config.model_copy(update={"budget": Budget()}))
+    truths = [truth for path in request.files for truth in read_ground_truth(path, config.space, data.num_classes)]
+    for truth in truths:
+        _check_columns(truth, request.columns)
+    needed = need_teacher(_needed(request.proxies))
+    teacher = get_teacher(config.teacher, config.teacher_training, data)[0] if needed else None
+    with contextlib.ExitStack() as cluster, process_as_it_was():
+
+        def score(task: ReadingTask, archs: Sequence[Arch], keep: Callable[[Sequence[Row]], None]) -> list[Row]:
+            from tvt_ray.cluster.connection import connected  # only where something is not in the cache
+            from tvt_ray.cluster.slots import pack_job
+            from tvt_ray.cluster.tasks import read_archs
+
+            cluster.enter_context(connected(ray_address))
+            title = f"{task.space.name} {', '.join(task.proxies)}"
+            return read_archs(pack_job(config.cluster, task), archs, title, keep)
+
+        return [_score_truth(config, truth, request, data, teacher, score) for truth in truths]
+
+
+def _check_columns(truth: GroundTruth, wanted: Sequence[str] | None) -> None:
+    unknown = [name for name in wanted or () if name not in truth.columns]
+    if unknown:
+        raise UsageError(f"the ground truth has no column {unknown[0]!r}; choices: {', '.join(truth.columns)}")
+
+
+def _score_truth(
+    config: RunConfig,
+    truth: GroundTruth,
+    request: RankRequest,
+    data: Dataset,
+    teacher: Teacher | None,
+    score: ScoreArchs,
+) -> Scored:
+    """One repetition per seed: other weights, another probe, another calibration sample."""
+    repeated: list[dict[str, list[float]]] = []
+    archs = [entry.arch for entry in truth.entries]
+    for repetition in range(request.num_seeds):
+        own = config.model_copy(
+            update={
+                "space": truth.space,
+                "budget": Budget(),
+                "seed": config.seed + repetition,
+                "probe": config.probe.model_copy(update={"seed": config.probe.seed + repetition}),
+            }
+        )
+        task = make_task(own, data, teacher)
+        fused = [name for name in request.proxies if len(find_score(name).readings) > 1]
+        sample = calibration_archs(own, data.num_classes) if fused else []
+        calibration = Calibration.from_rows(list(read_or_score(task, sample, _needed(fused), score).values()))
+        rows = read_or_score(task, archs, _needed(request.proxies), score)
+        mine = [rows[entry.arch_id] for entry in truth.entries]
+        repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
+    scores = {name: np.array([values[name] for values in repeated]) for name in request.proxies}
+    return Scored(truth, scores)
+
+
+def _needed(names: Sequence[str]) -> list[str]:
+    """The proxies to run for some scores, each once."""
+    return list(dict.fromkeys(r for name in names for r in find_score(name).readings if r not in ARITHMETIC))
+
+
+def _score(name: str, row: Row, calibration: Calibration) -> float:
+    score = calibration.score(name, row)
+    assert score is not None  # failed rows do not get this far
+    return score
+
+
+def read_or_score(
+    task: ReadingTask, archs: Sequence[Arch], proxies: Sequence[str], score: ScoreArchs
+) -> dict[str, Row]:
+    """Rows with the components of all `proxies`, by architecture; what was scored before is read from the cache.
+
+    `score` scores what is missing, and calls what it is given with rows as they arrive, which are kept at once. Each
+    proxy is scored on its own, so that one that fails takes no other's reading along. Raises RunError when an
+    architecture cannot be scored by one.
+    """
+    space = task.space
+    by_id = {space.arch_id(arch): arch for arch in archs}
+    rows = {arch_id: make_row(task, arch, {}, None, 0.0) for arch_id, arch in by_id.items()}
+    cache = ReadingCache(
+        {
+            "version": __version__,
+            "draws": SCHEME,
+            "num_inits": task.num_inits,
+            "precision": str(task.probe.precision),
+            "space": space.model_dump(mode="json"),
+            "num_classes": task.num_classes,
+            "seed": task.seed,
+            "probe": _fingerprint(task.probe),
+        }
+    )
+    for proxy in proxies:
+        known = cache.read(proxy)
+        missing = [arch for arch_id, arch in by_id.items() if arch_id not in known]
+        if missing:
+            found = score(dataclasses.replace(task, proxies=(proxy,)), missing, functools.partial(cache.add, proxy))
+            failed = [row for row in found if row.status != "ok"]
+            if failed:
+                first = f"{failed[0].arch_id}: {failed[0].error}"
+                raise RunError(f"{proxy} failed on {len(failed)} of {len(found)} architectures; {first}")
+            cache.compact(proxy)
+            known |= {row.arch_id: row for row in found}
+        rows = {
+            arch_id: dataclasses.replace(row, readings={**row.readings, **known[arch_id].readings})
+            for arch_id, row in rows.items()
+        }
+    return rows
+
+
+def _fingerprint(probe: Probe) -> str:
+    hasher = hashlib.sha256()
+    for tensor in (probe.images, probe.labels, probe.teacher_logits, *probe.teacher_maps):
+        if tensor is not None:
+            hasher.update(tensor.contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> dict[str, Any]:
+    """What `rank --json` prints: statistics within the band; with a band, those of the whole table beside them."""
+    banded = request.min_params is not None or request.max_params is not None
+    result: dict[str, Any] = {
+        "columns": _tabulate(request, scored, request.min_params, request.max_params),
+        "num_images": config.probe.num_images,
+        "num_seeds": request.num_seeds,
+        "dataset": config.data.name,
+        "teacher": config.teacher.name,
+    }
+    if banded:
+        result |= {"min_params": request.min_params, "max_params": request.max_params}
+        result["whole_table"] = _tabulate(request, scored, None, None)
+    if request.num_seeds > 1:
+        result["noise"] = [
+            {"space": one.truth.space.name, "proxy": name, "noise_share": noise_share(values)}
+            for one in scored
+            for name, values in one.scores.items()
+        ]
+    return result
+
+
+def _tabulate(
+    request: RankRequest, scored: Sequence[Scored], low: int | None, high: int | None
+) -> list[dict[str, Any]]:
+    entries = []
+    for one in scored:
+        inside = one.truth.within(low, high)
+        if inside.sum() < MIN_ARCHS:
+            raise UsageError(
+                f"{inside.sum()} of the {len(inside)} {one.truth.space.name} architectures have {low or 0:,} to "
+                f"{'any number of' if high is None else f'{high:,}'} parameters; at least {MIN_ARCHS} are needed"
+            )
+        for column in request.columns or one.truth.columns:
+            accuracy = one.truth.accuracy(column)[inside]
+            for name, values in one.scores.items():
+                entry: dict[str, Any] = {"space": one.truth.space.name, "column": column, "proxy": name}
+                entry |= dataclasses.asdict(agreement(values.mean(0)[inside], accuracy))
+                if request.num_seeds > 1:
+                    entry["kendall_by_seed"] = [kendall_tau(v[inside], accuracy) for v in values]
+                entries.append(entry)
+    return entries
+
+
+def mean_kendall(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """By proxy, over all spaces and columns; a column on which tau is not defined counts as 0."""
+    names = dict.fromkeys(entry["proxy"] for entry in entries)
+    return {
+        name: float(np.mean([entry["kendall"] or 0.0 for entry in entries if entry["proxy"] == name])) for name in names
+    }

@@ -1,0 +1,116 @@
+"""The one fixed batch on which every architecture is read, and what the teacher makes of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor
+
+from tvt_ray.data.splits import Split
+from tvt_ray.data.transforms import eval_tensor
+from tvt_ray.errors import UsageError
+from tvt_ray.teachers.teacher import Teacher
+
+
+class ProbeSettings(BaseModel):
+    """The published code uses 128 images; fewer cost proportionally less."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_images: PositiveInt = 32
+    seed: int = 0
+    num_inits: PositiveInt = 1  # initialisations of a student that its readings are the mean of
+    # Of the student's pass for `attention_similarity`; other readings are float32 always. Half of float32's time where
+    # processor or GPU has bfloat16: docs/performance.md says how the ranking compares.
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True)
+class ProbeImages:
+    """The batch at two resolutions, both ImageNet-normalised and resized from the same images."""
+
+    student: Tensor  # (B, 3, S, S)
+    teacher: Tensor | None  # (B, 3, T, T); None where nothing reads the teacher
+    labels: Tensor  # (B,) int64
+
+
+def select_balanced(labels: NDArray[np.int64], num_images: int, seed: int) -> NDArray[np.int64]:
+    """Indices of `num_images` images, of each class equally many or one more; seeded, and in random order.
+
+    A class that runs out leaves its share to the others. Raises UsageError when there are fewer images than asked for.
+    """
+    if num_images > len(labels):
+        raise UsageError(f"probe.num_images is {num_images}, but there are only {len(labels)} training images")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    # An image's turn is its rank within its class; earlier turns come first, so classes take turns.
+    classes, shuffled = rng.permutation(labels.max() + 1), labels[order]
+    turn = np.empty(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = shuffled == label
+        turn[mine] = np.arange(mine.sum())
+    chosen = order[np.lexsort((classes[shuffled], turn))[:num_images]]
+    return np.asarray(rng.permutation(chosen))
+
+
+def build_probe_images(
+    train: Split, settings: ProbeSettings, student_size: int, teacher_size: int | None
+) -> ProbeImages:
+    """Sizes in pixels; None: no teacher looks. Raises UsageError for a corrupt image, naming it."""
+    chosen = train.take(select_balanced(train.labels, settings.num_images, settings.seed))
+    images = [chosen[i][0] for i in range(len(chosen))]
+
+    def at(size: int) -> Tensor:
+        return torch.stack([eval_tensor(image, size) for image in images])
+
+    teacher = None if teacher_size is None else at(teacher_size)
+    return ProbeImages(at(student_size), teacher, torch.from_numpy(chosen.labels))
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The fixed batch and what the trained teacher makes of it, computed once per run."""
+
+    images: Tensor  # (B, 3, S, S) as students see them, ImageNet-normalised
+    labels: Tensor  # (B,) int64
+    teacher_maps: tuple[Tensor, ...] = ()  # stage maps (B, C, H, W), coarsest last; none where nothing reads them
+    teacher_logits: Tensor | None = None  # (B, classes); likewise
+    # Of the student's pass for `attention_similarity`; other readings are always float32.
+    precision: torch.dtype = torch.float32
+    chunk: int = 32  # images at a time in that pass: bounds its memory, and what it gives does not depend on it
+
+    def to(self, device: torch.device | str) -> Probe:
+        """The same on another device."""
+        return dataclasses.replace(
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            teacher_maps=tuple(stage.to(device) for stage in self.teacher_maps),
+            teacher_logits=None if self.teacher_logits is None else self.teacher_logits.to(device),
+        )
+
+    def with_chunk(self, chunk: int) -> Probe:
+        """The same, `chunk` images at a time."""
+        return dataclasses.replace(self, chunk=chunk)
+
+    def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """(images, the teacher's last map) of at most `chunk` images at a time, images in `precision`."""
+        images = self.images.to(self.precision)
+        return zip(torch.split(images, self.chunk), torch.split(self.teacher_maps[-1], self.chunk), strict=True)
+
+
+@torch.no_grad()
+def build_probe(images: ProbeImages, teacher: Teacher | None, precision: torch.dtype = torch.float32) -> Probe:
+    """Runs the teacher, in evaluation mode and in float32, on its view of the batch, where there are both."""
+    if teacher is None or images.teacher is None:
+        return Probe(images.student, images.labels, precision=precision)
+    teacher.freeze()
+    logits, maps = teacher(images.teacher)
+    return Probe(images.student, images.labels, tuple(maps), logits, precision)

@@ -1,0 +1,1 @@
+"""What people would rather look at: a run as a page, and its figures."""

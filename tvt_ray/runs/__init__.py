@@ -1,0 +1,1 @@
+"""The run: its config, its folder, and the object that one reads it through."""

@@ -1,0 +1,195 @@
+"""The whole run as one validated model, composed from the settings that the modules own.
+
+The defaults are configs/digits.yaml: offline, embedded data, minutes on a CPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tvt_ray.cluster.settings import ClusterSettings
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.transforms import AugmentSettings
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.errors import UsageError
+from tvt_ray.plugins import load_plugins
+from tvt_ray.proxies.probe import ProbeSettings
+from tvt_ray.scoring.scores import ScoreSettings
+from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import SPACES, SpaceField
+from tvt_ray.spaces.autoformer import AutoFormerSpace
+from tvt_ray.spaces.budget import Budget
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.training import TeacherTraining
+
+FORMAT: Literal[2] = 2  # what a run folder holds; another number was written by another version
+
+
+class RunConfig(BaseModel):
+    """A search and the distillation that follows it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[2] = FORMAT  # of the run folder
+    plugins: tuple[str, ...] = ()  # modules of your own that add rows to the tables (docs/extending.md)
+    seed: int = 0  # of weights, calibration sample and searcher
+    space: SpaceField = AutoFormerSpace(
+        image_size=32,
+        patch_size=8,
+        embed_dim=(64, 96, 128),
+        depth=(3, 4, 5, 6),
+        num_heads=(2, 4),
+        mlp_ratio=(2, 3, 4),
+    )
+    budget: Budget = Budget()
+    data: DataSettings = DataSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    teacher_training: TeacherTraining = TeacherTraining(epochs=10, hflip=0)
+    probe: ProbeSettings = ProbeSettings()
+    score: ScoreSettings = ScoreSettings()
+    search: SearchSettings = SearchSettings()
+    distill: DistillSettings = DistillSettings(
+        epochs=40,
+        batch_size=32,
+        lr=2e-3,
+        warmup_epochs=5,
+        augment=AugmentSettings(scale=(0.6, 1.0), hflip=0, auto_augment=None, random_erasing=0),
+    )
+    cluster: ClusterSettings = ClusterSettings()
+
+    def to_yaml(self) -> str:
+        """Every setting, defaults included, as `load_config` reads it."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+# What decides which rows a run has and what is in them, beside what is read: a run folder holds rows of one identity.
+IDENTITY = ("seed", "space", "budget", "data", "teacher", "teacher_training", "probe")
+
+
+def load_config(path: Path | None, overrides: Sequence[Mapping[str, Any]] = ()) -> RunConfig:
+    """Defaults, then the file, then each override, merged key by key.
+
+    A section whose `name` changes (another space, another teacher) starts from that one's defaults instead. Raises
+    UsageError that names the key, what was wrong and what is allowed.
+    """
+    merged = RunConfig().model_dump(mode="json")
+    for layer in [*([read_yaml(path)] if path else []), *overrides]:
+        merged = _merge(merged, layer)
+    return validate(merged)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Raises UsageError for the first thing that is wrong. Plugins are imported before, since they add choices."""
+    plugins = values.get("plugins") or ()
+    load_plugins(plugins if isinstance(plugins, list | tuple) and all(isinstance(p, str) for p in plugins) else ())
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(explain(error, values)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file's settings. Raises UsageError where there is none, or it holds none."""
+    if not path.is_file():
+        raise UsageError(f"there is no config file {path}")
+    try:
+        return parse_yaml(str(path), path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_yaml(name: str, text: bytes) -> dict[str, Any]:
+    """The settings in a file's content, UTF-8; `name` is for the error that says it holds none."""
+    try:
+        loaded = yaml.safe_load(text.decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise UsageError(
+            f"{name} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
+        )
+    return loaded
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """'search.num_samples=64' -> {'search': {'num_samples': 64}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes key.path=value, as in --set probe.num_images=64; got {text!r}")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UsageError(f"--set {key}: {value!r} is not YAML") from None
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in layer.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = key == "space" and value.get("name", old.get("name")) != old.get("name")
+            merged[key] = dict(value) if renamed else _merge(old, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """The first problem as one line: key, rule, what was got, and the nearest key for a misspelt one.
+
+    `values`: what was validated.
+    """
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    key, got = ".".join(path), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1], values)
+        close = difflib.get_close_matches(path[-1], known, 1)
+        hint = f"did you mean {'.'.join([*path[:-1], close[0]])!r}? " if close else ""
+        return f"unknown config key {key!r}: {hint}allowed here: {', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    told = isinstance(got, dict) or repr(got) in message
+    return f"config {key or 'file'}: {message}" + ("" if told else f" (got {got!r})")
+
+
+def _fields_at(path: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """The keys that are allowed at a place; a search space is the model that its name says."""
+    model: Any = RunConfig
+    for part in path:
+        field = model.model_fields.get(part)
+        if model is RunConfig and part == "space":
+            model = SPACES[values["space"]["name"]]
+        elif field is not None and hasattr(field.annotation, "model_fields"):
+            model = field.annotation
+    return list(model.model_fields)
+
+
+def difference(ours: RunConfig, stored: RunConfig) -> str | None:
+    """The first setting in which two runs' rows would differ, as 'key: ours, theirs'; None when they are the same."""
+    for section in (*IDENTITY, "read"):
+        mine, theirs = (_flatten(section, _identity(config)[section]) for config in (ours, stored))
+        for key in sorted(mine.keys() | theirs.keys()):
+            if mine.get(key) != theirs.get(key):
+                return f"{key} is {mine.get(key)} here and {theirs.get(key)} there"
+    return None
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """What makes a run's rows what they are. Which score ranks them does not."""
+    read = {"proxies": list(config.score.to_read), "calibration_samples": config.score.calibration_samples}
+    return {**config.model_dump(mode="json"), "read": read}
+
+
+def _flatten(prefix: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for key, inner in value.items() for k, v in _flatten(f"{prefix}.{key}", inner).items()}

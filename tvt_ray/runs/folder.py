@@ -1,0 +1,162 @@
+"""The run folder: config.yaml, calibration.json, rows/, measurements/, top.json, distill/, report.html."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.measurements import MEASUREMENTS, Measurement
+from tvt_ray.scoring.ranking import Entry, Ranking
+from tvt_ray.scoring.rows import ROWS, Row, verified
+from tvt_ray.spaces.base import Space
+from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.storage.locks import FolderLock
+from tvt_ray.storage.parts import Parts
+
+NUM_LISTED = 10  # in top.json and on the terminal
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a ranking's best, as output lists it."""
+
+    arch_id: str
+    score: float
+    params: int
+    flops: int
+    arch: dict[str, Any]
+
+    @classmethod
+    def of(cls, ranked: Entry, space: Space) -> Choice:
+        """Raises UsageError where the row's id is not that of its architecture."""
+        row = verified(ranked.row, space)
+        return cls(row.arch_id, ranked.score, row.params, row.flops, dict(row.arch))
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run, and the reading and writing of what they hold."""
+
+    path: Location
+
+    @property
+    def config_file(self) -> Location:
+        """The resolved config, as YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def calibration_file(self) -> Location:
+        """What scores are on the scale of."""
+        return self.path / "calibration.json"
+
+    @property
+    def rows_folder(self) -> Location:
+        """A row per architecture, in Parquet."""
+        return self.path / "rows"
+
+    @property
+    def distill_folder(self) -> Location:
+        """A folder per student."""
+        return self.path / "distill"
+
+    @property
+    def report_file(self) -> Location:
+        """What people would rather look at."""
+        return self.path / "report.html"
+
+    def search_command(self, plugins: Sequence[str] = ()) -> str:
+        """What goes on with an unfinished search."""
+        return f"python search.py --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
+
+    def distill_command(self, top: int | None, arch_id: str | None, plugins: Sequence[str] = ()) -> str:
+        """What goes on with unfinished trainings."""
+        which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
+        return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume{_named(plugins)}"
+
+    def rows(self) -> Parts[Row]:
+        """What was read of each architecture."""
+        return Parts(self.rows_folder, ROWS)
+
+    def measurements(self) -> Parts[Measurement]:
+        """What was trained, and how it did."""
+        return Parts(self.path / "measurements", MEASUREMENTS)
+
+    def calibration(self) -> Calibration:
+        """Raises UsageError where it is missing or damaged."""
+        return Calibration.load(self.calibration_file)
+
+    def config(self) -> RunConfig:
+        """The stored, resolved config. Raises UsageError when the folder holds no run, or one of another version."""
+        if not self.config_file.is_file():
+            raise UsageError(f"{self.path} holds no run: there is no config.yaml in it")
+        try:
+            values = parse_yaml(str(self.config_file), self.config_file.read_bytes())
+        except OSError as error:
+            raise UsageError(f"{self.config_file} cannot be read: {error.strerror or error}") from None
+        if values.get("format") != FORMAT:
+            raise UsageError(
+                f"{self.path} was written by another version of tvt_ray (format {values.get('format', 1)}, this one "
+                f"reads {FORMAT}): search anew into another --run-dir"
+            )
+        self._check_plugins(values.get("plugins") or ())
+        return validate(values)
+
+    def _check_plugins(self, names: Sequence[str]) -> None:
+        """A run folder may be a stranger's, and a plugin is code: it names none that this process did not ask for."""
+        unknown = [str(name) for name in names if name not in sys.modules]
+        if unknown:
+            raise UsageError(
+                f"{self.path} was made with the plugins {', '.join(unknown)}, which are code: where you trust them, "
+                f"give --set plugins=[{','.join(unknown)}] (in Python: import {', '.join(unknown)})"
+            )
+
+    def check(self, config: RunConfig, resume: bool) -> None:
+        """Raises UsageError unless the folder is free for a new run, or holds the one to resume."""
+        if resume:
+            changed = difference(config, self.config())
+            if changed:
+                raise UsageError(f"{self.path} holds another run: {changed}; choose another --run-dir")
+        elif self.config_file.exists() or self.rows().exist():
+            raise UsageError(
+                f"run folder {self.path} already holds a run; --resume goes on with it, another --run-dir starts anew"
+            )
+
+    def claim(self, config: RunConfig) -> None:
+        """Writes config.yaml: from here on the folder holds this run, ranked by its score."""
+        write_atomically(self.config_file, config.to_yaml().encode())
+
+    def make(self) -> None:
+        """Makes the folder where there is none. Raises UsageError where it cannot be made or written to."""
+        probe = self.path / ".writable"
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(probe, b"")
+            probe.unlink()
+        except OSError as error:
+            raise UsageError(f"run folder {self.path} cannot be made: {error.strerror or error}") from None
+        except RunError as error:
+            raise UsageError(f"run folder {self.path} cannot be made or written to: {error}") from None
+
+    def lock(self) -> FolderLock:
+        """`with` it no other driver works in the folder, whichever stage. Raises UsageError when one does."""
+        return FolderLock(self.path)
+
+    def write_top(self, ranking: Ranking, space: Space) -> None:
+        """The best, and the Pareto front, one of each shape."""
+        parts = {"best": ranking.top(NUM_LISTED), "pareto": ranking.front()}
+        top = {name: [dataclasses.asdict(Choice.of(each, space)) for each in part] for name, part in parts.items()}
+        top |= {"score": ranking.by, "num_shapes": ranking.num_shapes}  # type: ignore[dict-item]
+        write_atomically(self.path / "top.json", json.dumps(top, indent=1).encode())
+
+
+def _named(plugins: Sequence[str]) -> str:
+    """Whoever goes on with a run that was made with plugins names them again."""
+    return f" --set plugins=[{','.join(plugins)}]" if plugins else ""

@@ -1,0 +1,97 @@
+"""The row: one architecture of a run, and all that was read of it. It holds no score: those are made on demand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from tvt_ray.errors import UsageError
+from tvt_ray.spaces.base import Space
+from tvt_ray.storage.parts import Codec
+
+ARITHMETIC = ("params", "flops", "depth")  # readings that no student is needed for
+Status = Literal["ok", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a run knows of an architecture. A failed one has its error, and no readings."""
+
+    arch_id: str
+    space: str
+    arch: Mapping[str, Any]  # as the space's to_json gives it
+    shape: str  # as the space's shape names it: what scores can tell apart
+    params: int
+    flops: int  # multiply-accumulates for one image
+    depth: int  # transformer blocks
+    status: Status
+    error: str | None  # of a failed row
+    seed: int  # the run's; an architecture's weights are drawn from it and arch_id
+    seconds: float  # spent on this architecture
+    readings: Mapping[str, float]  # by name, raw
+    searcher: str = ""  # who proposed it; a run may be resumed with another
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Everything that a score can be made of: readings, and what the architecture says of itself."""
+        return {**self.readings, **{name: float(getattr(self, name)) for name in ARITHMETIC}}
+
+
+def verified(row: Row, space: Space) -> Row:
+    """The row, where its id is that of its architecture: rows may be a stranger's, and an id becomes a path.
+
+    Raises UsageError otherwise.
+    """
+    try:
+        arch_id = space.arch_id(space.from_json(row.arch))
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"row {row.arch_id!r} holds no architecture of the space {space.name}: {error}") from None
+    if arch_id != row.arch_id:
+        raise UsageError(f"row {row.arch_id!r} holds the architecture {arch_id!r}: the run folder was tampered with")
+    return row
+
+
+SCHEMA = pa.schema(
+    [
+        ("arch_id", pa.string()),
+        ("space", pa.string()),
+        ("arch", pa.string()),  # JSON
+        ("shape", pa.string()),
+        ("params", pa.int64()),
+        ("flops", pa.int64()),
+        ("depth", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("seed", pa.int64()),
+        ("seconds", pa.float64()),
+        ("searcher", pa.string()),
+    ]
+)  # and one float64 column for each reading
+
+
+def rows_to_table(rows: Sequence[Row]) -> pa.Table:
+    """SCHEMA, then readings by name; a reading that a row lacks is null."""
+    names = sorted({name for row in rows for name in row.readings})
+    schema = pa.schema([*SCHEMA, *[(name, pa.float64()) for name in names]])
+    records = [
+        {**{name: getattr(row, name) for name in SCHEMA.names}, "arch": json.dumps(row.arch), **row.readings}
+        for row in rows
+    ]
+    return pa.Table.from_pylist(records, schema)
+
+
+def table_to_rows(table: pa.Table) -> list[Row]:
+    """The rows of a table that has SCHEMA's columns."""
+    rows = []
+    for record in table.to_pylist():
+        fields = {name: record.pop(name) for name in SCHEMA.names}
+        fields["arch"] = json.loads(fields["arch"])
+        rows.append(Row(**fields, readings={k: v for k, v in record.items() if v is not None}))
+    return rows
+
+
+ROWS = Codec(SCHEMA, rows_to_table, table_to_rows, key=lambda row: row.arch_id)

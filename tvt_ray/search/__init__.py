@@ -1,1 +1,0 @@
-"""Scoring, choosing what to score next, storing rows, and the search on Ray Tune."""

@@ -1,0 +1,35 @@
+"""Who proposes what to read next. Adding a searcher is a file here and a row in `SEARCHERS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
+
+from tvt_ray.searchers.evolution import build_evolution
+from tvt_ray.searchers.exhaustive import build_exhaustive
+from tvt_ray.searchers.optuna_search import build_nsga2, build_tpe
+from tvt_ray.searchers.protocol import Algorithm
+from tvt_ray.searchers.random_search import build_random
+from tvt_ray.spaces.base import Space
+
+if TYPE_CHECKING:
+    from tvt_ray.searchers.settings import SearchSettings
+
+Builder: TypeAlias = Callable[["SearchSettings", Space, int], Algorithm]
+
+# name -> builder, from (settings, space, seed)
+SEARCHERS: dict[str, Builder] = {
+    "random": build_random,
+    "exhaustive": build_exhaustive,
+    "evolution": build_evolution,
+    "tpe": build_tpe,
+    "nsga2": build_nsga2,
+}
+
+
+def build_algorithm(settings: SearchSettings, space: Space, seed: int) -> Algorithm:
+    """The searcher that the settings name."""
+    return SEARCHERS[settings.searcher](settings, space, seed)
+
+
+__all__ = ["SEARCHERS", "Algorithm", "build_algorithm"]

@@ -1,0 +1,253 @@
+"""The AutoFormer space: width per network, heads and MLP ratio per block.
+
+Chen et al. 2021, https://arxiv.org/abs/2107.00651, in the form of the published distillation benchmark (Auto-Prox,
+https://arxiv.org/abs/2312.09059): head width is embed_dim / num_heads and positions are absolute. The original
+supernet's attention (head width 64, relative positions) is `head_dim: 64`, `relative_position: true`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+
+from tvt_ray.spaces.choices import (
+    FloatChoices,
+    IntChoices,
+    check_choice,
+    check_keys,
+    cross_indices,
+    digest,
+    mutate_indices,
+)
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, linear_cost
+
+# The supernet's distances are clipped at 14 patches, in both directions, with one more entry for the class token.
+MAX_RELATIVE_DISTANCE = 14
+NUM_RELATIVE_ENTRIES = 2 * MAX_RELATIVE_DISTANCE + 2
+
+
+@dataclass(frozen=True)
+class AutoFormerArch:
+    """One AutoFormer subnet. Depth is not a field: it is the length of the per-block tuples."""
+
+    embed_dim: int  # channels
+    num_heads: tuple[int, ...]  # one entry per block
+    mlp_ratio: tuple[float, ...]  # hidden width / embed_dim, one entry per block
+
+    def __post_init__(self) -> None:
+        if len(self.num_heads) != len(self.mlp_ratio):
+            raise ValueError(
+                "num_heads and mlp_ratio have one entry per block each; "
+                f"got {len(self.num_heads)} and {len(self.mlp_ratio)}"
+            )
+
+    @property
+    def depth(self) -> int:
+        """Blocks."""
+        return len(self.num_heads)
+
+
+class AutoFormerSpace(BaseModel):
+    """The choices; the defaults are AutoFormer-Ti, 1.06e9 architectures."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["autoformer"] = "autoformer"
+    image_size: PositiveInt = 224
+    patch_size: PositiveInt = 16
+    embed_dim: IntChoices = (192, 216, 240)
+    depth: IntChoices = (12, 13, 14)
+    num_heads: IntChoices = (3, 4)
+    mlp_ratio: FloatChoices = (3.5, 4.0)
+    head_dim: PositiveInt | None = None  # None: embed_dim / num_heads
+    relative_position: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> AutoFormerSpace:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+        for dim, heads in itertools.product(self.embed_dim, self.num_heads):
+            if self.head_dim is None and dim % heads:
+                raise ValueError(
+                    f"embed_dim {dim} does not divide into {heads} heads; num_heads divide every embed_dim"
+                )
+        return self
+
+    @property
+    def max_depth(self) -> int:
+        """Blocks of the deepest architecture."""
+        return max(self.depth)
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Choices of width, of depth, then of heads and of ratios for as many blocks as there can be."""
+        per_block = (len(self.num_heads),) * self.max_depth + (len(self.mlp_ratio),) * self.max_depth
+        return (len(self.embed_dim), len(self.depth), *per_block)
+
+    def size(self) -> int:
+        """Architectures in the space."""
+        per_block = len(self.num_heads) * len(self.mlp_ratio)
+        return int(len(self.embed_dim) * sum(per_block**depth for depth in self.depth))
+
+    def sample(self, rng: random.Random) -> AutoFormerArch:
+        """Width and depth uniformly, then every block uniformly (so each depth is as likely as any other)."""
+        return self.decode([rng.randrange(count) for count in self.dimensions])
+
+    def mutate(self, arch: AutoFormerArch, rng: random.Random) -> AutoFormerArch:
+        """A different architecture near this one; blocks that a deeper child gains are drawn at random."""
+        if self.size() < 2:
+            raise ValueError("the space holds a single architecture: nothing to mutate to")
+        child = arch
+        while child == arch:
+            child = self.decode(mutate_indices(self._genes(arch, rng), self.dimensions, rng))
+        return child
+
+    def crossover(self, first: AutoFormerArch, second: AutoFormerArch, rng: random.Random) -> AutoFormerArch:
+        """Every position of the encoding from either parent; blocks that only one has are drawn at random."""
+        return self.decode(cross_indices(self._genes(first, rng), self._genes(second, rng), rng))
+
+    def _genes(self, arch: AutoFormerArch, rng: random.Random) -> tuple[int, ...]:
+        """The encoding, with unused block positions drawn at random instead of 0."""
+        genes = list(self.encode(arch))
+        for position, count in ((2, len(self.num_heads)), (2 + self.max_depth, len(self.mlp_ratio))):
+            for block in range(arch.depth, self.max_depth):
+                genes[position + block] = rng.randrange(count)
+        return tuple(genes)
+
+    def enumerate(self) -> Iterator[AutoFormerArch]:
+        """All of them, by width, then depth."""
+        for dim, depth in itertools.product(self.embed_dim, self.depth):
+            for heads in itertools.product(self.num_heads, repeat=depth):
+                for ratios in itertools.product(self.mlp_ratio, repeat=depth):
+                    yield AutoFormerArch(dim, heads, ratios)
+
+    def encode(self, arch: AutoFormerArch) -> tuple[int, ...]:
+        """Indices of embed_dim, depth, then max_depth entries of num_heads and max_depth of mlp_ratio."""
+        unused = [0] * (self.max_depth - arch.depth)
+        return (
+            check_choice("embed_dim", arch.embed_dim, self.embed_dim),
+            check_choice("depth", arch.depth, self.depth),
+            *[check_choice(f"num_heads[{i}]", h, self.num_heads) for i, h in enumerate(arch.num_heads)],
+            *unused,
+            *[check_choice(f"mlp_ratio[{i}]", r, self.mlp_ratio) for i, r in enumerate(arch.mlp_ratio)],
+            *unused,
+        )
+
+    def decode(self, indices: Sequence[int]) -> AutoFormerArch:
+        """What `encode` gives, back to the architecture."""
+        depth = self.depth[indices[1]]
+        heads, ratios = indices[2 : 2 + depth], indices[2 + self.max_depth :][:depth]
+        return AutoFormerArch(
+            self.embed_dim[indices[0]],
+            tuple(self.num_heads[i] for i in heads),
+            tuple(self.mlp_ratio[i] for i in ratios),
+        )
+
+    def __contains__(self, arch: object) -> bool:
+        return (
+            isinstance(arch, AutoFormerArch)
+            and arch.embed_dim in self.embed_dim
+            and arch.depth in self.depth
+            and set(arch.num_heads) <= set(self.num_heads)
+            and set(arch.mlp_ratio) <= set(self.mlp_ratio)
+        )
+
+    def arch_id(self, arch: AutoFormerArch) -> str:
+        """Width, depth and a digest of everything."""
+        return f"autoformer-e{arch.embed_dim}-d{arch.depth}-{digest(self.to_json(arch))}"
+
+    def shape(self, arch: AutoFormerArch) -> str:
+        """Width, depth and how often each MLP ratio occurs; heads where they change a weight's size."""
+        ratios = "m" + ".".join(f"{arch.mlp_ratio.count(ratio)}x{ratio:g}" for ratio in sorted(set(arch.mlp_ratio)))
+        heads = self.head_dim is not None or self.relative_position
+        counts = "".join(f"-h{arch.num_heads.count(n)}x{n}" for n in sorted(set(arch.num_heads)) if heads)
+        return f"e{arch.embed_dim}-d{arch.depth}-{ratios}{counts}"
+
+    def describe(self, arch: AutoFormerArch) -> str:
+        """Heads and ratios one after the other, block by block."""
+        heads = _run_lengths(str(n) for n in arch.num_heads)
+        ratios = _run_lengths(f"{ratio:g}" for ratio in arch.mlp_ratio)
+        return f"width {arch.embed_dim}, depth {arch.depth}, heads {heads}, ratios {ratios}"
+
+    def columns(self, arch: AutoFormerArch) -> dict[str, str]:
+        """Heads and ratios of every block."""
+        heads, ratios = " ".join(map(str, arch.num_heads)), " ".join(f"{ratio:g}" for ratio in arch.mlp_ratio)
+        return {"width": str(arch.embed_dim), "depth": str(arch.depth), "heads": heads, "ratios": ratios}
+
+    def num_blocks(self, arch: AutoFormerArch) -> int:
+        """Its depth."""
+        return arch.depth
+
+    def to_json(self, arch: AutoFormerArch) -> dict[str, Any]:
+        """`embed_dim`, `depth`, and `num_heads` and `mlp_ratio` as lists of that length."""
+        return {
+            "embed_dim": arch.embed_dim,
+            "depth": arch.depth,
+            "num_heads": list(arch.num_heads),
+            "mlp_ratio": [float(ratio) for ratio in arch.mlp_ratio],
+        }
+
+    def from_json(self, obj: Mapping[str, Any]) -> AutoFormerArch:
+        """Raises ValueError that says which entry is wrong and what is allowed."""
+        check_keys(self.name, obj, ("embed_dim", "depth", "num_heads", "mlp_ratio"))
+        for key in ("num_heads", "mlp_ratio"):
+            if not isinstance(obj[key], list) or len(obj[key]) != obj["depth"]:
+                raise ValueError(f"{key} is a list of length depth ({obj['depth']}); got {obj[key]!r}")
+        arch = AutoFormerArch(obj["embed_dim"], tuple(obj["num_heads"]), tuple(obj["mlp_ratio"]))
+        return self.decode(self.encode(arch))
+
+    def attention_dim(self, embed_dim: int, num_heads: int) -> int:
+        """Width of the queries over all heads."""
+        return embed_dim if self.head_dim is None else self.head_dim * num_heads
+
+    def cost(self, arch: AutoFormerArch, num_classes: int) -> Cost:
+        """Equal to the built model's parameters; FLOPs count both attention products."""
+        dim, patches = arch.embed_dim, (self.image_size // self.patch_size) ** 2
+        tokens, patch_inputs = patches + 1, IN_CHANNELS * self.patch_size**2
+        blocks = [
+            block_cost(tokens, dim, self.attention_dim(dim, heads), int(dim * ratio))
+            for heads, ratio in zip(arch.num_heads, arch.mlp_ratio, strict=True)
+        ]
+        relative = [self._relative_cost(tokens, dim, h) for h in arch.num_heads if self.relative_position]
+        embedding = Cost(dim + tokens * dim, 0)  # class token and positions
+        norm = Cost(2 * dim, 0)
+        patch, head = linear_cost(patches, patch_inputs, dim), linear_cost(1, dim, num_classes)
+        return add_costs([patch, embedding, *blocks, *relative, norm, head])
+
+    def _relative_cost(self, tokens: int, dim: int, num_heads: int) -> Cost:
+        """Two tables (rows, columns) for keys and two for values; one more product each over all token pairs."""
+        attention_dim = self.attention_dim(dim, num_heads)
+        head_dim = attention_dim // num_heads
+        return Cost(4 * NUM_RELATIVE_ENTRIES * head_dim, 2 * tokens * tokens * attention_dim)
+
+    def smallest(self, num_classes: int) -> Cost:
+        """The fewest parameters and the fewest FLOPs that any architecture has."""
+        return self._extreme(num_classes, min)
+
+    def largest(self, num_classes: int) -> Cost:
+        """The most of either."""
+        return self._extreme(num_classes, max)
+
+    def largest_arch(self, num_classes: int) -> AutoFormerArch:
+        """The architecture of most FLOPs."""
+        return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
+
+    def _extreme(self, num_classes: int, pick: Any) -> Cost:
+        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
+        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+
+    def _extremes(self, pick: Any) -> list[AutoFormerArch]:
+        """Costs grow with every width, depth and ratio; heads matter where their width is fixed or has tables."""
+        depth, ratio = pick(self.depth), pick(self.mlp_ratio)
+        return [AutoFormerArch(pick(self.embed_dim), (heads,) * depth, (ratio,) * depth) for heads in self.num_heads]
+
+
+def _run_lengths(words: Iterable[str]) -> str:
+    """3 3 3 4 -> 3x3 4: how often each comes in a row, where that is more than once."""
+    runs = ((word, len(list(same))) for word, same in itertools.groupby(words))
+    return " ".join(word if count == 1 else f"{count}x{word}" for word, count in runs)

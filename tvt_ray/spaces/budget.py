@@ -1,0 +1,69 @@
+"""Limits on what an architecture may cost, and counts as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from tvt_ray.spaces.costs import Cost
+
+_SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+
+def parse_count(value: Any) -> Any:
+    """Reads 6M, 1.5G, 300k or a plain number as a count; anything else passes through for pydantic to refuse."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d*)?(?:e\d+)?)\s*([kmgb]?)\s*", value.lower())
+        if not match:
+            raise ValueError(f"a count is a number with an optional k, M or G, as in 6M or 1.5G; got {value!r}")
+        return round(float(match[1]) * _SUFFIXES[match[2]])
+    return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def format_count(count: float) -> str:
+    """12345678 -> '12.3M'."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{suffix}" if count < 1e3 * limit else f"{count / limit:.0f}{suffix}"
+    return f"{count:.0f}"
+
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(ge=0)]
+
+
+class Budget(BaseModel):
+    """Limits on parameters and FLOPs (multiply-accumulates for one image), ends included; None is no limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_params: Count | None = None
+    max_params: Count | None = None
+    min_flops: Count | None = None
+    max_flops: Count | None = None
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Budget:
+        for name in ("params", "flops"):
+            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if low is not None and high is not None and low > high:
+                raise ValueError(f"min_{name} {low} is above max_{name} {high}")
+        return self
+
+    def admits(self, cost: Cost) -> bool:
+        """Whether an architecture of this cost is inside."""
+        return self.admits_counts(cost.params, cost.flops)
+
+    def admits_counts(self, params: int, flops: int) -> bool:
+        """The same of its two numbers."""
+        return _within(params, self.min_params, self.max_params) and _within(flops, self.min_flops, self.max_flops)
+
+    def __str__(self) -> str:
+        parts = [f"{k} {v:,}" for k, v in self.model_dump(exclude_none=True).items()]
+        return ", ".join(parts) or "no budget"
+
+
+def _within(value: int, low: int | None, high: int | None) -> bool:
+    return (low is None or value >= low) and (high is None or value <= high)

@@ -1,0 +1,227 @@
+"""The PiT space: three stages with pooling between them.
+
+Heo et al. 2021, https://arxiv.org/abs/2103.16302, with the choices of the published distillation benchmark (Auto-Prox,
+https://arxiv.org/abs/2312.09059): 1,600 architectures by default.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, model_validator
+
+from tvt_ray.spaces.choices import (
+    FloatChoices,
+    IntChoices,
+    check_choice,
+    check_keys,
+    cross_indices,
+    digest,
+    mutate_indices,
+)
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, conv_output_size, linear_cost
+
+NUM_STAGES = 3
+POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
+
+Triple = tuple[int, int, int]
+
+
+def _distinct_triples(triples: tuple[Triple, ...]) -> tuple[Triple, ...]:
+    if not triples or len(set(triples)) < len(triples) or any(min(t) < 1 for t in triples):
+        raise ValueError(f"depth names at least one triple of positive block counts, each once; got {list(triples)}")
+    return triples
+
+
+@dataclass(frozen=True)
+class PiTArch:
+    """One PiT. The width of a stage is base_dim x its heads."""
+
+    base_dim: int  # channels per head, in every stage
+    depth: Triple  # blocks per stage
+    num_heads: Triple  # per stage
+    mlp_ratio: float  # hidden width / stage width, in every block
+
+    @property
+    def widths(self) -> Triple:
+        """Channels of each stage."""
+        first, second, third = (self.base_dim * heads for heads in self.num_heads)
+        return first, second, third
+
+
+class PiTSpace(BaseModel):
+    """The choices; `num_heads` lists the values of which a stage takes one, never fewer than the stage before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Literal["pit"] = "pit"
+    image_size: PositiveInt = 224
+    patch_size: PositiveInt = 16
+    stride: PositiveInt = 8  # of the patch convolution, which overlaps
+    base_dim: IntChoices = (16, 24, 32, 40)
+    mlp_ratio: FloatChoices = (2, 4, 6, 8)
+    num_heads: IntChoices = (2, 4, 8)
+    depth: Annotated[tuple[Triple, ...], AfterValidator(_distinct_triples)] = (
+        (1, 6, 6), (1, 8, 4), (2, 4, 6), (2, 6, 4), (2, 6, 6),
+        (2, 8, 2), (2, 8, 4), (3, 4, 6), (3, 6, 4), (3, 8, 2),
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PiTSpace:
+        if self.patch_size > self.image_size:
+            raise ValueError(f"patch_size {self.patch_size} is larger than image_size {self.image_size}")
+        return self
+
+    @cached_property
+    def head_triples(self) -> tuple[Triple, ...]:
+        """Non-decreasing, and each divides the next: pooling multiplies channels by a whole number."""
+        heads = sorted(self.num_heads)
+        triples = itertools.combinations_with_replacement(heads, NUM_STAGES)
+        return tuple((a, b, c) for a, b, c in triples if b % a == 0 and c % b == 0)
+
+    @property
+    def map_sizes(self) -> Triple:
+        """Patches along one axis in each stage; 27, 14, 7 at 224 pixels."""
+        first = conv_output_size(self.image_size, self.patch_size, self.stride, 0)
+        second = conv_output_size(first, POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
+        return first, second, conv_output_size(second, POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
+
+    @property
+    def dimensions(self) -> tuple[int, ...]:
+        """Choices of base_dim, depth, heads and ratio."""
+        return len(self.base_dim), len(self.depth), len(self.head_triples), len(self.mlp_ratio)
+
+    def size(self) -> int:
+        """Architectures in the space."""
+        base_dims, depths, heads, ratios = self.dimensions
+        return base_dims * depths * heads * ratios
+
+    def sample(self, rng: random.Random) -> PiTArch:
+        """Every choice uniformly."""
+        return self.decode([rng.randrange(count) for count in self.dimensions])
+
+    def mutate(self, arch: PiTArch, rng: random.Random) -> PiTArch:
+        """A different architecture near this one."""
+        if self.size() < 2:
+            raise ValueError("the space holds a single architecture: nothing to mutate to")
+        return self.decode(mutate_indices(self.encode(arch), self.dimensions, rng))
+
+    def crossover(self, first: PiTArch, second: PiTArch, rng: random.Random) -> PiTArch:
+        """Every choice from either parent."""
+        return self.decode(cross_indices(self.encode(first), self.encode(second), rng))
+
+    def enumerate(self) -> Iterator[PiTArch]:
+        """All of them, in the order of the choice lists."""
+        for indices in itertools.product(*map(range, self.dimensions)):
+            yield self.decode(indices)
+
+    def encode(self, arch: PiTArch) -> tuple[int, ...]:
+        """Indices of base_dim, the depth triple, the head triple and mlp_ratio."""
+        return (
+            check_choice("base_dim", arch.base_dim, self.base_dim),
+            check_choice("depth", arch.depth, self.depth),
+            check_choice("num_heads", arch.num_heads, self.head_triples),
+            check_choice("mlp_ratio", arch.mlp_ratio, self.mlp_ratio),
+        )
+
+    def decode(self, indices: Sequence[int]) -> PiTArch:
+        """What `encode` gives, back to the architecture."""
+        base_dim, depth, heads, ratio = indices
+        return PiTArch(self.base_dim[base_dim], self.depth[depth], self.head_triples[heads], self.mlp_ratio[ratio])
+
+    def __contains__(self, arch: object) -> bool:
+        return (
+            isinstance(arch, PiTArch)
+            and arch.base_dim in self.base_dim
+            and arch.depth in self.depth
+            and arch.num_heads in self.head_triples
+            and arch.mlp_ratio in self.mlp_ratio
+        )
+
+    def arch_id(self, arch: PiTArch) -> str:
+        """All choices, and a digest of them."""
+        depth, heads = (".".join(map(str, triple)) for triple in (arch.depth, arch.num_heads))
+        return f"pit-b{arch.base_dim}-d{depth}-h{heads}-m{arch.mlp_ratio:g}-{digest(self.to_json(arch))}"
+
+    def shape(self, arch: PiTArch) -> str:
+        """Every choice changes a weight's size."""
+        return self.arch_id(arch)
+
+    def describe(self, arch: PiTArch) -> str:
+        """Widths, depth and heads of the three stages, and the ratio."""
+        return ", ".join(f"{name} {value}" for name, value in self.columns(arch).items())
+
+    def columns(self, arch: PiTArch) -> dict[str, str]:
+        """Of the three stages, but for the ratio."""
+        widths, depth, heads = (" ".join(map(str, triple)) for triple in (arch.widths, arch.depth, arch.num_heads))
+        return {"widths": widths, "depth": depth, "heads": heads, "ratio": f"{arch.mlp_ratio:g}"}
+
+    def num_blocks(self, arch: PiTArch) -> int:
+        """Over the three stages."""
+        return sum(arch.depth)
+
+    def to_json(self, arch: PiTArch) -> dict[str, Any]:
+        """`base_dim`, `depth` and `num_heads` by stage, `mlp_ratio`."""
+        ratio = int(arch.mlp_ratio) if float(arch.mlp_ratio).is_integer() else arch.mlp_ratio
+        return {
+            "base_dim": arch.base_dim,
+            "depth": list(arch.depth),
+            "num_heads": list(arch.num_heads),
+            "mlp_ratio": ratio,
+        }
+
+    def from_json(self, obj: Mapping[str, Any]) -> PiTArch:
+        """Raises ValueError that says which entry is wrong and what is allowed."""
+        check_keys(self.name, obj, ("base_dim", "depth", "num_heads", "mlp_ratio"))
+        for key in ("depth", "num_heads"):
+            if not isinstance(obj[key], list) or len(obj[key]) != NUM_STAGES:
+                raise ValueError(f"{key} is a list of {NUM_STAGES} numbers, one per stage; got {obj[key]!r}")
+        arch = PiTArch(obj["base_dim"], tuple(obj["depth"]), tuple(obj["num_heads"]), obj["mlp_ratio"])
+        return self.decode(self.encode(arch))
+
+    def cost(self, arch: PiTArch, num_classes: int) -> Cost:
+        """Equal to the built model's parameters; FLOPs count both attention products."""
+        widths, sizes = arch.widths, self.map_sizes
+        patch = linear_cost(sizes[0] ** 2, IN_CHANNELS * self.patch_size**2, widths[0])
+        embedding = Cost(widths[0] + sizes[0] ** 2 * widths[0], 0)  # class token and the position map
+        blocks = [
+            block_cost(size**2 + 1, width, width, int(width * arch.mlp_ratio))
+            for size, width, depth in zip(sizes, widths, arch.depth, strict=True)
+            for _ in range(depth)
+        ]
+        pools = [_pool_cost(widths[i], widths[i + 1], sizes[i + 1]) for i in range(NUM_STAGES - 1)]
+        norm, head = Cost(2 * widths[-1], 0), linear_cost(1, widths[-1], num_classes)
+        return add_costs([patch, embedding, *blocks, *pools, norm, head])
+
+    def smallest(self, num_classes: int) -> Cost:
+        """The fewest parameters and the fewest FLOPs that any architecture has."""
+        return self._extreme(num_classes, min)
+
+    def largest(self, num_classes: int) -> Cost:
+        """The most of either."""
+        return self._extreme(num_classes, max)
+
+    def largest_arch(self, num_classes: int) -> PiTArch:
+        """The architecture of most FLOPs."""
+        return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
+
+    def _extreme(self, num_classes: int, pick: Any) -> Cost:
+        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
+        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
+
+    def _extremes(self, pick: Any) -> list[PiTArch]:
+        """Costs grow with base_dim and mlp_ratio; which depth and heads are extreme is tried out."""
+        base_dim, ratio = pick(self.base_dim), pick(self.mlp_ratio)
+        pairs = itertools.product(self.depth, self.head_triples)
+        return [PiTArch(base_dim, depth, heads, ratio) for depth, heads in pairs]
+
+
+def _pool_cost(inputs: int, outputs: int, map_size: int) -> Cost:
+    """A depthwise convolution on the map and a Linear on the class token."""
+    depthwise = Cost(outputs * POOL_KERNEL**2 + outputs, map_size**2 * outputs * POOL_KERNEL**2)
+    return add_costs([depthwise, linear_cost(1, inputs, outputs)])

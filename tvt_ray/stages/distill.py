@@ -1,0 +1,185 @@
+"""Distil: the architectures that a ranking puts first become trained students."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from tvt_ray.cluster.connection import check_address, connected, resolve_address, wait_for_gpus
+from tvt_ray.cluster.slots import allot
+from tvt_ray.cluster.training import Trained, Watch, train_students
+from tvt_ray.data.splits import Dataset
+from tvt_ray.data.transforms import check_augmentation
+from tvt_ray.distillation.distiller import DistillInputs, DistillTask
+from tvt_ray.distillation.losses import guided_blocks
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
+from tvt_ray.exports.folder import ARCH_FILE
+from tvt_ray.progress import say
+from tvt_ray.runs.config import RunConfig, difference
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.scoring.ranking import make_ranking
+from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.stages.reorder import settle_score
+from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
+from tvt_ray.storage.locations import Location, first_line, write_atomically
+from tvt_ray.storage.parts import PartWriter
+from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.training import teacher_accuracy
+
+SETTINGS_FILE = "distill.json"
+OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
+
+
+def run_distill(
+    config: RunConfig,
+    run_dir: Location,
+    top: int | None = None,
+    arch_id: str | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> list[TrainedStudent]:
+    """Trains the `top` best architectures of a run by the config's score, or the one with `arch_id`.
+
+    Each becomes run_dir/distill/<arch_id>. With `resume`, students that are finished with the same settings are kept
+    and unfinished ones go on from their last checkpoint. Raises UsageError where a folder holds a training that would
+    be lost, RunError when a training could not finish.
+    """
+    folder, config = RunFolder(run_dir), resolve(config)
+    _check(config, folder, top)
+    check_address(resolve_address(ray_address))
+    with folder.lock() as lock, process_as_it_was():
+        settle_score(folder, config)
+        rows = choose_rows(folder, config, top, arch_id)
+        for row in rows:
+            check_student_folder(folder.distill_folder / row.arch_id, config, resume)
+            _check_blocks(config, row)
+        left = [row for row in rows if not (folder.distill_folder / row.arch_id / ARCH_FILE).exists()]
+        if left:
+            command = folder.distill_command(top, arch_id, config.plugins)
+            try:
+                with PartWriter(folder.measurements(), lock.check) as writer:
+                    _Training(config, folder, load_data(config), writer).run(left, ray_address, command)
+            except RunError as error:
+                raise RunError(f"{error}; go on with: {command}") from None
+            folder.measurements().compact()
+        return [TrainedStudent.read(folder.distill_folder / row.arch_id) for row in rows]
+
+
+def _check(config: RunConfig, folder: RunFolder, top: int | None) -> None:
+    """What can be found out before anything is read or started."""
+    if top is not None and top < 1:
+        raise UsageError(f"--top-k is at least 1; got {top}")
+    changed = difference(config, folder.config())
+    if changed and not changed.startswith(OTHERS_ALLOWED):
+        raise UsageError(f"{folder.path} holds another run: {changed}")
+    check_augmentation(config.distill.augment)
+
+
+def _check_blocks(config: RunConfig, row: Row) -> None:
+    try:
+        guided_blocks(row.depth, config.distill.loss)
+    except ValueError as error:
+        raise UsageError(f"config distill.{error}") from None
+
+
+def choose_rows(folder: RunFolder, config: RunConfig, top: int | None, arch_id: str | None) -> list[Row]:
+    """The best `top` rows of a run, one of each shape, or the one with `arch_id`.
+
+    Raises UsageError when there are none.
+    """
+    rows, space = folder.rows().read(), config.space
+    if arch_id is not None:
+        chosen = [row for row in rows if row.arch_id == arch_id]
+        if not chosen:
+            raise UsageError(f"run {folder.path} has no architecture {arch_id!r}; top.json lists the best")
+        return [verified(row, space) for row in chosen]
+    best = make_ranking(rows, config.score.name, folder.calibration()).top(top or 1) if rows else []
+    if not best:
+        raise UsageError(f"run {folder.path} has no scored architectures to distil")
+    return [verified(each.row, space) for each in best]
+
+
+def check_student_folder(path: Location, config: RunConfig, resume: bool) -> None:
+    """Raises UsageError where a folder holds a training that would be lost, or was begun with other settings."""
+    settings, file = config.distill.model_dump(mode="json"), path / SETTINGS_FILE
+    if not file.exists():
+        return
+    if not resume:
+        state = "a trained student" if (path / ARCH_FILE).exists() else "an unfinished training"
+        raise UsageError(f"{path} holds {state}; --resume goes on with it, or move it away to train anew")
+    try:
+        stored: Mapping[str, object] = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{file} is damaged ({first_line(error)}); move {path} away to train anew") from None
+    changed = [key for key in settings if settings[key] != stored.get(key)]
+    if changed:
+        key = changed[0]
+        what = f"distill.{key} is {settings[key]} here and {stored.get(key)} there"
+        raise UsageError(f"{path} was begun with other settings: {what}; move it away to train anew")
+
+
+class _Training:
+    """The students of one call, their teacher, and what is kept of them."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, data: Dataset, writer: PartWriter[Measurement]) -> None:
+        self.config, self.folder, self.data, self.writer = config, folder, data, writer
+        self.teacher: Teacher = get_teacher(config.teacher, config.teacher_training, data, folder.path)[0]
+        self.teacher_test_acc = teacher_accuracy(self.teacher, data.test)
+        self.recipe = recipe_of(config, data)
+        self.tasks: dict[str, DistillTask] = {}
+
+    def run(self, rows: Sequence[Row], ray_address: str | None, command: str) -> None:
+        """Trains them on the cluster. `command`: what goes on with it."""
+        config, data, space = self.config, self.data, self.config.space
+        say(f"teacher: {self.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
+        self.tasks = {
+            row.arch_id: DistillTask(space, space.from_json(row.arch), data.num_classes, config.distill, config.plugins)
+            for row in rows
+        }
+        inputs = DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
+        with connected(ray_address, lambda reason: end_without_ray(reason, command)):
+            wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
+            share = allot(config.cluster, len(rows))
+            settings = json.dumps(config.distill.model_dump(mode="json"), indent=1)
+            for row in rows:
+                write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, settings.encode())
+            watch = Watch(self.keep_epoch, self.keep_student)
+            train_students(self.tasks, inputs, self.folder.distill_folder, share, watch)
+
+    def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
+        """A measurement."""
+        self.writer.put([self._measurement(arch_id, epoch)])
+
+    def _measurement(self, arch_id: str, epoch: Mapping[str, float]) -> Measurement:
+        seed = self.config.distill.seed
+        return Measurement(arch_id, int(epoch["epoch"]), seed, epoch["val_acc"], epoch["seconds"], self.recipe)
+
+    def keep_student(self, arch_id: str, trained: Trained) -> None:
+        """The student's folder, in every format of the table, and measurements that no driver was there to hear of.
+
+        One that is stored already counts once.
+        """
+        self.writer.put([self._measurement(arch_id, epoch) for epoch in trained.history])
+        results = {
+            "epochs": self.config.distill.epochs,
+            "val_acc": max(epoch["val_acc"] for epoch in trained.history),
+            "test_acc": trained.test_acc,
+            "teacher": self.teacher.name,
+            "teacher_test_acc": self.teacher_test_acc,
+            "dataset": self.data.name,
+        }
+        card = StudentCard(self.config.space, self.tasks[arch_id].arch, self.data.class_names, results)
+        for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
+            EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
+
+
+def recipe_of(config: RunConfig, data: Dataset) -> str:
+    """A hash of all that a student's accuracy depends on beside its architecture: recipe, teacher and data."""
+    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training", "data"})
+    text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

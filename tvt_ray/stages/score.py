@@ -1,0 +1,64 @@
+"""One architecture's readings and score."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.scoring.reader import Reader
+from tvt_ray.spaces import Arch, Space
+from tvt_ray.stages.calibrate import calibrate_here, calibration_archs
+from tvt_ray.stages.setup import load_data, load_teacher, make_task, process_as_it_was
+from tvt_ray.storage.locations import Location
+
+
+@dataclass(frozen=True)
+class ScoredArch:
+    """What `score --json` prints."""
+
+    arch_id: str
+    score: float
+    params: int
+    flops: int
+    components: Mapping[str, float]  # the readings, by name
+
+
+def score_one(config: RunConfig, arch_file: Path, run_dir: Location | None) -> ScoredArch:
+    """On the scale of a run's calibration or of one made now, without Ray. Raises UsageError, RunError."""
+    arch = read_arch(arch_file, config.space)
+    stored = RunFolder(run_dir) if run_dir else None
+    with process_as_it_was():
+        data = load_data(config)
+        teacher = load_teacher(config, data, run_dir)
+        torch.set_num_threads(1)  # as in the search's workers, and so to the same last bit
+        reader = Reader(make_task(config, data, teacher))
+        row = reader.read(arch)
+        if row.status != "ok":
+            raise RunError(f"{row.arch_id} could not be scored: {row.error}")
+        if stored and stored.calibration_file.exists():
+            calibration = stored.calibration()
+        else:
+            calibration = calibrate_here(reader, calibration_archs(config, data.num_classes))
+    score = calibration.score(config.score.name, row)
+    assert score is not None  # failed rows do not get this far
+    return ScoredArch(row.arch_id, score, row.params, row.flops, dict(row.readings))
+
+
+def read_arch(path: Path, space: Space) -> Arch:
+    """An architecture file: the JSON itself, or under the key `arch` beside `space`. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"there is no architecture file {path}")
+    try:
+        entry = json.loads(path.read_text())
+        if isinstance(entry, dict) and isinstance(entry.get("arch"), dict):
+            entry = {**entry["arch"], **({"space": entry["space"]} if "space" in entry else {})}
+        return space.from_json(entry)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path}: {error}") from None

@@ -1,0 +1,216 @@
+"""Search: thousands of architectures are read without training, each once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tvt_ray.cluster.connection import check_address, connected, resolve_address
+from tvt_ray.cluster.metrics import record_rows
+from tvt_ray.cluster.scoring import Outcome, run_workers
+from tvt_ray.cluster.slots import Job, pack_job
+from tvt_ray.errors import RunError
+from tvt_ray.progress import Meter, say
+from tvt_ray.report.page import write_report
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
+from tvt_ray.runs.run import SearchSummary
+from tvt_ray.scoring.ranking import Ranking, make_ranking
+from tvt_ray.scoring.reader import ReadingTask
+from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.searchers import build_algorithm
+from tvt_ray.searchers.batching import Calibrating, Dispatcher
+from tvt_ray.searchers.recorder import Recorder, Scorer
+from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import Arch
+from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
+from tvt_ray.stages.setup import (
+    Stopwatch,
+    end_without_ray,
+    load_data,
+    load_teacher,
+    make_task,
+    on_sigterm,
+    process_as_it_was,
+    resolve,
+)
+from tvt_ray.storage.locations import Location
+from tvt_ray.storage.locks import FolderLock
+from tvt_ray.storage.parts import PartWriter
+from tvt_ray.students.kernels import HAS_BF16
+
+
+def run_search(
+    config: RunConfig, run_dir: Location, resume: bool = False, ray_address: str | None = None
+) -> SearchSummary:
+    """Reads `config.search.num_samples` different architectures and writes the run folder.
+
+    Raises UsageError for what is wrong beforehand, RunError when the run could not finish; rows are on disk either way.
+    """
+    clock, folder, config = Stopwatch(), RunFolder(run_dir), resolve(config)
+    folder.check(config, resume)
+    check_address(resolve_address(ray_address))
+    with process_as_it_was():
+        with clock("data"):
+            data = load_data(config)
+            sample = calibration_archs(config, data.num_classes)
+        with clock("teacher"):  # one that does not fit is found out before the folder is made
+            teacher = load_teacher(config, data) if config.teacher.weights else None
+        folder.make()
+        with folder.lock() as lock:
+            folder.check(config, resume)  # again: another driver may have been here meanwhile
+            folder.claim(config)
+            with clock("teacher"):
+                task = make_task(config, data, teacher or load_teacher(config, data, folder.path))
+            reading = _Reading(config, folder, lock, clock)
+            clock.add("ray", 0.0)  # listed before the scoring that it is for
+            start = time.perf_counter()
+            with connected(ray_address, lambda reason: end_without_ray(reason, folder.search_command(config.plugins))):
+                outcome = reading.run(task, sample)
+            clock.add("ray", time.perf_counter() - start - outcome[1].seconds)
+            return reading.conclude(outcome)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The part of a search that is done on the cluster, and what is made of it."""
+
+    config: RunConfig
+    folder: RunFolder
+    lock: FolderLock
+    clock: Stopwatch
+
+    def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
+        """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
+        job = pack_job(self.config.cluster, task)
+        self._warn_of_bfloat16(job)
+        earlier = self.folder.rows().read()
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(PartWriter(self.folder.rows(), self.lock.check))
+            dispatcher = self._make_dispatcher(task, sample, earlier, writer, stack)
+            stack.enter_context(on_sigterm(dispatcher.stop))
+            outcome = Outcome() if dispatcher.over else run_workers(job, dispatcher)
+        self.clock.add("scoring", dispatcher.seconds)
+        return outcome, dispatcher
+
+    def _warn_of_bfloat16(self, job: Job) -> None:
+        if self.config.probe.precision == "bfloat16" and not job.slots.gpus_each and not HAS_BF16:
+            say("probe.precision is bfloat16, for which this processor has no instructions: float32 is much faster")
+
+    def _make_dispatcher(
+        self,
+        task: ReadingTask,
+        sample: Sequence[Arch],
+        earlier: Sequence[Row],
+        writer: PartWriter[Row],
+        stack: contextlib.ExitStack,
+    ) -> Dispatcher:
+        settings, space = self._settings(), self.config.space
+        calibrated = self.folder.calibration_file.exists()
+        scorer = Scorer(
+            self.config.score.name,
+            settings.num_objectives,
+            self.folder.calibration() if calibrated else None,
+        )
+        algorithm = build_algorithm(settings, space, self.config.seed)
+        sampler = Sampler(algorithm, space, self.config.budget, task.num_classes, self.config.seed)
+        recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
+        recorder.replay([(space.from_json(verified(row, space).arch), row) for row in earlier])
+        if earlier:
+            say(f"resuming: {len(earlier):,} architectures were read before")
+        wanted = min(settings.num_samples, space.size())
+
+        def calibrate(rows: Sequence[Row]) -> None:
+            recorder.calibrate(keep_calibration(self.folder, rows))
+
+        calibrating = None if calibrated else Calibrating(sample, calibrate)
+        left, extra = max(0, wanted - len(earlier)), len(calibrating.sample) if calibrating else 0
+        meter = stack.enter_context(Meter("scoring", wanted + extra, "architectures", len(earlier)))
+        batch_size = self.config.cluster.archs_per_trial
+        return Dispatcher(
+            task, recorder, left, batch_size, calibrating, lambda count: meter.advance(count, _note(recorder))
+        )
+
+    def _settings(self) -> SearchSettings:
+        """The searcher, or enumeration where everything was asked for."""
+        settings, space = self.config.search, self.config.space
+        if settings.searcher == "exhaustive" or settings.num_samples < space.size():
+            return settings
+        say(f"the space has {space.size():,} architectures, {settings.num_samples:,} were asked for: enumerating it")
+        return settings.model_copy(update={"searcher": "exhaustive", "objectives": "score"})
+
+    def conclude(self, result: tuple[Outcome, Dispatcher]) -> SearchSummary:
+        """Top list and report of what is there. Raises RunError where that is less than it should be."""
+        outcome, dispatcher = result
+        parts = self.folder.rows()
+        self.lock.check()
+        parts.compact()
+        rows = parts.read()
+        note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
+        self._check_complete(rows, dispatcher.stop_reason, note)
+        with self.clock("report"):
+            ranking = make_ranking(rows, self.config.score.name, self.folder.calibration())
+            self.folder.write_top(ranking, self.config.space)
+            write_report(self.folder.report_file, rows, ranking, self.config)
+        return self._summarise(rows, ranking, outcome, dispatcher, note)
+
+    def _check_complete(self, rows: Sequence[Row], stop_reason: str | None, note: str | None) -> None:
+        wanted = self.config.search.num_samples
+        if stop_reason or (note is None and len(rows) < wanted):
+            reason = f": {stop_reason}" if stop_reason else ""
+            raise RunError(
+                f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; rows that were written are in "
+                f"{self.folder.rows_folder}; go on with: {self.folder.search_command(self.config.plugins)}"
+            )
+        if not any(row.status == "ok" for row in rows):
+            raise RunError(f"all {len(rows)} architectures failed, the first with: {rows[0].error}")
+
+    def _explain_count(self, num_rows: int, exhausted: bool) -> str | None:
+        """Why there are fewer rows than requested, where that is not a failure."""
+        wanted, size = self.config.search.num_samples, self.config.space.size()
+        if num_rows >= wanted:
+            return None
+        if num_rows >= size:
+            return f"the whole space was scored: it has {size:,} architectures, {wanted:,} were requested"
+        if exhausted:
+            found = f"{num_rows:,} of the {wanted:,} requested were scored"
+            return f"{found}: no more were found within the budget ({self.config.budget})"
+        return None
+
+    def _summarise(
+        self, rows: Sequence[Row], ranking: Ranking, outcome: Outcome, dispatcher: Dispatcher, note: str | None
+    ) -> SearchSummary:
+        scored, space, num_new = (
+            sum(row.status == "ok" for row in rows),
+            self.config.space,
+            dispatcher.recorder.num_rows,
+        )
+        return SearchSummary(
+            run_dir=str(self.folder.path),
+            num_requested=self.config.search.num_samples,
+            num_scored=scored,
+            num_failed=len(rows) - scored,
+            num_unique=len({row.arch_id for row in rows}),
+            num_shapes=ranking.num_shapes,
+            wall_s=round(self.clock.total, 2),
+            archs_per_s=round(num_new / dispatcher.recorder.seconds, 2) if num_new else 0.0,
+            seconds=self.clock.seconds,
+            readings=self.config.score.to_read,
+            score=ranking.by,
+            best=tuple(Choice.of(each, space) for each in ranking.top(NUM_LISTED)),
+            pareto=tuple(Choice.of(each, space) for each in ranking.front()),
+            num_workers=len(outcome.workers),
+            num_pids=len(outcome.workers),
+            num_nodes=outcome.num_nodes,
+            searchers=dict(Counter(row.searcher for row in rows)),
+            note=note,
+        )
+
+
+def _note(recorder: Recorder) -> str:
+    failed = f", {recorder.errors.total():,} failed" if recorder.errors else ""
+    return (f"best {recorder.best:.4g}" if recorder.best is not None else "calibrating") + failed

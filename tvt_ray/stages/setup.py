@@ -1,0 +1,158 @@
+"""Every stage's beginning: what can be wrong is found out first, then data, teacher and probe are made ready."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.splits import Dataset
+from tvt_ray.data.verify import verify_images
+from tvt_ray.errors import UsageError
+from tvt_ray.progress import say
+from tvt_ray.proxies import need_teacher
+from tvt_ray.proxies.probe import build_probe, build_probe_images
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.scoring.reader import ReadingTask
+from tvt_ray.spaces.base import Space
+from tvt_ray.spaces.budget import Budget
+from tvt_ray.storage.locations import Location
+from tvt_ray.teachers import check_settings
+from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.teachers.teacher import Teacher
+
+WRITING_S = 2.0
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config with what its run reads written down, so that another score later does not change it."""
+    score = config.score.model_copy(update={"proxies": config.score.to_read})
+    return config.model_copy(update={"score": score})
+
+
+def load_data(config: RunConfig) -> Dataset:
+    """The dataset, every image of it decoded once. Raises UsageError for whatever is wrong with it or the budget."""
+    check_settings(config.teacher)
+    data = load_dataset(config.data)
+    check_budget(config.space, config.budget, data.num_classes)
+    verify_images(data)
+    if config.probe.num_images > len(data.train):
+        raise UsageError(
+            f"probe.num_images is {config.probe.num_images}, but there are only {len(data.train)} training images"
+        )
+    return data
+
+
+def check_budget(space: Space, budget: Budget, num_classes: int) -> None:
+    """Raises UsageError when no architecture can meet the budget, saying the smallest (largest) there is."""
+    small, large = space.smallest(num_classes), space.largest(num_classes)
+    for name in ("params", "flops"):
+        low, high = getattr(small, name), getattr(large, name)
+        ceiling, floor = getattr(budget, f"max_{name}"), getattr(budget, f"min_{name}")
+        if ceiling is not None and ceiling < low:
+            raise UsageError(f"no architecture of this space meets max_{name} {ceiling:,}: the smallest has {low:,}")
+        if floor is not None and floor > high:
+            raise UsageError(f"no architecture of this space meets min_{name} {floor:,}: the largest has {high:,}")
+
+
+def load_teacher(config: RunConfig, data: Dataset, kept_in: Location | None = None) -> Teacher | None:
+    """The trained teacher, where anything that the run reads compares with it; trained now where there is none.
+
+    `kept_in`: the run folder, which keeps a copy of one that was trained.
+    """
+    if not need_teacher(config.score.to_read):
+        return None
+    return get_teacher(config.teacher, config.teacher_training, data, kept_in)[0]
+
+
+def make_task(config: RunConfig, data: Dataset, teacher: Teacher | None) -> ReadingTask:
+    """The probe, what the teacher makes of it, and all else that a worker needs."""
+    teacher_size = None if teacher is None else teacher.image_size
+    images = build_probe_images(data.train, config.probe, config.space.image_size, teacher_size)
+    return ReadingTask(
+        config.space,
+        data.num_classes,
+        config.score.to_read,
+        config.seed,
+        build_probe(images, teacher, getattr(torch, config.probe.precision)),
+        config.probe.num_inits,
+        config.search.max_seconds_per_arch,
+        config.plugins,
+    )
+
+
+class Stopwatch:
+    """What the time goes into. `with clock("data"): …` adds to it; `seconds` has them all."""
+
+    def __init__(self) -> None:
+        self.start, self._seconds = time.perf_counter(), dict[str, float]()
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Times a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - begun)
+
+    def add(self, name: str, seconds: float) -> None:
+        """To what was measured otherwise."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By name, to the hundredth."""
+        return {name: round(value, 2) for name, value in self._seconds.items()}
+
+    @property
+    def total(self) -> float:
+        """Seconds since it was made."""
+        return time.perf_counter() - self.start
+
+
+@contextlib.contextmanager
+def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
+    """Calls `stop` with a reason where the process is asked to end; as Ctrl-C, it then ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop("the process was asked to end (SIGTERM)"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def end_without_ray(reason: str, command: str) -> None:
+    """Says what happened and how to go on, and ends the process, as Ray is about to: nothing waits for it any more.
+
+    What was handed on for writing is on disk a moment later.
+    """
+    say(f"error: {reason}; what was written is kept; go on with: {command}")
+    time.sleep(WRITING_S)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def process_as_it_was() -> Iterator[None]:
+    """Whatever the block does to torch's threads, random numbers and Optuna's log is undone at its end."""
+    threads, optuna = torch.get_num_threads(), logging.getLogger("optuna")
+    level, python_state, numpy_state = optuna.level, random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            optuna.setLevel(level)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)

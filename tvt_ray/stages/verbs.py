@@ -1,0 +1,67 @@
+"""The public verbs: what the command line does, for Python. They leave the process as they found it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.plugins import load_plugins
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.run import Run, TrainedStudent
+from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.reorder import with_score
+from tvt_ray.stages.search import run_search
+from tvt_ray.storage.locations import as_location
+
+
+def search(
+    config: RunConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> Run:
+    """Scores `config.search.num_samples` untrained architectures, as Tune trials on Ray: the run, with its `summary`.
+
+    `config`: a RunConfig, a YAML file, or settings to change in the defaults, as in {"search": {"num_samples": 64}}.
+    `run_dir`: a folder or URI; None makes one below runs/. A Ray session that this process has is used and left; else
+    one is started (or `ray_address` joined) and ended. Raises UsageError for what is wrong beforehand, RunError when
+    the run could not finish; what was read is on disk either way, and `resume=True` goes on with it.
+    """
+    location = as_location(run_dir) if run_dir else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    if config is None and resume:
+        config = Run.load(str(location)).config
+    summary = run_search(as_config(config), location, resume, ray_address)
+    return Run(location, summary)
+
+
+def distill(
+    run: Run | str | Path,
+    *,
+    top_k: int = 1,
+    arch_id: str | None = None,
+    score: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> list[TrainedStudent]:
+    """Trains a run's `top_k` best, one of each shape, or the one with `arch_id`, as Ray Train jobs.
+
+    `score`: ranks by another score, which becomes the run's. `settings`: changes the run's own, as in
+    {"distill": {"epochs": 10}}. Raises UsageError, RunError.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    config = load_config(None, [with_score(run.folder.config(), score).model_dump(mode="json"), settings or {}])
+    return run_distill(config, run.folder.path, None if arch_id else top_k, arch_id, resume, ray_address)
+
+
+def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
+    """Raises UsageError for a file that is not there and settings that are wrong."""
+    if isinstance(config, RunConfig):
+        load_plugins(config.plugins)
+        return config
+    if config is None or isinstance(config, Mapping):
+        return load_config(None, [config] if config else [])
+    return load_config(Path(config))

@@ -1,0 +1,204 @@
+"""Files that appear whole or not at all, here or on any filesystem that pyarrow knows."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import posixpath
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
+
+_PUT_IS_ATOMIC = ("s3", "gcs", "abfs")  # object stores: an object appears when its upload is complete
+
+
+@dataclass(frozen=True)
+class RemotePath:
+    """The part of pathlib.Path that a run folder needs, on a pyarrow filesystem. Raises RunError where that fails."""
+
+    filesystem: pafs.FileSystem
+    path: str  # within the filesystem
+    uri: str  # as the user gave it, options behind a question mark included
+
+    def __truediv__(self, name: str) -> RemotePath:
+        uri, question, options = self.uri.partition("?")
+        uri = posixpath.join(uri, name) + question + options
+        return RemotePath(self.filesystem, posixpath.join(self.path, name), uri)
+
+    def __str__(self) -> str:
+        return self.uri
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return posixpath.basename(self.path)
+
+    @property
+    def stem(self) -> str:
+        """The name without its ending."""
+        return posixpath.splitext(self.name)[0]
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that it is in."""
+        uri, question, options = self.uri.partition("?")
+        return RemotePath(self.filesystem, posixpath.dirname(self.path), posixpath.dirname(uri) + question + options)
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        """With another ending, as in `.png`."""
+        return self.parent / (self.stem + suffix)
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder."""
+        return bool(self._type() != pafs.FileType.NotFound)
+
+    def is_file(self) -> bool:
+        """Whether there is a file."""
+        return bool(self._type() == pafs.FileType.File)
+
+    def _type(self) -> Any:
+        with self._failing("read"):
+            return self.filesystem.get_file_info(self.path).type
+
+    def modified(self) -> float | None:
+        """When the file was written, in seconds by the store's own clock; None where the store does not say."""
+        with self._failing("read"):
+            nanoseconds = self.filesystem.get_file_info(self.path).mtime_ns
+        return None if nanoseconds is None else nanoseconds / 1e9
+
+    def read_bytes(self) -> bytes:
+        """Raises FileNotFoundError where there is no such file."""
+        with self._failing("read"), self.filesystem.open_input_file(self.path) as file:
+            return bytes(file.read())
+
+    def read_text(self) -> str:
+        """As UTF-8. Raises FileNotFoundError, and UnicodeDecodeError."""
+        return self.read_bytes().decode()
+
+    def glob(self, pattern: str) -> list[RemotePath]:
+        """Files of this folder, not of those in it; none where there is no folder."""
+        with self._failing("read"):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        names = [info.base_name for info in infos if info.type == pafs.FileType.File]
+        return [self / name for name in names if fnmatch.fnmatch(name, pattern)]
+
+    def iterdir(self) -> list[RemotePath]:
+        """Files and folders in this folder; none where there is no folder."""
+        with self._failing("read"):
+            infos = self.filesystem.get_file_info(pafs.FileSelector(self.path, allow_not_found=True))
+        return [self / info.base_name for info in infos]
+
+    def unlink(self) -> None:
+        """Removes the file."""
+        with self._failing("removed"):
+            self.filesystem.delete_file(self.path)
+
+    def mkdir(self, parents: bool = True, exist_ok: bool = True) -> None:
+        """With its parents; there is no other way on an object store."""
+        with self._failing("made"):
+            self.filesystem.create_dir(self.path, recursive=True)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Whole or not at all."""
+        atomic = self.filesystem.type_name in _PUT_IS_ATOMIC
+        target = self.path if atomic else posixpath.join(self.parent.path, f".{self.name}.{uuid.uuid4().hex}.tmp")
+        with self._failing("written"):
+            if not atomic:
+                self.filesystem.create_dir(self.parent.path, recursive=True)
+            with self.filesystem.open_output_stream(target) as stream:
+                stream.write(data)
+            if not atomic:
+                self.filesystem.move(target, self.path)
+
+    @contextlib.contextmanager
+    def _failing(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"{self.uri} cannot be {verb}: {first_line(error)}") from None
+
+
+Location: TypeAlias = Path | RemotePath
+
+
+def as_location(text: str | Path | RemotePath) -> Location:
+    """A local path, or the URI of a filesystem that pyarrow knows (s3://bucket/run, gs://…, abfs://…, hdfs://…, file:///…).
+
+    Raises UsageError for a URI that it does not.
+    """
+    if not isinstance(text, str) or "://" not in text:
+        return Path(text) if isinstance(text, str) else text
+    try:
+        filesystem, path = pafs.FileSystem.from_uri(text)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(f"{text}: {first_line(error)}; s3://, gs://, abfs://, hdfs:// and file:/// are read") from None
+    return (
+        Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else RemotePath(filesystem, path, text.rstrip("/"))
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to its first line; its type's name where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def write_atomically(path: Location, data: bytes) -> None:
+    """A crash leaves the old file or the new one; folders are made. Raises RunError when it cannot be written."""
+    if isinstance(path, RemotePath):
+        path.write_bytes(data)
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises UsageError where a file could not be written there later, after hours of work."""
+    parent = path.parent
+    while not parent.exists() and parent != parent.parent:
+        parent = parent.parent
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        what = "it is a folder" if path.is_dir() else f"{parent} is no folder that can be written to"
+        raise UsageError(f"{path} cannot be written: {what}")
+
+
+def cache_folder() -> Path:
+    """What can be made again: $XDG_CACHE_HOME/tvt_ray, by default ~/.cache/tvt_ray."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tvt_ray"
+
+
+def home() -> Path:
+    """The user's home folder, or the folder for temporary files where there is none (a container's unknown user)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
+
+
+def keep_if_possible(write: Callable[[], object], what: str) -> None:
+    """For what can be made again: where it cannot be written, one line says so and the work goes on."""
+    try:
+        write()
+    except (RunError, UsageError, OSError) as error:
+        say(f"{what} is not kept: {first_line(error)}")

@@ -1,0 +1,207 @@
+"""Records on disk: append-only Parquet parts, each written whole or not at all: a killed run leaves good ones."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import Location, first_line, write_atomically
+
+PARTS_BEFORE_MERGING = 64  # small parts that a run gathers before they become one
+# A part with as many is left alone until the run ends: each record is rewritten a few times at most.
+RECORDS_NOT_TO_MERGE = 8192
+_ADVICE = "move it away and --resume makes its rows again"
+_PART_NAME = re.compile(r"part-(\d+)\.parquet")  # copies that a file manager makes ("part-1 (1).parquet") are none
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Codec(Generic[R]):
+    """How records of a kind become a table and back; of two with one key, the first that was written counts."""
+
+    schema: pa.Schema  # columns that every part has; there may be more
+    to_table: Callable[[Sequence[R]], pa.Table]
+    from_table: Callable[[pa.Table], list[R]]
+    key: Callable[[R], Hashable]
+
+
+class Parts(Generic[R]):
+    """A folder of parts. One driver writes to it."""
+
+    def __init__(self, folder: Location, codec: Codec[R]) -> None:
+        self.folder, self.codec, self._next = folder, codec, 0
+        self._pass_over(self._paths())
+
+    def _paths(self) -> list[Location]:
+        found = [path for path in self.folder.glob("part-*.parquet") if _PART_NAME.fullmatch(path.name)]
+        return sorted(found, key=_number)
+
+    def _pass_over(self, paths: Sequence[Location]) -> None:
+        """Parts on disk are never written over, whoever wrote them."""
+        self._next = max([self._next, *(_number(path) + 1 for path in paths)])
+
+    def exist(self) -> bool:
+        """Whether anything was written."""
+        return bool(self._paths())
+
+    def append(self, records: Sequence[R]) -> None:
+        """Writes a new part; on return the records are on disk. Raises RunError when they cannot be written."""
+        if records:
+            self._write(self.codec.to_table(records))
+
+    def _write(self, table: pa.Table) -> Location:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        path = self.folder / f"part-{self._next:06}.parquet"
+        write_atomically(path, sink.getvalue().to_pybytes())
+        self._next += 1
+        return path
+
+    def read(self) -> list[R]:
+        """All records, in the order in which they were written, one for each key.
+
+        Raises UsageError that names a part that cannot be read.
+        """
+        records = (record for path, table in self._tables() for record in self._decode(path, table))
+        return list(_first_of_each(records, self.codec.key))
+
+    def _decode(self, path: Location, table: pa.Table) -> list[R]:
+        try:
+            return self.codec.from_table(table)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path} holds what no run wrote ({first_line(error)}); {_ADVICE}") from None
+
+    def table(self) -> pa.Table:
+        """What `read` gives, as one table."""
+        return self.codec.to_table(self.read())
+
+    def _tables(self) -> list[tuple[Location, pa.Table]]:
+        """Of all parts. A driver at work merges parts between listing and reading, and then they are listed again."""
+        paths = self._paths()
+        while True:
+            try:
+                return [(path, self._read_part(path)) for path in paths]
+            except FileNotFoundError:
+                before, paths = paths, self._paths()
+                gone = [path for path in paths if not path.exists()]
+                if paths == before and gone:  # nobody merges: one is listed, and still not there (a dangling link)
+                    raise UsageError(f"{gone[0]} is listed but not there; remove it, and --resume goes on") from None
+
+    def compact(self, smaller_than: int | None = None) -> None:
+        """Rewrites all parts (or those at the end with fewer records each) as one.
+
+        Killed in between, old and new stand side by side, and reading drops the repeats.
+        """
+        tables, paths, parts = list[pa.Table](), list[Location](), self._paths()
+        self._pass_over(parts)
+        for path in reversed(parts):
+            if not path.exists():  # a dangling link, of which reading says more
+                break
+            table = self._read_part(path)
+            if smaller_than is not None and len(table) >= smaller_than:
+                break
+            tables.insert(0, table)
+            paths.append(path)
+        if len(paths) > 1:
+            self._write(pa.concat_tables(tables, promote_options="default"))
+            for path in paths:
+                path.unlink()
+
+    def _read_part(self, path: Location) -> pa.Table:
+        """Raises FileNotFoundError for one that is gone."""
+        try:
+            table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise UsageError(f"{path} cannot be read ({first_line(error)}); {_ADVICE}") from None
+        missing = [name for name in self.codec.schema.names if name not in table.column_names]
+        if missing:
+            raise UsageError(f"{path} has no column {missing[0]}: it was not written by this version of tvt_ray")
+        return table
+
+
+class PartWriter(Generic[R]):
+    """Writes records to parts from a thread of its own: what arrives while a part is written becomes the next one.
+
+    So nobody waits for the disk, a record waits for one part at most, and parts grow where writing is slow. `close` (or
+    the end of a `with` block) returns when all are on disk. Raises RunError, there or at the next `put`, when they
+    cannot be written; what is on disk by then stays. `allowed` is called before each part, and raises to prevent it.
+    """
+
+    def __init__(self, parts: Parts[R], allowed: Callable[[], None] = lambda: None) -> None:
+        self.parts, self.allowed = parts, allowed
+        self._waiting: list[R] = []
+        self._parts_written = 0
+        self._error: Exception | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="parts", daemon=True)
+        self._thread.start()
+
+    def put(self, records: Sequence[R]) -> None:
+        """Takes records to be written; raises what an earlier write raised."""
+        with self._changed:
+            if self._error:
+                raise self._error
+            self._waiting.extend(records)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Waits until all is on disk. Raises RunError where it cannot be written."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def __enter__(self) -> PartWriter[R]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            while records := self._take():
+                self.allowed()
+                self.parts.append(records)
+                self._parts_written += 1
+                if self._parts_written % PARTS_BEFORE_MERGING == 0:
+                    self.parts.compact(smaller_than=RECORDS_NOT_TO_MERGE)
+        except Exception as error:  # whatever it is, the driver has to hear of it
+            with self._changed:
+                self._error = error
+
+    def _take(self) -> list[R]:
+        """What has arrived; waits for it. Empty when there will be no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            records, self._waiting = self._waiting, []
+            return records
+
+
+def _number(path: Location) -> int:
+    match = _PART_NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
+def _first_of_each(records: Iterable[R], key: Callable[[R], Hashable]) -> Iterable[R]:
+    seen: set[Hashable] = set()
+    for record in records:
+        if (name := key(record)) not in seen:
+            seen.add(name)
+            yield record

@@ -1,0 +1,236 @@
+"""The transformer pieces that the spaces' models share.
+
+Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes, N = heads, D = channels per head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tvt_ray.spaces.autoformer import MAX_RELATIVE_DISTANCE, NUM_RELATIVE_ENTRIES
+from tvt_ray.students import kernels
+from tvt_ray.students.draws import Draws
+
+NORM_EPS = 1e-6
+
+
+class Linear(nn.Linear):
+    """Without PyTorch's own initialisation, which `init_weights` would draw over."""
+
+    def reset_parameters(self) -> None:
+        """Weights stay as allocated until `init_weights`."""
+
+
+class Conv2d(nn.Conv2d):
+    """Likewise."""
+
+    def reset_parameters(self) -> None:
+        """Weights stay as allocated until `init_weights`."""
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Widths of one block; `attention_dim` is that of the queries over all heads."""
+
+    dim: int
+    num_heads: int
+    attention_dim: int
+    hidden_dim: int
+    relative_position: bool = False
+
+
+class RelativePosition(nn.Module):
+    """Learned vectors for the row and column distance of two patches (Shaw et al. 2018, as in AutoFormer).
+
+    Distances are clipped at 14; entry 0 of each table serves every pair with the class token.
+    """
+
+    def __init__(self, map_size: int, head_dim: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(NUM_RELATIVE_ENTRIES, head_dim))
+        self.columns = nn.Parameter(torch.empty(NUM_RELATIVE_ENTRIES, head_dim))
+        self.map_size = map_size
+
+    def forward(self) -> Tensor:
+        """(T, T, D) with T = map_size^2 + 1."""
+        axis = torch.arange(self.map_size, device=self.rows.device)
+        distance = (axis[None] - axis[:, None]).clamp(-MAX_RELATIVE_DISTANCE, MAX_RELATIVE_DISTANCE)
+        entry = distance + MAX_RELATIVE_DISTANCE + 1
+        rows = entry.repeat_interleave(self.map_size, 0).repeat_interleave(self.map_size, 1)
+        columns = entry.repeat(self.map_size, self.map_size)
+        return self.rows[F.pad(rows, (1, 0, 1, 0))] + self.columns[F.pad(columns, (1, 0, 1, 0))]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, optionally with relative positions on keys and values."""
+
+    def __init__(self, shape: BlockShape, map_size: int) -> None:
+        super().__init__()
+        self.num_heads, head_dim = shape.num_heads, shape.attention_dim // shape.num_heads
+        self.qkv = Linear(shape.dim, 3 * shape.attention_dim)
+        self.proj = Linear(shape.attention_dim, shape.dim)
+        relative = shape.relative_position
+        self.relative_keys = RelativePosition(map_size, head_dim) if relative else None
+        self.relative_values = RelativePosition(map_size, head_dim) if relative else None
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        queries, keys, values = self._heads(self.qkv(tokens))
+        if self.relative_values is None:
+            mixed = F.scaled_dot_product_attention(queries, keys, values)
+        else:
+            mixed = self._relative_mix(queries, keys, values)
+        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """As forward without the output projection, in fused kernels: (B, T, C) -> (B, T, N x D)."""
+        queries, keys, values = self._heads(kernels.linear(tokens, self.qkv))
+        relative = self.relative_values is not None
+        mixed = (self._relative_mix if relative else kernels.attend)(queries, keys, values)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def probabilities(self, tokens: Tensor) -> Tensor:
+        """How each token's attention is shared out: (B, T, C) -> (B, N, T, T), rows summing to 1."""
+        queries, keys, _ = self._heads(self.qkv(tokens))
+        return self._weights(queries, keys)
+
+    def _heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, N, T, D), of what `qkv` gives."""
+        images, tokens, _ = projected.shape
+        queries, keys, values = projected.view(images, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        return queries, keys, values
+
+    def _relative_mix(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        assert self.relative_values is not None
+        weights = self._weights(queries, keys)
+        relative = self.relative_values().to(values.dtype)
+        return weights @ values + torch.einsum("bnts,tsd->bntd", weights, relative)
+
+    def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
+        queries = queries / math.sqrt(queries.shape[-1])
+        logits = queries @ keys.mT
+        if self.relative_keys is not None:
+            logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys().to(queries.dtype))
+        return logits.softmax(-1)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with stochastic depth (Huang et al. 2016) on both branches."""
+
+    def __init__(self, shape: BlockShape, map_size: int, drop_path: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(shape.dim, NORM_EPS)
+        self.attention = Attention(shape, map_size)
+        self.norm2 = nn.LayerNorm(shape.dim, NORM_EPS)
+        self.fc1 = Linear(shape.dim, shape.hidden_dim)
+        self.fc2 = Linear(shape.hidden_dim, shape.dim)
+        self.drop_path = drop_path
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        tokens = tokens + self._drop(self.attention(self.norm1(tokens)))
+        return tokens + self._drop(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """What forward gives in evaluation mode, in fused kernels that no gradient and no hook sees.
+
+        In the tokens' precision, whatever that of the weights.
+        """
+        tokens = kernels.linear_add(self.attention.infer(kernels.norm(tokens, self.norm1)), self.attention.proj, tokens)
+        return kernels.add_mlp(tokens, self.norm2, self.fc1, self.fc2)
+
+    def _drop(self, branch: Tensor) -> Tensor:
+        """Drops the branch for whole images while training.
+
+        timm's DropPath does the same; importing timm in every scoring worker costs more than these lines.
+        """
+        if not self.training or self.drop_path == 0:
+            return branch
+        keep = 1 - self.drop_path
+        mask = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep)
+        return branch * (mask / keep)
+
+
+class Student(nn.Module):
+    """What every student offers: logits, and the maps of the blocks that are asked for.
+
+    Subclasses set `num_blocks`, `head` (the classifier), `no_weight_decay` (names of parameters that are neither biases
+    nor norms) and `linear_init` (how Linears are initialised), and implement `run`.
+    """
+
+    num_blocks: int
+    head: nn.Linear
+    no_weight_decay: frozenset[str]
+    linear_init: Literal["normal", "default"]
+
+    def init_weights(self, draws: Draws) -> None:
+        """Gives every parameter its value, in the order in which the modules were made.
+
+        linear_init "normal": weights normal(0, 0.02), biases 0. The published code draws them with timm's
+        `trunc_normal_`, which cuts at -2 and 2: a hundred standard deviations away, so no value is ever cut and a
+        normal draw is the same. "default": PyTorch's own, uniform within 1/sqrt(fan_in), as for every convolution.
+        Class token, positions and relative positions: normal(0, 0.02). Norms: 1 and 0.
+
+        Weights drawn from a normal distribution are views of `draws`, which nothing may write to.
+        """
+        with torch.no_grad():
+            for module in self.modules():
+                _init_module(module, draws, self.linear_init)
+
+    def run(
+        self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
+    ) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Computes what is asked for and no more: without logits, nothing after the last block in `blocks`.
+
+        `fused`: blocks run by `Block.infer`, in the images' precision.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), ImageNet-normalised -> logits (B, classes)."""
+        logits, _ = self.run(images, (), with_logits=True)
+        assert logits is not None
+        return logits
+
+    def feature_maps(self, images: Tensor, blocks: Collection[int], fused: bool = False) -> dict[int, Tensor]:
+        """Outputs (B, C, H, W) of the numbered blocks (0 is the first), without the class token, before any norm.
+
+        `fused`: as fast as this machine can, for inference alone: no gradient, no hooks on what is inside a block.
+        """
+        return self.run(images, blocks, with_logits=False, fused=fused)[1]
+
+    def logits_and_maps(self, images: Tensor, blocks: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
+        """Both of the above in one pass."""
+        logits, maps = self.run(images, blocks, with_logits=True)
+        assert logits is not None
+        return logits, maps
+
+
+def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
+    """(B, 1 + H x W, C) -> (B, C, H, W), dropping the class token."""
+    images, _, channels = tokens.shape
+    return tokens[:, 1:].mT.reshape(images, channels, map_size, map_size)
+
+
+def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
+    if isinstance(module, nn.LayerNorm):
+        module.weight.fill_(1)
+        module.bias.zero_()
+    elif isinstance(module, nn.Linear) and linear_init == "normal":
+        module.weight.data = draws.normal(module.weight.shape)
+        module.bias.zero_()
+    elif isinstance(module, nn.Linear | nn.Conv2d):
+        bound = 1 / math.sqrt(module.weight[0].numel())
+        module.weight.data = draws.uniform(module.weight.shape, bound)
+        if module.bias is not None:
+            module.bias.data = draws.uniform(module.bias.shape, bound)
+    else:
+        for parameter in module.parameters(recurse=False):
+            parameter.data = draws.normal(parameter.shape)

@@ -1,0 +1,71 @@
+"""A trained teacher, wherever it comes from: given weights, an earlier run's, or training now."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+
+from tvt_ray.data.splits import Dataset
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
+from tvt_ray.storage.locations import Location, cache_folder, keep_if_possible, write_atomically
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.training import TeacherTraining, train_teacher
+
+
+def save_teacher(teacher: Teacher, path: Location) -> None:
+    """The backbone's own state dict as safetensors, which `--teacher-weights` reads."""
+    state = teacher.backbone.network.state_dict()
+    write_atomically(path, save({key: value.contiguous() for key, value in state.items()}))
+
+
+def cached_teacher_path(settings: TeacherSettings, training: TeacherTraining, data: Dataset) -> Path:
+    """A name made of all that the trained weights depend on."""
+    key = {
+        "teacher": settings.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "data": data.fingerprint(),
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    return cache_folder() / "teachers" / f"{settings.name.replace(':', '-')}-{digest}.safetensors"
+
+
+def get_teacher(
+    settings: TeacherSettings, training: TeacherTraining, data: Dataset, kept_in: Location | None = None
+) -> tuple[Teacher, Location]:
+    """A trained, frozen teacher and its weights' file: given, kept from an earlier run, or trained now.
+
+    What is trained is kept in the cache and, where one is given, in the folder `kept_in`; a place that cannot be
+    written is passed over with a line. Raises UsageError when given weights do not fit.
+    """
+    if settings.weights:
+        return build_teacher(settings, data.num_classes), settings.weights
+    cached = cached_teacher_path(settings, training, data)
+    places: list[Location] = [kept_in / cached.name] if kept_in is not None else []
+    places.append(cached)
+    found = next((path for path in places if path.is_file()), None)
+    teacher = _read_kept(settings, data.num_classes, found) if found is not None else None
+    if teacher is None:
+        teacher, val_acc = train_teacher(settings, training, data)
+        say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation; kept in {cached}")
+    for path in places:
+        if not path.exists():
+            keep_if_possible(functools.partial(save_teacher, teacher, path), f"the teacher in {path.parent}")
+    return teacher, cached
+
+
+def _read_kept(settings: TeacherSettings, num_classes: int, path: Location) -> Teacher | None:
+    """None where the file is damaged, which is then removed."""
+    say(f"teacher: {settings.name}, trained earlier ({path})")
+    try:
+        return build_teacher(settings, num_classes, path)
+    except (UsageError, RunError) as error:
+        say(f"teacher: that file is damaged ({error}); training anew")
+        path.unlink()
+        return None

@@ -1,0 +1,26 @@
+"""Which CNN teaches, and where its weights come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
+
+from tvt_ray.teachers import kind_of
+
+
+class TeacherSettings(BaseModel):
+    """Which CNN teaches, and where its weights come from; without weights it is trained on the dataset first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = "resnet20"  # a CIFAR ResNet, or timm:NAME
+    weights: Path | None = None  # a state dict that fits the whole teacher, classes included
+    pretrained: bool | Path = True  # timm only, where there are no weights: what training starts from
+    image_size: PositiveInt | None = None  # pixels; None: the teacher's own (32 for CIFAR ResNets)
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        kind_of(name)
+        return name
