@@ -7,17 +7,25 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NUM_SAMPLES ?= 5000
 
-.PHONY: search test test-unit check clean
+.PHONY: search test test-unit test-lowest-ray check clean
 
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
 
 # A test process per core; what runs on the session's Ray cluster is in one of them, and is begun with.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadscope
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow"
+
+# The cluster's tests with the lowest Ray that setup.cfg allows, in a virtual environment of its own.
+LOWEST_RAY := $(shell sed -n 's/.*ray\[default,train,tune\]>=//p' setup.cfg).0
+test-lowest-ray:
+	$(PYTHON) -m venv .venv-lowest
+	sed '/^ray==/d' constraints.txt > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet -e '.[test]' 'ray[default,train,tune]==$(LOWEST_RAY)' -c .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pytest tests/cluster
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -43,4 +51,4 @@ $(VENV)/.installed-dev: setup.cfg constraints.txt | $(BIN)/python
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
 clean:
-	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lowest *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -15,6 +15,7 @@ their pace. `rss_growth_mib`: its resident memory at the end less that when the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import resource
@@ -144,13 +145,12 @@ def run_stand_ins(dispatcher: Dispatcher) -> None:
 def run_real(dispatcher: Dispatcher) -> None:
     import ray
 
-    with connected("local"):
-        run_workers(Job(dispatcher.task, ray.put(dispatcher.task), Slots(NUM_WORKERS, 0)), dispatcher)
+    run_workers(Job(dispatcher.task, ray.put(dispatcher.task), Slots(NUM_WORKERS, 0)), dispatcher)
 
 
 def command(args: argparse.Namespace) -> int:
     start, tenth = time.perf_counter(), args.num_samples // 10
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, connected("local") if args.ray else contextlib.nullcontext():
         folder = RunFolder(Path(scratch))
         recorder = search(args, folder)
         unique = len({row.arch_id for row in folder.rows().read()})

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import sys
 
 import pytest
 
@@ -184,3 +185,17 @@ def test_an_id_that_is_not_its_architectures_is_not_listed(run_folder, rows):
     with pytest.raises(UsageError, match="the run folder was tampered with"):
         run_folder.write_top(make_ranking(tampered[:1], "params", run_folder.calibration()), SPACE)
     assert not (run_folder.path / "top.json").exists()
+
+
+def test_a_run_folder_imports_no_plugin_by_itself(tmp_path, monkeypatch):
+    """It may be a stranger's, and a plugin is code: whoever trusts it names it again, or imports it."""
+    (tmp_path / "tvt_strangers_plugin.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    write_atomically(folder.config_file, b"format: 2\nplugins: [tvt_strangers_plugin]\n")
+    with pytest.raises(UsageError, match=r"give --set plugins=\[tvt_strangers_plugin\] \(in Python: import tvt_str"):
+        folder.config()
+    monkeypatch.setitem(sys.modules, "tvt_strangers_plugin", sys)  # somebody has imported it
+    assert folder.config().plugins == ("tvt_strangers_plugin",)
+    assert folder.search_command(["a", "b"]).endswith("--resume --set plugins=[a,b]")

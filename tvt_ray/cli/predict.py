@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tvt_ray.cli.options import OUTPUT, add_options
+from tvt_ray.cli.options import OUTPUT, add_options, plugins_of
 from tvt_ray.cli.output import print_json
+from tvt_ray.plugins import load_plugins
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Classifies images with a trained student."
     parser.add_argument("student", metavar="FOLDER", help="a run's distill/<arch_id>")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    add_options(parser, *OUTPUT)
+    add_options(parser, "set", *OUTPUT)
     parser.set_defaults(command=execute)
 
 
@@ -23,6 +24,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvt_ray.data.images import decode
     from tvt_ray.exports.folder import load_student
 
+    load_plugins(plugins_of(args))
     student = load_student(args.student)
     found = student.predict([decode(path, str(path)) for path in args.images])
     entries = [

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from tvt_ray.cli.options import OUTPUT, add_options
+from tvt_ray.cli.options import OUTPUT, add_options, plugins_of
 from tvt_ray.cli.output import print_archs, print_json
+from tvt_ray.plugins import load_plugins
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "Puts a run's rows in order, by another score if asked, and writes report.html anew."
     parser.add_argument("run_dir", metavar="RUN", help="its folder or URI")
-    add_options(parser, "score", *OUTPUT)
+    add_options(parser, "score", "set", *OUTPUT)
     parser.add_argument("--top-k", type=int, default=10, metavar="K", help="how many to list (default: 10)")
     parser.set_defaults(command=execute)
 
@@ -24,6 +25,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvt_ray.runs.folder import Choice, RunFolder
     from tvt_ray.stages.reorder import reorder
 
+    load_plugins(plugins_of(args))
     if args.top_k < 1:
         raise UsageError(f"--top-k is at least 1; got {args.top_k}")
     config, ranking = reorder(args.run_dir, args.score)

@@ -26,7 +26,7 @@ def parse_count(value: Any) -> Any:
 def format_count(count: float) -> str:
     """12345678 -> '12.3M'."""
     for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
+        if float(f"{count:.3g}") >= limit:
             return f"{count / limit:.3g}{suffix}" if count < 1e3 * limit else f"{count / limit:.0f}{suffix}"
     return f"{count:.0f}"
 

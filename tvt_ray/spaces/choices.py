@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
         raise ValueError("a choice list holds at least one value")
     if len(set(values)) < len(values):
         raise ValueError(f"a choice list names each value once; got {list(values)}")
-    if any(v <= 0 for v in values):
+    if not all(0 < v < math.inf for v in values):
         raise ValueError(f"choices are positive numbers; got {list(values)}")
     return values
 

@@ -30,6 +30,7 @@ from tvt_ray.spaces import Arch
 from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
 from tvt_ray.stages.setup import (
     Stopwatch,
+    check_probe,
     end_without_ray,
     load_data,
     load_teacher,
@@ -60,6 +61,7 @@ def run_search(
             sample = calibration_archs(config, data.num_classes)
         with clock("teacher"):  # one that does not fit is found out before the folder is made
             teacher = load_teacher(config, data) if config.teacher.weights else None
+        check_probe(config, data)
         folder.make()
         with folder.lock() as lock:
             folder.check(config, resume)  # again: another driver may have been here meanwhile

@@ -45,11 +45,15 @@ def load_data(config: RunConfig) -> Dataset:
     data = load_dataset(config.data)
     check_budget(config.space, config.budget, data.num_classes)
     verify_images(data)
+    return data
+
+
+def check_probe(config: RunConfig, data: Dataset) -> None:
+    """Raises UsageError when the probe wants more images than there are to train on."""
     if config.probe.num_images > len(data.train):
         raise UsageError(
             f"probe.num_images is {config.probe.num_images}, but there are only {len(data.train)} training images"
         )
-    return data
 
 
 def check_budget(space: Space, budget: Budget, num_classes: int) -> None:

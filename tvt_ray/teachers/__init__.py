@@ -30,7 +30,7 @@ def kind_of(name: str) -> str:
     kind = head + colon
     if kind not in TEACHERS or (colon and not rest):
         close = difflib.get_close_matches(name, TEACHERS, 1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = f" (did you mean {close[0]!r}?)" if close and close[0] != name else ""
         raise ValueError(f"unknown teacher {name!r}{hint}; choices: {', '.join(describe_teachers())}")
     return kind
 

@@ -49,23 +49,24 @@ def get_teacher(
     cached = cached_teacher_path(settings, training, data)
     places: list[Location] = [kept_in / cached.name] if kept_in is not None else []
     places.append(cached)
-    found = next((path for path in places if path.is_file()), None)
-    teacher = _read_kept(settings, data.num_classes, found) if found is not None else None
+    teacher = next((kept for path in places if (kept := _read_kept(settings, data.num_classes, path))), None)
     if teacher is None:
         teacher, val_acc = train_teacher(settings, training, data)
-        say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation; kept in {cached}")
+        say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation")
     for path in places:
         if not path.exists():
             keep_if_possible(functools.partial(save_teacher, teacher, path), f"the teacher in {path.parent}")
-    return teacher, cached
+    return teacher, next((path for path in reversed(places) if path.exists()), cached)
 
 
 def _read_kept(settings: TeacherSettings, num_classes: int, path: Location) -> Teacher | None:
-    """None where the file is damaged, which is then removed."""
+    """None where there is no such file, or a damaged one, which is then removed."""
+    if not path.is_file():
+        return None
     say(f"teacher: {settings.name}, trained earlier ({path})")
     try:
         return build_teacher(settings, num_classes, path)
     except (UsageError, RunError) as error:
-        say(f"teacher: that file is damaged ({error}); training anew")
-        path.unlink()
+        say(f"teacher: that file is damaged ({error})")
+        keep_if_possible(path.unlink, f"a whole teacher in {path.parent}")
         return None
