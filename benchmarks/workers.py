@@ -16,8 +16,8 @@ written down: it is taken from the processor time of each. Other work on the mac
 also printed for what share of the time a worker had something to compute, which that does not change.
 
 Ends with one JSON object: `late_join` {`before`, `during`, `after`: rows per second; `nodes` that read something} and
-`kill` {`before`, `during`, `after`, `rows_lost`: rows that were on disk before the kill and are not at the end, and
-rows that are missing from the set}.
+`kill` {`before`, `during`, `after`, `rows_lost`: rows that were on disk before the kill and are not at the end, or
+that are missing of those that were asked for}.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def kill(config: RunConfig, seconds: float, scratch: Path) -> dict[str, float]:
     finally:
         machines.close()
     (survivor,) = old - {victim}
-    lost = len(on_disk.keys() - final.keys()) + config.search.num_samples - len(final)
+    lost = max(len(on_disk.keys() - final.keys()), config.search.num_samples - len(final))
     alone = ", ".join(f"{span.rows_of(survivor) / span.seconds:.2f}" for span in (before, during, after))
     print(
         f"kill: {before.rate:.2f} rows a second before, {during.rate:.2f} for the {during.seconds:.1f} s until the "

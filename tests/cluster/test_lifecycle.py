@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -82,22 +83,25 @@ def test_a_worker_that_is_killed_leaves_no_trace_in_the_rows(cluster, teacher, t
     flags = ["--num-samples", "300", "--archs-per-trial", "4", "--ray-address", cluster]
     process = start_search(folder, *SMALLER, *flags, "--set", "probe.num_images=64")
     wait_for_rows(process, folder, 12)
-    os.kill(_newest_worker(), signal.SIGKILL)
+    os.kill(_newest_worker(cluster), signal.SIGKILL)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     result = json.loads(out.splitlines()[-1])
     assert (result["num_scored"], result["num_failed"], result["num_unique"]) == (300, 0, 300)
 
 
-def _newest_worker() -> int:
-    """The process of the scoring actor that was started last, as Ray titles it."""
-    from pathlib import Path
+def _newest_worker(cluster: str) -> int:
+    """The process of this cluster's scoring actor that was started last, as Ray titles it; others may run beside it."""
+    processes = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdigit()}
+    titles = {pid: _read(entry / "cmdline") for pid, entry in processes.items()}
+    raylets = {pid for pid, title in titles.items() if b"raylet" in title and f"={cluster}".encode() in title}
+    scoring = [pid for pid, title in titles.items() if b"ScoringTrial" in title]
+    parents = {pid: int(_read(processes[pid] / "stat").rpartition(b")")[2].split()[1]) for pid in scoring}
+    return max(pid for pid, parent in parents.items() if parent in raylets)
 
-    def is_scoring(entry: Path) -> bool:
-        try:
-            return b"ScoringTrial" in (entry / "cmdline").read_bytes()
-        except OSError:
-            return False
 
-    found = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and is_scoring(entry)]
-    return max(int(entry.name) for entry in found)
+def _read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # it has ended
+        return b") 0 0"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from tvt_ray.report.figures import figure_png, plot_search
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.ranking import Entry, Ranking
-from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.spaces.base import Space
 from tvt_ray.spaces.budget import format_count
 from tvt_ray.storage.locations import Location, write_atomically
@@ -57,8 +57,7 @@ def _table(best: Sequence[Entry], space: Space) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in ("#", "architecture", "score", "parameters", "FLOPs", *names))
     lines = []
     for number, (row, score) in enumerate(((each.row, each.score) for each in best), 1):
-        arch = space.from_json(verified(row, space).arch)
-        name = f"{escape(space.describe(arch))}<br><code>{escape(row.arch_id)}</code>"
+        name = f"{escape(space.describe(arch_of(row, space)))}<br><code>{escape(row.arch_id)}</code>"
         counts = [f"{score:.4f}", format_count(row.params), format_count(row.flops)]
         readings = [f"{row.readings[name]:.5g}" if name in row.readings else "" for name in names]
         cells = "".join(f"<td>{cell}</td>" for cell in [str(number), name, *counts, *readings])

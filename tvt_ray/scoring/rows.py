@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from tvt_ray.errors import UsageError
-from tvt_ray.spaces.base import Space
+from tvt_ray.spaces.base import Arch, Space
 from tvt_ray.storage.parts import Codec
 
 ARITHMETIC = ("params", "flops", "depth")  # readings that no student is needed for
@@ -41,15 +41,20 @@ class Row:
         return {**self.readings, **{name: float(getattr(self, name)) for name in ARITHMETIC}}
 
 
+def arch_of(row: Row, space: Space) -> Arch:
+    """The architecture that a row holds. Raises UsageError where that is none of the space."""
+    try:
+        return space.from_json(row.arch)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"row {row.arch_id!r} holds no architecture of the space {space.name}: {error}") from None
+
+
 def verified(row: Row, space: Space) -> Row:
     """The row, where its id is that of its architecture: rows may be a stranger's, and an id becomes a path.
 
     Raises UsageError otherwise.
     """
-    try:
-        arch_id = space.arch_id(space.from_json(row.arch))
-    except (ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"row {row.arch_id!r} holds no architecture of the space {space.name}: {error}") from None
+    arch_id = space.arch_id(arch_of(row, space))
     if arch_id != row.arch_id:
         raise UsageError(f"row {row.arch_id!r} holds the architecture {arch_id!r}: the run folder was tampered with")
     return row
