@@ -111,7 +111,7 @@ def test_a_worker_that_starts_late_holds_nobody(run_workers, tmp_path):
                 self.late = False
             else:
                 self.late = True
-                time.sleep(8)
+                time.sleep(12)
             super().setup(config, task_ref)
 
         def step(self):
@@ -123,8 +123,8 @@ def test_a_worker_that_starts_late_holds_nobody(run_workers, tmp_path):
                 log.write(f"{time.time()} {self.late}\n")
             return super()._read(arch)
 
-    rows, _, outcome = run_workers(400, 4, trainable=Slow)
-    assert len(rows) == 400
+    rows, _, outcome = run_workers(700, 4, trainable=Slow)
+    assert len(rows) == 700
     assert len(outcome.workers) == 2
     stamps = [line.split() for path in tmp_path.glob("[0-9]*") for line in path.read_text().splitlines()]
     late = [float(stamp) for stamp, is_late in stamps if is_late == "True"]
