@@ -46,7 +46,6 @@ def execute(args: argparse.Namespace) -> int:
     config = config_of_run(args) if args.resume else config_of(args)
     if args.dry_run:
         return _dry_run(args, config)
-    from tvt_ray.cluster.connection import check_address, resolve_address
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.runs.run import Run
     from tvt_ray.stages.distill import run_distill
@@ -55,7 +54,6 @@ def execute(args: argparse.Namespace) -> int:
     if args.distill_top_k:
         check_augmentation(config.distill.augment)
     args.run_dir = args.run_dir or Path("runs") / _run_name(config)
-    check_address(resolve_address(args.ray_address))
     summary = run_search(config, args.run_dir, args.resume, args.ray_address)
     output = dataclasses.asdict(summary)
     if not args.json:

@@ -24,7 +24,7 @@ from tvt_ray.spaces.choices import (
     digest,
     mutate_indices,
 )
-from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, linear_cost
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, extreme, linear_cost
 
 # The supernet's distances are clipped at 14 patches, in both directions, with one more entry for the class token.
 MAX_RELATIVE_DISTANCE = 14
@@ -227,19 +227,15 @@ class AutoFormerSpace(BaseModel):
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""
-        return self._extreme(num_classes, min)
+        return extreme([self.cost(arch, num_classes) for arch in self._extremes(min)], min)
 
     def largest(self, num_classes: int) -> Cost:
         """The most of either."""
-        return self._extreme(num_classes, max)
+        return extreme([self.cost(arch, num_classes) for arch in self._extremes(max)], max)
 
     def largest_arch(self, num_classes: int) -> AutoFormerArch:
         """The architecture of most FLOPs."""
         return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
-
-    def _extreme(self, num_classes: int, pick: Any) -> Cost:
-        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
-        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
 
     def _extremes(self, pick: Any) -> list[AutoFormerArch]:
         """Costs grow with every width, depth and ratio; heads matter where their width is fixed or has tables."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 IN_CHANNELS = 3  # every image is RGB; grey scans are repeated over the channels
@@ -42,3 +42,8 @@ def block_cost(tokens: int, dim: int, attention_dim: int, hidden_dim: int) -> Co
 def add_costs(costs: Sequence[Cost]) -> Cost:
     """Parameters and FLOPs of the parts together."""
     return Cost(sum(c.params for c in costs), sum(c.flops for c in costs))
+
+
+def extreme(costs: Sequence[Cost], pick: Callable[[Iterable[int]], int]) -> Cost:
+    """The fewest (`min`) or most (`max`) parameters and FLOPs that occur, which need not be one architecture's."""
+    return Cost(pick(cost.params for cost in costs), pick(cost.flops for cost in costs))

@@ -24,7 +24,7 @@ from tvt_ray.spaces.choices import (
     digest,
     mutate_indices,
 )
-from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, conv_output_size, linear_cost
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, conv_output_size, extreme, linear_cost
 
 NUM_STAGES = 3
 POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
@@ -200,19 +200,15 @@ class PiTSpace(BaseModel):
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""
-        return self._extreme(num_classes, min)
+        return extreme([self.cost(arch, num_classes) for arch in self._extremes(min)], min)
 
     def largest(self, num_classes: int) -> Cost:
         """The most of either."""
-        return self._extreme(num_classes, max)
+        return extreme([self.cost(arch, num_classes) for arch in self._extremes(max)], max)
 
     def largest_arch(self, num_classes: int) -> PiTArch:
         """The architecture of most FLOPs."""
         return max(self._extremes(max), key=lambda arch: self.cost(arch, num_classes).flops)
-
-    def _extreme(self, num_classes: int, pick: Any) -> Cost:
-        costs = [self.cost(arch, num_classes) for arch in self._extremes(pick)]
-        return Cost(pick(c.params for c in costs), pick(c.flops for c in costs))
 
     def _extremes(self, pick: Any) -> list[PiTArch]:
         """Costs grow with base_dim and mlp_ratio; which depth and heads are extreme is tried out."""
