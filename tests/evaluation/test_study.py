@@ -1,13 +1,11 @@
 """What `tvt rank` makes of readings, without Ray: they are read here."""
 
-import numpy as np
 import pytest
 import torch
 
 from tests.conftest import SMALL_SPACES, make_row
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.study import RankRequest, check_request, mean_kendall, rank, read_or_score
-from tvt_ray.evaluation.truth import GroundTruth, Scored, Trained
+from tvt_ray.evaluation.study import RankRequest, check_request, read_or_score
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.scoring.reader import Reader, ReadingTask
 
@@ -53,30 +51,6 @@ def test_a_failed_reading_ends_it_and_is_not_kept(task):
         read_or_score(task, ARCHS, ["l2_norm"], fail)
     read_or_score(task, ARCHS, ["l2_norm"], score_here(calls))
     assert calls == [(("l2_norm",), 5)]
-
-
-def scored(accuracies, scores):
-    ids = [SPACE.arch_id(arch) for arch in ARCHS]
-    entries = [
-        Trained(arch, arch_id, 1000 * (number + 1), {"x_acc": accuracy})
-        for number, (arch, arch_id, accuracy) in enumerate(zip(ARCHS, ids, accuracies, strict=True))
-    ]
-    return Scored(GroundTruth(SPACE, tuple(entries)), {"params": np.array([scores], dtype=float)})
-
-
-def test_a_band_of_parameters_is_ranked_by_itself_and_beside_the_whole(config):
-    one = scored([1, 2, 3, 5, 4], [1, 2, 3, 4, 5])
-    request = RankRequest((), ("params",), min_params=1000, max_params=3000)
-    result = rank(config, request, [one])
-    assert [entry["n"] for entry in (*result["columns"], *result["whole_table"])] == [3, 5]
-    assert [entry["kendall"] for entry in (*result["columns"], *result["whole_table"])] == pytest.approx([1, 0.8])
-    with pytest.raises(UsageError, match=r"2 of the 5 autoformer architectures have 0 to 2,000 parameters"):
-        rank(config, RankRequest((), ("params",), max_params=2000), [one])
-
-
-def test_a_column_where_tau_is_not_defined_counts_as_nothing():
-    entries = [{"proxy": "tvt", "kendall": 0.5}, {"proxy": "tvt", "kendall": None}, {"proxy": "params", "kendall": 1}]
-    assert mean_kendall(entries) == {"tvt": 0.25, "params": 1}
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tvt_ray.cli.options import COMMON, add_options, config_of, count
 from tvt_ray.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from tvt_ray.evaluation.study import RankResult
+    from tvt_ray.evaluation.tables import RankedColumn
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -47,36 +50,34 @@ def execute(args: argparse.Namespace) -> int:
     scored = study.score_ground_truth(config, request, args.ray_address)
     result = study.rank(config, request, scored)
     if args.out:
-        write_tables(args.out, result["columns"], scored)
+        write_tables(args.out, result.columns, scored)
     print_json(args, result) if args.json else _print(result, args.out)
     return 0
 
 
-def _print(result: Mapping[str, Any], out: Path | None) -> None:
-    from tvt_ray.evaluation.study import mean_kendall
-
-    tables: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for entry in result["columns"]:
-        tables.setdefault((entry["space"], entry["column"]), []).append(entry)
+def _print(result: RankResult, out: Path | None) -> None:
+    tables: dict[tuple[str, str], list[RankedColumn]] = {}
+    for entry in result.columns:
+        tables.setdefault((entry.space, entry.column), []).append(entry)
     header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
     for (space, column), entries in tables.items():
-        ordered = sorted(entries, key=lambda entry: -(entry["kendall"] or 0))
+        ordered = sorted(entries, key=lambda entry: -(entry.kendall or 0))
         rows = [
             [
-                entry["proxy"],
-                _signed(entry["kendall"]),
-                " ".join(f"{end:.2f}" for end in entry["kendall_ci95"] or ()) or "-",
-                _signed(entry["spearman"]),
-                _signed(entry["pearson"]),
-                *[f"{entry[key]:.2f}" for key in ("top1_regret", "top5_regret", "top1_gain")],
+                entry.proxy,
+                _signed(entry.kendall),
+                " ".join(f"{end:.2f}" for end in entry.kendall_ci95 or ()) or "-",
+                _signed(entry.spearman),
+                _signed(entry.pearson),
+                *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
             ]
             for entry in ordered
         ]
-        print_table(f"{space}, {column}: {entries[0]['n']} architectures", header, rows)
-    means = sorted(mean_kendall(result["columns"]).items(), key=lambda pair: -pair[1])
+        print_table(f"{space}, {column}: {entries[0].n} architectures", header, rows)
+    means = sorted(result.mean_kendall().items(), key=lambda pair: -pair[1])
     noise: dict[str, list[float]] = {}
-    for entry in result.get("noise", ()):
-        noise.setdefault(entry["proxy"], []).append(entry["noise_share"])
+    for share in result.noise:
+        noise.setdefault(share.proxy, []).append(share.noise_share)
     shares = {name: f"{100 * max(values):.0f} %" for name, values in noise.items()}
     columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
     lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,14 +14,15 @@ import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
 from tvt_ray.evaluation.agreement import kendall_tau
+from tvt_ray.evaluation.tables import RankedColumn
 from tvt_ray.evaluation.truth import Scored
 from tvt_ray.report.figures import figure_png
 from tvt_ray.storage.locations import write_atomically
 
 
-def write_tables(folder: Path, statistics: Sequence[Mapping[str, Any]], scored: Sequence[Scored]) -> None:
+def write_tables(folder: Path, statistics: Sequence[RankedColumn], scored: Sequence[Scored]) -> None:
     """ranking.parquet (statistics), scores.parquet (architectures) and a scatter plot per space and column."""
-    _write_parquet(folder / "ranking.parquet", list(statistics))
+    _write_parquet(folder / "ranking.parquet", [dataclasses.asdict(entry) for entry in statistics])
     _write_parquet(
         folder / "scores.parquet",
         [
@@ -36,7 +38,7 @@ def write_tables(folder: Path, statistics: Sequence[Mapping[str, Any]], scored: 
         ],
     )
     for one in scored:
-        for column in dict.fromkeys(entry["column"] for entry in statistics):
+        for column in dict.fromkeys(entry.column for entry in statistics):
             if column in one.truth.columns:
                 figure = plot_ranking(one, column)
                 name = re.sub(r"[^\w.-]", "_", f"{one.truth.space.name}-{column}.png")

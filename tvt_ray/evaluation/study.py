@@ -6,18 +6,18 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from tvt_ray import __version__
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.agreement import MIN_ARCHS, agreement, kendall_tau, noise_share
 from tvt_ray.evaluation.cache import ReadingCache
+from tvt_ray.evaluation.tables import RankTables, tabulate
 from tvt_ray.evaluation.truth import GroundTruth, Scored, read_ground_truth
 from tvt_ray.proxies import Probe, need_teacher
 from tvt_ray.runs.config import RunConfig
@@ -180,53 +180,29 @@ def _fingerprint(probe: Probe) -> str:
     return hasher.hexdigest()
 
 
-def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> dict[str, Any]:
-    """What `rank --json` prints: statistics within the band; with a band, those of the whole table beside them."""
-    banded = request.min_params is not None or request.max_params is not None
-    result: dict[str, Any] = {
-        "columns": _tabulate(request, scored, request.min_params, request.max_params),
-        "num_images": config.probe.num_images,
-        "num_seeds": request.num_seeds,
-        "dataset": config.data.name,
-        "teacher": config.teacher.name,
-    }
-    if banded:
-        result |= {"min_params": request.min_params, "max_params": request.max_params}
-        result["whole_table"] = _tabulate(request, scored, None, None)
-    if request.num_seeds > 1:
-        result["noise"] = [
-            {"space": one.truth.space.name, "proxy": name, "noise_share": noise_share(values)}
-            for one in scored
-            for name, values in one.scores.items()
-        ]
-    return result
+@dataclass(frozen=True)
+class RankResult(RankTables):
+    """What `tvt rank --json` prints: the tables, and what the readings were made of."""
+
+    num_images: int
+    num_seeds: int
+    dataset: str
+    teacher: str
+    min_params: int | None
+    max_params: int | None
 
 
-def _tabulate(
-    request: RankRequest, scored: Sequence[Scored], low: int | None, high: int | None
-) -> list[dict[str, Any]]:
-    entries = []
-    for one in scored:
-        inside = one.truth.within(low, high)
-        if inside.sum() < MIN_ARCHS:
-            raise UsageError(
-                f"{inside.sum()} of the {len(inside)} {one.truth.space.name} architectures have {low or 0:,} to "
-                f"{'any number of' if high is None else f'{high:,}'} parameters; at least {MIN_ARCHS} are needed"
-            )
-        for column in request.columns or one.truth.columns:
-            accuracy = one.truth.accuracy(column)[inside]
-            for name, values in one.scores.items():
-                entry: dict[str, Any] = {"space": one.truth.space.name, "column": column, "proxy": name}
-                entry |= dataclasses.asdict(agreement(values.mean(0)[inside], accuracy))
-                if request.num_seeds > 1:
-                    entry["kendall_by_seed"] = [kendall_tau(v[inside], accuracy) for v in values]
-                entries.append(entry)
-    return entries
-
-
-def mean_kendall(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """By proxy, over all spaces and columns; a column on which tau is not defined counts as 0."""
-    names = dict.fromkeys(entry["proxy"] for entry in entries)
-    return {
-        name: float(np.mean([entry["kendall"] or 0.0 for entry in entries if entry["proxy"] == name])) for name in names
-    }
+def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> RankResult:
+    """Statistics within the band and, with a band, of the whole table. Raises UsageError where too few are in it."""
+    tables = tabulate(scored, request.columns, request.min_params, request.max_params)
+    return RankResult(
+        tables.columns,
+        tables.whole_table,
+        tables.noise,
+        num_images=config.probe.num_images,
+        num_seeds=request.num_seeds,
+        dataset=config.data.name,
+        teacher=config.teacher.name,
+        min_params=request.min_params,
+        max_params=request.max_params,
+    )
