@@ -199,6 +199,7 @@ def test_what_nobody_expects_is_one_line_and_a_traceback_on_request(capsys, brok
     assert err.splitlines()[-1] == "error: not expected: ZeroDivisionError: what [/nobody] expected"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_one_line(tmp_path):
     """As in `tvt check-data | head -0`."""
     reading, writing = os.pipe()

@@ -3,8 +3,10 @@
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import Space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.pit import PiTSpace
 
 # Too large to be found whole in a test, and small enough to be improved on in one.
 MEDIUM = AutoFormerSpace(
@@ -15,6 +17,20 @@ MEDIUM = AutoFormerSpace(
     num_heads=(2, 3),
     mlp_ratio=(1.5, 2.0),
 )
+
+# Found whole in a moment by every searcher; one for each of the table.
+TINY: dict[str, Space] = {
+    "autoformer": MEDIUM.model_copy(update={"embed_dim": (24,), "depth": (1, 2)}),
+    "pit": PiTSpace(
+        image_size=32,
+        patch_size=8,
+        stride=4,
+        base_dim=(8,),
+        mlp_ratio=(1.5, 2),
+        num_heads=(1, 2),
+        depth=((1, 1, 1),),
+    ),
+}
 
 
 def make(searcher, space, budget=None, seed=0, **settings):

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.searchers.driving import MEDIUM, drive, make, replay, value
+from tests.searchers.driving import MEDIUM, TINY, drive, make, replay, value
 from tvt_ray.searchers import SEARCHERS
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
@@ -13,6 +13,11 @@ from tvt_ray.spaces.budget import Budget
 @pytest.fixture(params=SEARCHERS)
 def searcher(request):
     return request.param
+
+
+@pytest.fixture(params=sorted(TINY))
+def space(request):
+    return TINY[request.param]
 
 
 def test_nothing_is_given_out_twice_and_the_whole_space_is_found(searcher, space):

@@ -1,14 +1,15 @@
 """The writer's thread: nobody waits for the disk, and what it cannot write is heard of."""
 
-import subprocess
-import sys
+import contextlib
+import resource
+import signal
 import threading
 import time
 
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import REPO, make_row
+from tests.conftest import make_row
 from tvt_ray.errors import RunError
 from tvt_ray.scoring.rows import ROWS
 from tvt_ray.storage.parts import Parts, PartWriter
@@ -73,27 +74,33 @@ def test_small_parts_are_merged_on_the_way_and_large_ones_left_alone(tmp_path, m
     assert parts.read() == [make_row(number) for number in range(16)]
 
 
-def test_a_disk_that_takes_no_more_is_reported_and_loses_nothing(tmp_path):
-    """The file size limit of a process stands for a full disk: the write fails in the same place."""
-    script = f"""
-import resource, signal, sys
-from pathlib import Path
-from tests.conftest import make_row
-from tvt_ray.errors import RunError
-from tvt_ray.scoring.rows import ROWS
-from tvt_ray.storage.parts import Parts, PartWriter
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-parts = Parts(Path({str(tmp_path)!r}), ROWS)
-parts.append([make_row(n) for n in range(5)])
-resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-try:
-    with PartWriter(parts) as writer:
-        writer.put([make_row(n) for n in range(5, 400)])
-except RunError as error:
-    print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stdout.strip().endswith("part-000001.parquet cannot be written: File too large")
+@pytest.fixture
+def full_disk():
+    """No file of this process grows over 2,000 bytes: the write fails where one on a full disk would."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    @contextlib.contextmanager
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    yield limited
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_disk_that_takes_no_more_is_reported_and_loses_nothing(tmp_path, full_disk):
+    parts = Parts(tmp_path, ROWS)
+    parts.append([make_row(number) for number in range(5)])
+    with (
+        full_disk(),
+        pytest.raises(RunError, match=r"part-000001\.parquet cannot be written: File too large$"),
+        PartWriter(parts) as writer,
+    ):
+        writer.put([make_row(number) for number in range(5, 400)])
     assert rows_in(tmp_path) == [make_row(number) for number in range(5)]
     assert [path.name for path in tmp_path.iterdir()] == ["part-000000.parquet"]
 
