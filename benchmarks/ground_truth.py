@@ -24,7 +24,8 @@ import torch
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.distillation.distiller import DistillInputs, DistillTask
+from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
 from tvt_ray.plugins import load_plugins

@@ -57,16 +57,17 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
     arch_id = min(RunFolder(folder).rows().read(), key=lambda row: row.flops).arch_id
 
     def dies_after_an_epoch(config):
-        from tvt_ray.distillation.distiller import Distiller
+        from tvt_ray.distillation.cohort import Cohort
 
-        original = Distiller.run_epoch
+        original = Cohort.run_epoch
 
         def run_epoch(self):
             if self.epoch == 1:
                 raise ValueError("power cut")
             return original(self)
 
-        Distiller.run_epoch = run_epoch
+        Cohort.run_epoch = run_epoch
+        training.SECONDS_BETWEEN_STATES = 0
         return train_worker(config)
 
     train_worker = training._train_worker
@@ -88,6 +89,6 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
     assert sorted((m.epochs, m.val_acc) for m in measured) == [(line["epoch"], line["val_acc"]) for line in history]
     states = ray.get_actor("train_v2_state_actor", namespace="_train_state_actor")  # what the dashboard asks for runs
     runs = ray.get(states.get_train_runs.remote()).values()
-    assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_id"] == arch_id]
+    assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_ids"] == [arch_id]]
     (kept,) = run_distill(two, folder, arch_id=arch_id, resume=True)
     assert kept == student

@@ -1,91 +1,134 @@
-import itertools
-import json
+"""Students that train side by side on the same batches."""
 
+import numpy as np
 import pytest
 import torch
 
-from tests.conftest import SMALL_SPACES
+from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.cohort import Cohort
-from tvt_ray.distillation.distiller import DistillInputs, DistillTask
-from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
-
-SETTINGS = DistillSettings(
-    epochs=2, batch_size=32, lr=2e-3, warmup_epochs=1, augment=AugmentSettings(scale=(0.6, 1.0), hflip=0)
-)
-SPACE = SMALL_SPACES["autoformer"]
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.losses import LossSettings
+from tvt_ray.evaluation.make_truth import sample_archs
 
 
-@pytest.fixture
-def inputs(digits, teacher):
-    few = [split.take(torch.arange(count).numpy()) for split, count in ((digits.train, 96), (digits.test, 60))]
-    return DistillInputs(few[0], few[1], few[1], teacher)
+def test_training_lowers_every_term(make):
+    plain = AugmentSettings(scale=(0.6, 1.0), hflip=0, auto_augment=None, random_erasing=0)
+    history = only(train(make(epochs=12, lr=4e-3, augment=plain))).history
+    for term in ("loss", "cross_entropy", "guidance"):
+        assert history[-1][term] < history[0][term]
 
 
-@pytest.fixture
-def tasks():
-    return [DistillTask(SPACE, arch, 10, SETTINGS) for arch in sample_archs(SPACE, 3, seed=0)]
+def test_an_epoch_says_how_it_went(make):
+    cohort = make()
+    (metrics,) = cohort.run_epoch().values()
+    terms = {"loss", "cross_entropy", "guidance"}
+    others = {"epoch", "val_acc", "kept_val_acc", "lr", "images_per_s", "data_wait_share", "seconds"}
+    assert metrics.keys() == terms | others
+    assert metrics["epoch"] == cohort.epoch == 1
+    assert metrics["loss"] == pytest.approx(metrics["cross_entropy"] + 2.5 * metrics["guidance"], rel=1e-4)
+    assert metrics["val_acc"] == cohort.accuracy(only(cohort).student, cohort.inputs.val)
+    assert 0 < metrics["data_wait_share"] < 1
+    assert only(cohort).history == [metrics]
 
 
-def weights(cohort):
-    pairs = zip(cohort.ids, cohort.distillers, strict=True)
-    return {arch_id: distiller.guided.state_dict() for arch_id, distiller in pairs}
+def test_every_image_is_used_in_an_epoch_the_last_partial_batch_too(make):
+    batches = []
+    make(count=2).run_epoch(batches.append)
+    assert batches == [64, 64, 64, 8]  # of 100 images, by two students
 
 
-def same(ours, theirs):
-    return all(torch.equal(ours[key], theirs[key]) for key in theirs)
+def test_terms_that_are_off_are_not_reported(make):
+    (metrics,) = make(loss=LossSettings(weights={"logits": 1})).run_epoch().values()
+    assert "logits" in metrics
+    assert not metrics.keys() & {"cross_entropy", "guidance"}
 
 
-def test_what_a_student_learns_does_not_depend_on_who_learns_beside_it(tasks, inputs):
+def test_a_dataset_smaller_than_a_batch_is_trained_on(make):
+    cohort = make(batch_size=500)
+    assert len(cohort.batches) == 1
+    assert next(iter(cohort.run_epoch().values()))["loss"] > 0
+
+
+def test_the_teacher_stays_as_it_is(make):
+    cohort = make()
+    before = {key: value.clone() for key, value in cohort.teacher.state_dict().items()}
+    cohort.run_epoch()
+    assert not any(module.training for module in cohort.teacher.modules())
+    assert same(cohort.teacher.state_dict(), before)
+
+
+def test_what_a_student_learns_does_not_depend_on_who_learns_beside_it(make, inputs):
     """Stochastic depth and augmentation draw from generators that the others do not move."""
-    together, alone = Cohort(tasks, inputs), Cohort(tasks[1:2], inputs)
-    for cohort in (together, alone):
-        while not cohort.done:
-            cohort.run_epoch()
-    name = alone.ids[0]
-    assert same(weights(together)[name], weights(alone)[name])
+    together = train(make(count=3))
+    for arch_id, learner in together.learners.items():
+        task = learner.task
+        alone = train(Cohort([task], inputs, WorkerContext(torch.device("cpu"))))
+        assert same(learner.guided.state_dict(), alone.learners[arch_id].guided.state_dict())
 
 
-def test_an_interrupted_cohort_ends_as_an_undisturbed_one(tasks, inputs, tmp_path):
-    undisturbed = train_cohort(tasks, inputs, tmp_path / "whole.pt")
-    batches = itertools.count()
-
-    def stop(images):
-        assert images == 96  # 32 images, three students
-        if next(batches) == 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=stop)
-    seen = []
-    assert train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=seen.append) == undisturbed
-    assert len(seen) == 3  # the second epoch alone
-    whole, cut = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "cut.pt"))
-    assert all(same(cut[name]["guided"], whole[name]["guided"]) for name in whole)
+def test_what_a_student_learns_does_not_depend_on_who_loads_images(make):
+    """In this process, in one that stays from epoch to epoch, or in two."""
+    results = [only(train(make(loader_workers=count))).guided.state_dict() for count in (0, 1, 2)]
+    assert same(results[0], results[1])
+    assert same(results[0], results[2])
 
 
-def test_students_of_a_cohort_share_a_recipe(tasks, inputs):
-    other = DistillTask(SPACE, tasks[0].arch, 10, SETTINGS.model_copy(update={"lr": 1e-3}))
+def test_resuming_repeats_an_uninterrupted_run_exactly(make, tmp_path):
+    """Projections, optimiser, schedule, average and choice come along; the state loads without unpickling objects."""
+    options = {"ema_decay": 0.9, "mixup": 0.2, "smoothing": 0.1}
+    whole, begun, resumed = (make(count=2, **options) for _ in range(3))
+    train(whole)
+    begun.run_epoch()
+    torch.save(begun.state_dict(), tmp_path / "state.pt")
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    train(resumed)
+    for arch_id, learner in whole.learners.items():
+        ours = resumed.learners[arch_id]
+        assert same(ours.guided.state_dict(), learner.guided.state_dict())
+        assert same(ours.selection.state, learner.selection.state)
+        assert [m["loss"] for m in ours.history] == [m["loss"] for m in learner.history]
+
+
+def test_a_student_that_is_behind_catches_up_as_if_it_had_not_been(make):
+    whole, cut = train(make(count=2)), make(count=2)
+    states = make(count=2)
+    states.run_epoch()
+    first, second = cut.learners
+    cut.load_state_dict({first: states.state_dict()[first]})
+    metrics = cut.run_epoch()
+    assert metrics.keys() == {second}
+    train(cut)
+    for arch_id, learner in whole.learners.items():
+        assert same(cut.learners[arch_id].guided.state_dict(), learner.guided.state_dict())
+
+
+def test_the_weights_that_are_kept_are_the_ones_tested(make):
+    cohort = make(weights="best")
+    cohort.run_epoch()
+    learner = only(cohort)
+    best = {key: value.clone() for key, value in learner.student.state_dict().items()}
+    learner.selection.val_acc = 101.0  # no later epoch is better
+    cohort.run_epoch()
+    cohort.test()
+    assert same(learner.student.state_dict(), best)
+
+
+def test_students_of_a_cohort_share_a_recipe(make, inputs):
+    first, second = sample_archs(SPACE, 2, seed=0)
+    tasks = [
+        DistillTask(SPACE, first, 10, SETTINGS),
+        DistillTask(SPACE, second, 10, SETTINGS.model_copy(update={"lr": 1e-3})),
+    ]
     with pytest.raises(ValueError, match="share recipe"):
-        Cohort([tasks[0], other], inputs)
+        Cohort(tasks, inputs, WorkerContext(torch.device("cpu")))
 
 
-def test_the_sample_is_of_different_architectures_and_grows_at_its_end():
-    few, more = sample_archs(SPACE, 5, seed=1), sample_archs(SPACE, 9, seed=1)
-    assert more[:5] == few
-    assert len(set(more)) == 9
-    with pytest.raises(ValueError, match="were asked for"):
-        sample_archs(SPACE, SPACE.size() + 1, seed=0)
-
-
-def test_a_line_is_read_back_by_the_ranking(tasks, tmp_path):
-    from tvt_ray.evaluation.truth import read_ground_truth
-
-    path = tmp_path / "truth.jsonl"
-    path.write_text(
-        "".join(json.dumps(ground_truth_line(t, "digits_kd_acc", 90.0 + i)) + "\n" for i, t in enumerate(tasks))
-    )
-    (truth,) = read_ground_truth(path, SPACE, 10)
-    assert [entry.arch for entry in truth.entries] == [task.arch for task in tasks]
-    assert truth.accuracy("digits_kd_acc").tolist() == [90, 91, 92]
+def test_balanced_sampling_shows_a_rare_class_as_often_as_a_common_one(make, inputs):
+    shown = {}
+    for sampling in ("uniform", "balanced"):
+        order = make(sampling=sampling).batches.order
+        shown[sampling] = sum(np.bincount(inputs.train.labels[order(epoch)], minlength=10) for epoch in range(40))
+    assert np.array_equal(shown["uniform"], 40 * np.bincount(inputs.train.labels, minlength=10))
+    assert shown["balanced"].sum() == shown["uniform"].sum()
+    assert np.ptp(shown["balanced"]) < 0.4 * np.ptp(shown["uniform"])

@@ -1,13 +1,17 @@
 """What ground truth is made of."""
 
+import itertools
 import json
 
 import pytest
+import torch
 
 from tests.conftest import SMALL_SPACES
-from tvt_ray.distillation.distiller import DistillTask
+from tests.distillation.conftest import SETTINGS, SPACE, few, same
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs
+from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
 from tvt_ray.evaluation.truth import read_ground_truth
 from tvt_ray.storage.locations import write_atomically
 
@@ -32,3 +36,29 @@ def test_a_line_is_read_as_it_was_written(tmp_path):
     ((entry,),) = [truth.entries for truth in read_ground_truth(tmp_path / "truth.jsonl", space, 10)]
     assert (entry.arch, entry.params) == (arch, space.cost(arch, 10).params)
     assert entry.accuracies == {"x_kd_acc": 81.2346}
+
+
+def test_an_interrupted_cohort_ends_as_an_undisturbed_one(digits, teacher, tmp_path):
+    """Accuracies are of the last weights, whichever the settings would keep."""
+    inputs = DistillInputs(few(digits.train, 96), few(digits.val, 40), few(digits.test, 40), teacher)
+    settings = SETTINGS.model_copy(update={"epochs": 2, "weights": "best"})
+    tasks = [DistillTask(SPACE, arch, 10, settings) for arch in sample_archs(SPACE, 3, seed=0)]
+    undisturbed = train_cohort(tasks, inputs, tmp_path / "whole.pt")
+    batches = itertools.count()
+
+    def stop(images):
+        if next(batches) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=stop)
+    seen = []
+    assert train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=seen.append) == undisturbed
+    assert len(seen) == 3  # the second epoch alone
+    whole, cut = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "cut.pt"))
+    assert all(same(cut[name]["guided"], whole[name]["guided"]) for name in whole)
+    cohort = Cohort(tasks, inputs, WorkerContext(torch.device("cpu")))
+    cohort.load_state_dict(whole)
+    assert undisturbed == {
+        arch_id: cohort.accuracy(learner.student, inputs.test) for arch_id, learner in cohort.learners.items()
+    }

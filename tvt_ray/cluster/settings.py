@@ -18,10 +18,10 @@ class ClusterSettings(BaseModel):
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
     min_gpus: NonNegativeInt = 0  # GPUs that are asked of the cluster and waited for before anything begins
     gpu_timeout_s: float = Field(1800, gt=0)  # how long
-    training_workers: PositiveInt = 1  # Ray Train workers per student
+    training_workers: PositiveInt = 1  # Ray Train workers of each training
     cpus_per_training_worker: PositiveInt | None = None  # None: the cluster's cores, shared evenly
     gpus_per_training_worker: float | None = Field(None, ge=0)  # None: 1 where there are GPUs, else 0
-    loader_workers: NonNegativeInt | None = None  # processes that decode and augment; None: cores beyond the first
+    loader_workers: NonNegativeInt | None = None  # of each, that load and augment; None: as measured there
     max_failures: NonNegativeInt = 3  # restarts of a training that lost a worker
 
     @field_validator("gpus_per_trial")

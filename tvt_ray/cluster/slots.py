@@ -139,7 +139,7 @@ class Allotment:
     cpus: int
     gpus: float
     jobs: int
-    loader_workers: int
+    loader_workers: int | None  # processes of each worker that load images; None: as measured there
     max_failures: int
 
 
@@ -159,8 +159,7 @@ def allot(settings: ClusterSettings, num_jobs: int) -> Allotment:
     fitting = min(num_jobs, int(gpus // (share * workers)) if share else num_jobs, cpus // workers)
     jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_training_worker or 1))))
     each = settings.cpus_per_training_worker or max(1, min(cpus // (jobs * workers), _largest_node(share)))
-    loaders = each - 1 if settings.loader_workers is None else settings.loader_workers
-    return Allotment(workers, each, share, jobs, loaders, settings.max_failures)
+    return Allotment(workers, each, share, jobs, settings.loader_workers, settings.max_failures)
 
 
 def _largest_node(share: float) -> int:

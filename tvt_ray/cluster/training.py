@@ -1,35 +1,37 @@
-"""Distillation on Ray Train: one TorchTrainer job per student, several students at a time."""
+"""Distillation on Ray Train: a TorchTrainer job for each cohort of students, several jobs at a time."""
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
 from tvt_ray.cluster.connection import driver_node
 from tvt_ray.cluster.metrics import record_epoch
 from tvt_ray.cluster.quiet import quiet
 from tvt_ray.cluster.slots import Allotment
-from tvt_ray.distillation.distiller import Distiller, DistillInputs, DistillTask, WorkerContext
+from tvt_ray.distillation.cohort import Cohort, DistillInputs, Metrics
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.pace import Division, divide, measure
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
-from tvt_ray.storage.locations import Location, RemotePath
+from tvt_ray.storage.locations import Location, write_atomically
 
-STATE_FILE = "state.pt"
-CHECKPOINTS_FOLDER = "checkpoints"
+STATE_FILE = "checkpoint.pt"
+SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
 POLL_SECONDS = 0.5
 # Train's workers would each print every step of their start-up; the dashboard shows runs with state tracking on.
 TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
@@ -37,9 +39,10 @@ TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
 @dataclass(frozen=True)
 class Trained:
-    """What a finished job gives."""
+    """What a training gives for a student."""
 
-    weights: bytes  # of the epoch that did best on validation, as safetensors: Train returns no tensors
+    weights: bytes  # those that were kept, as safetensors: Train returns no tensors
+    val_acc: float  # percent, of those weights
     test_acc: float  # percent
     history: Sequence[Mapping[str, float]]  # one entry per epoch
 
@@ -53,62 +56,70 @@ class Watch:
 
 
 @ray.remote(num_cpus=0)
-class EpochBoard:
-    """Where workers leave each epoch's metrics for whoever watches."""
+class TrainingBoard:
+    """Runs beside the driver, so that no disk need be shared: takes what workers report, keeps what they go on from."""
 
-    def __init__(self) -> None:
-        self.entries: list[tuple[str, dict[str, float]]] = []
+    def __init__(self, folder: Location) -> None:
+        self.folder, self.entries = folder, list[tuple[str, Metrics]]()
 
-    def post(self, arch_id: str, metrics: dict[str, float]) -> None:
-        """Called by workers."""
-        self.entries.append((arch_id, metrics))
+    def post(self, metrics: Mapping[str, Metrics]) -> None:
+        """An epoch of some students, by architecture."""
+        self.entries += metrics.items()
 
-    def take(self) -> list[tuple[str, dict[str, float]]]:
+    def take(self) -> list[tuple[str, Metrics]]:
         """What was posted since the last time."""
         entries, self.entries = self.entries, []
         return entries
 
+    def keep(self, states: Mapping[str, bytes]) -> None:
+        """Students' states. Raises RunError where they cannot be written."""
+        for arch_id, state in states.items():
+            write_atomically(self.folder / arch_id / STATE_FILE, state)
+
+    def states(self, arch_ids: Sequence[str]) -> dict[str, bytes]:
+        """Those that are kept."""
+        files = {arch_id: self.folder / arch_id / STATE_FILE for arch_id in arch_ids}
+        return {arch_id: file.read_bytes() for arch_id, file in files.items() if file.exists()}
+
 
 def train_students(
-    tasks: Mapping[str, DistillTask], inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch
+    tasks: Sequence[DistillTask], inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch
 ) -> None:
-    """Trains every task (arch id -> task) as a Ray Train job.
+    """Trains every task in as many Ray Train jobs as run at a time, each job's students side by side.
 
-    Checkpoints go to folder/<arch_id>/checkpoints; a job that finds one there goes on from it. Raises RunError when a
-    job fails for good, after the others have ended.
+    What a student goes on from is folder/<arch_id>/checkpoint.pt, which the next call finds there. Raises RunError when
+    a job fails for good, after the others have ended.
     """
-    epochs = next(iter(tasks.values())).settings.epochs
-    with quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS):
+    cohorts = [tasks[first :: share.jobs] for first in range(min(share.jobs, len(tasks)))]
+    with quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS), tempfile.TemporaryDirectory(prefix="tvt_train_") as own:
         shared = ray.put(inputs)
-        board = EpochBoard.options(scheduling_strategy=driver_node()).remote()  # type: ignore[attr-defined]
-        pool = ThreadPoolExecutor(share.jobs, "distill")
-        jobs = {
-            arch_id: pool.submit(_run_job, arch_id, task, [shared], board, share, folder / arch_id, watch.student)
-            for arch_id, task in tasks.items()
-        }
+        board = TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
+        pool = ThreadPoolExecutor(len(cohorts), "distill")
+        jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, watch.student) for cohort in cohorts]
         try:
-            _watch(jobs, board, epochs, watch.epoch)
+            _watch(jobs, board, len(tasks) * tasks[0].settings.epochs, watch.epoch)
         except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their connection
             pool.shutdown(wait=False, cancel_futures=True)
             ray.shutdown()
             raise
         pool.shutdown()
-    failures = {arch_id: error for arch_id, job in jobs.items() if (error := job.exception())}
+    failures = [(cohort, error) for cohort, job in zip(cohorts, jobs, strict=True) if (error := job.exception())]
     if failures:
-        arch_id, error = next(iter(failures.items()))
-        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {arch_id}: {_root_cause(error)}")
+        cohort, error = failures[0]
+        ids = ", ".join(task.arch_id for task in cohort)
+        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {ids}: {_root_cause(error)}")
 
 
 def _watch(
-    jobs: Mapping[str, Future[None]], board: Any, epochs: int, on_epoch: Callable[[str, Mapping[str, float]], None]
+    jobs: Sequence[Future[None]], board: Any, num_epochs: int, on_epoch: Callable[[str, Mapping[str, float]], None]
 ) -> None:
     """Shows epochs as they end, until all jobs have."""
-    with Meter("distilling", len(jobs) * epochs, "epochs") as meter:
+    with Meter("distilling", num_epochs, "epochs") as meter:
         while True:
-            finished = all(job.done() for job in jobs.values())
+            finished = all(job.done() for job in jobs)
             for arch_id, metrics in ray.get(board.take.remote()):
                 on_epoch(arch_id, metrics)
-                done = f"epoch {metrics['epoch']:.0f} of {epochs}, val {metrics['val_acc']:.1f} %"
+                done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
                 meter.advance(1, f"{arch_id} {done}, {metrics['images_per_s']:,.0f} images/s")
             if finished:
                 return
@@ -124,75 +135,93 @@ def _root_cause(error: BaseException) -> str:
 
 
 def _run_job(
-    arch_id: str,
-    task: DistillTask,
+    cohort: Sequence[DistillTask],
     shared: Sequence[Any],
     board: Any,
     share: Allotment,
-    folder: Location,
+    folder: str,
     on_student: Callable[[str, Trained], None],
 ) -> None:
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": float(share.cpus), **({"GPU": share.gpus} if share.gpus else {})}
-    config = {"arch_id": arch_id, "task": task, "shared": list(shared), "board": board, "share": share}
+    ids = [task.arch_id for task in cohort]
+    config = {"arch_ids": ids, "tasks": list(cohort), "shared": list(shared), "board": board, "share": share}
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config=config,
         scaling_config=ScalingConfig(num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name=CHECKPOINTS_FOLDER,  # the same name and path again is how Train finds the checkpoint to go on from
-            **_storage(folder),
+            name=ids[0],
+            storage_path=folder,  # of Train's own notes; students' states are the board's
             failure_config=FailureConfig(max_failures=share.max_failures),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
     returned: Any = trainer.fit().return_value
-    on_student(arch_id, Trained(**returned))
-
-
-def _storage(folder: Location) -> dict[str, Any]:
-    """As Ray Train names a place."""
-    if isinstance(folder, RemotePath):
-        return {"storage_path": folder.path, "storage_filesystem": folder.filesystem}
-    return {"storage_path": str(folder.resolve())}
+    for arch_id, trained in returned.items():
+        on_student(arch_id, Trained(**trained))
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs on every worker. Each epoch ends with a checkpoint: the last state, which holds the best weights too."""
-    task: DistillTask = config["task"]
-    load_plugins(task.plugins)
-    distiller = _make_distiller(task, ray.get(config["shared"][0]), config["share"])
-    while not distiller.done:
-        metrics = distiller.run_epoch()
-        if distiller.worker.rank == 0:
-            config["board"].post.remote(config["arch_id"], metrics)
-            record_epoch(config["arch_id"], metrics)
-        _report(metrics, distiller)
-    test_acc = distiller.test()
-    weights = save({key: value.cpu().contiguous() for key, value in distiller.best_student.items()})
-    return {"weights": weights, "test_acc": test_acc, "history": distiller.history}
+    """Runs on every worker."""
+    tasks: list[DistillTask] = config["tasks"]
+    board, share = config["board"], config["share"]
+    load_plugins(tasks[0].plugins)
+    cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
+    cohort.load_state_dict(_read_states(board, config["arch_ids"], cohort.worker.device))
+    _divide_cpus(cohort, share)
+    kept = time.monotonic()
+    while not cohort.done:
+        metrics = cohort.run_epoch()
+        if cohort.worker.rank == 0:
+            ray.get(board.post.remote(metrics))
+            for arch_id, epoch in metrics.items():
+                record_epoch(arch_id, epoch)
+            if cohort.done or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
+                ray.get(board.keep.remote(_states(cohort)))
+                kept = time.monotonic()
+        ray.train.report({"epoch": cohort.epoch})  # which also holds a failed worker's fellows
+    test_accs = cohort.test()
+    return {
+        arch_id: {
+            "weights": save({key: value.cpu().contiguous() for key, value in learner.selection.state.items()}),
+            "val_acc": learner.selection.val_acc,
+            "test_acc": test_accs[arch_id],
+            "history": learner.history,
+        }
+        for arch_id, learner in cohort.learners.items()
+    }
 
 
-def _make_distiller(task: DistillTask, inputs: DistillInputs, share: Allotment) -> Distiller:
-    """In the state of the last checkpoint, where there is one."""
+def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: Allotment) -> Cohort:
     context, device = ray.train.get_context(), ray.train.torch.get_device()
-    torch.set_num_threads(max(1, share.cpus - share.loader_workers) if share.loader_workers < share.cpus else 1)
-    worker = WorkerContext(device, context.get_world_rank(), context.get_world_size(), share.loader_workers)
-    distiller = Distiller(task, inputs, worker, ray.train.torch.prepare_model)
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as path:
-            state = torch.load(Path(path) / STATE_FILE, map_location=device, weights_only=True)
-            distiller.load_state_dict(state)
-    return distiller
+    torch.set_num_threads(max(1, share.cpus))
+    worker = WorkerContext(device, context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
+    return Cohort(tasks, inputs, worker)
 
 
-def _report(metrics: dict[str, float], distiller: Distiller) -> None:
-    """All workers take part in a report; the first one brings the checkpoint."""
-    if distiller.worker.rank != 0:
-        ray.train.report(metrics)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(distiller.state_dict(), Path(folder) / STATE_FILE)
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+def _divide_cpus(cohort: Cohort, share: Allotment) -> None:
+    """Between loading and computing: as the settings say, else as measured here."""
+    if share.loader_workers is None:
+        division = divide(share.cpus, measure(cohort))
+    else:
+        division = Division(share.loader_workers, max(1, share.cpus - share.loader_workers))
+    torch.set_num_threads(division.threads)
+    cohort.load_with(division.loader_workers)
+
+
+def _states(cohort: Cohort) -> dict[str, bytes]:
+    states = {}
+    for arch_id, state in cohort.state_dict().items():
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        states[arch_id] = buffer.getvalue()
+    return states
+
+
+def _read_states(board: Any, arch_ids: Sequence[str], device: torch.device) -> dict[str, Any]:
+    stored: Mapping[str, bytes] = ray.get(board.states.remote(arch_ids))
+    return {
+        arch_id: torch.load(io.BytesIO(state), map_location=device, weights_only=True)
+        for arch_id, state in stored.items()
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -24,8 +25,11 @@ class AugmentSettings(BaseModel):
     scale: tuple[float, float] = (0.08, 1.0)  # of the area that a random crop keeps
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     hflip: float = Field(0.5, ge=0, le=1)
+    vflip: float = Field(0.0, ge=0, le=1)
+    color_jitter: float | None = Field(None, ge=0)  # of brightness, contrast and saturation; beside auto_augment too
     auto_augment: str | None = "rand-m9-mstd0.5-inc1"
     random_erasing: float = Field(0.25, ge=0, le=1)
+    re_mode: Literal["pixel", "rand", "const"] = "pixel"  # erased with noise, one random colour, or black
 
 
 def square_tensor(image: Image.Image) -> Tensor:
@@ -44,21 +48,22 @@ def eval_tensor(image: Image.Image, size: int) -> Tensor:
 def train_transform(settings: AugmentSettings, size: int) -> Callable[[Image.Image], Tensor]:
     """timm's training pipeline: random resized crop, flip, RandAugment, normalisation, random erasing."""
     ensure_torchvision()
-    from timm.data import create_transform
+    from timm.data.transforms_factory import transforms_imagenet_train
 
-    transform: Callable[[Image.Image], Tensor] = create_transform(
+    transform: Callable[[Image.Image], Tensor] = transforms_imagenet_train(
         size,
-        is_training=True,
         scale=settings.scale,
         ratio=settings.ratio,
         hflip=settings.hflip,
-        color_jitter=None,
+        vflip=settings.vflip,
+        color_jitter=settings.color_jitter,
+        force_color_jitter=settings.color_jitter is not None,
         auto_augment=settings.auto_augment,
         interpolation="bicubic",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         re_prob=settings.random_erasing,
-        re_mode="const",
+        re_mode=settings.re_mode,
     )
     return transform
 

@@ -1,82 +1,170 @@
-"""Several students trained side by side on the same batches: augmentation and the teacher's pass are paid once.
+"""Students that train side by side on the same batches: images are augmented, and seen by the teacher, once for all.
 
-For benchmarks that train many small students; a search's few best ones are Ray Train jobs of their own.
+Every training is one of a cohort, of a single student or of many; any number of workers, resumable at every epoch.
 """
 
 from __future__ import annotations
 
-import random
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tvt_ray.distillation.distiller import Distiller, DistillInputs, DistillTask, WorkerContext, seed_everything
+from tvt_ray.data.batches import eval_loader
+from tvt_ray.data.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
+from tvt_ray.data.splits import Split
+from tvt_ray.data.transforms import train_transform
+from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
+from tvt_ray.distillation.losses import Outputs
+from tvt_ray.distillation.targets import Targets
+from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.vision_compat import ensure_torchvision
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class DistillInputs:
+    """What all students of a run share: images that need no disk, and the frozen teacher."""
+
+    train: Split
+    val: Split
+    test: Split
+    teacher: Teacher
 
 
 class Cohort:
     """Students with one recipe, dataset and teacher. What a student learns does not depend on who learns beside it."""
 
-    def __init__(self, tasks: Sequence[DistillTask], inputs: DistillInputs, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        tasks: Sequence[DistillTask],
+        inputs: DistillInputs,
+        worker: WorkerContext,
+        loader_workers: int = 0,
+    ) -> None:
         """All tasks have the same settings, image size and number of classes. Raises ValueError otherwise."""
+        ensure_torchvision()
         shared = [(task.settings, task.space.image_size, task.num_classes) for task in tasks]
         if any(each != shared[0] for each in shared):
             raise ValueError("a cohort's students share recipe, image size and classes")
-        self.worker = WorkerContext(torch.device(device))
-        self.distillers = [Distiller(task, inputs, self.worker) for task in tasks]
-        self.ids = [task.space.arch_id(task.arch) for task in tasks]
+        self.settings, self.image_size, num_classes = shared[0]
+        self.inputs, self.worker, labels = inputs, worker, inputs.train.labels
+        self.teacher = inputs.teacher.to(worker.device).freeze()
+        self.targets = Targets(self.settings, labels, num_classes)
+        self.batches = ShuffledBatches(
+            labels, self.settings.batch_size, self.settings.seed, worker.rank, worker.world_size, self.settings.sampling
+        )
+        self.load_with(loader_workers)
+        channels = self._teacher_channels()
+        self.learners = {
+            task.arch_id: Learner(task, channels, len(inputs.val), len(self.batches), worker) for task in tasks
+        }
+
+    def load_with(self, num_workers: int) -> None:
+        """From now on, so many processes load and augment images (0: this one)."""
+        transform = train_transform(self.settings.augment, self.image_size)
+        self.loader = train_loader(self.inputs.train, transform, self.batches, num_workers)
+
+    @torch.inference_mode()
+    def _teacher_channels(self) -> list[int]:
+        size = self.teacher.image_size
+        _, maps = self.teacher(torch.zeros(1, 3, size, size, device=self.worker.device))
+        return [stage.shape[1] for stage in maps]
 
     @property
     def epoch(self) -> int:
         """Epochs that all of them have behind them."""
-        return self.distillers[0].epoch
+        return min(learner.epoch for learner in self.learners.values())
 
     @property
     def done(self) -> bool:
         """Whether all epochs are behind them."""
-        return self.distillers[0].done
+        return self.epoch >= self.settings.epochs
 
-    def run_epoch(self, on_batch: Callable[[int], None] = lambda images: None) -> None:
-        """Trains all students for an epoch. `on_batch` hears how many images each batch had, over all students."""
-        first = self.distillers[0]
-        seed_everything(f"{first.task.settings.seed}/{self.epoch}/{self.worker.rank}")
-        first.sampler.set_epoch(self.epoch)
-        for step, (images, labels) in enumerate(first.loader):
-            images, labels = images.to(self.worker.device), labels.to(self.worker.device)
-            self._train_on(step, images, labels)
-            on_batch(len(images) * len(self.distillers))
-        for distiller in self.distillers:
-            distiller.epoch += 1
+    def run_epoch(self, on_batch: Callable[[int], None] = lambda images: None) -> dict[str, Metrics]:
+        """Trains for an epoch all students that lack it, and validates them: each one's metrics.
 
-    def _train_on(self, step: int, images: Tensor, labels: Tensor) -> None:
-        taught = self.distillers[0].teach(images)
-        devices = [self.worker.device] if self.worker.device.type == "cuda" else []
-        for arch_id, distiller in zip(self.ids, self.distillers, strict=True):
-            # Stochastic depth draws here; forked, neither the others' draws nor the augmentation's depend on it.
-            with torch.random.fork_rng(devices):
-                torch.manual_seed(random.Random(f"{arch_id}/{self.epoch}/{step}").getrandbits(62))
-                distiller.train_step(step, images, labels, taught)
+        `on_batch` hears how many images each batch had, over all students of this worker.
+        """
+        with generators_as_they_were():
+            return self._run_epoch(on_batch)
+
+    def _run_epoch(self, on_batch: Callable[[int], None]) -> dict[str, Metrics]:
+        start, epoch, metrics = time.perf_counter(), self.epoch, dict[str, Metrics]()
+        behind = [learner for learner in self.learners.values() if learner.epoch == epoch]
+        losses, waited = self._train_epoch(behind, on_batch)
+        train_s = time.perf_counter() - start
+        for learner, terms in zip(behind, losses, strict=True):
+            begun = time.perf_counter()
+            measured = learner.end_epoch(terms, lambda student: self.accuracy(student, self.inputs.val))
+            speed = {
+                "images_per_s": len(self.inputs.train) / train_s,
+                "data_wait_share": waited / train_s,
+                "seconds": train_s / len(behind) + time.perf_counter() - begun,
+            }
+            learner.history.append({**measured, **speed})
+            metrics[learner.task.arch_id] = learner.history[-1]
+        return metrics
+
+    def _train_epoch(self, learners: Sequence[Learner], on_batch: Callable[[int], None]) -> tuple[list[Metrics], float]:
+        """Each learner's mean terms, and the seconds that went into waiting for images."""
+        epoch, sizes, device = self.epoch, self.batches.sizes(), self.worker.device
+        self.batches.set_epoch(epoch)
+        totals: list[dict[str, Tensor]] = [{} for _ in learners]
+        seen, waited, batches = 0, 0.0, iter(self.loader)
+        for step, size in enumerate(sizes):
+            asked = time.perf_counter()
+            images, labels = self.placed(next(batches))
+            waited += time.perf_counter() - asked
+            seed_everything(f"{self.settings.seed}/{epoch}/{step}/{self.worker.rank}")  # of mixing
+            mixed, targets = self.targets(images, labels)
+            taught = self.teach(mixed)
+            for learner, total in zip(learners, totals, strict=True):
+                for name, value in learner.train_step(step, mixed, targets, taught, size).items():
+                    total[name] = total.get(name, torch.zeros((), device=device)) + len(images) * value
+            seen += len(images)
+            on_batch(len(images) * len(learners))
+        return [{name: value.item() / seen for name, value in total.items()} for total in totals], waited
+
+    def placed(self, batch: Batch) -> Batch:
+        """On the worker's device, in the memory format that the settings ask for."""
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        images, labels = (part.to(self.worker.device, non_blocking=True) for part in batch)
+        return images.contiguous(memory_format=layout), labels
+
+    @torch.no_grad()
+    def teach(self, images: Tensor) -> Outputs:
+        """What the teacher makes of a batch: logits and stage maps."""
+        taught: Outputs = self.teacher(images)
+        return taught
+
+    @torch.inference_mode()
+    def accuracy(self, student: nn.Module, split: Split) -> float:
+        """Top-1 accuracy in percent, each worker reading its share of the images."""
+        student, worker = student.eval(), self.worker
+        share = split.take(np.arange(worker.rank, len(split), worker.world_size))
+        correct = torch.zeros(2, dtype=torch.float64, device=worker.device)
+        for images, labels in eval_loader(share, self.image_size):
+            hits = student(images.to(worker.device)).argmax(1) == labels.to(worker.device)
+            correct += torch.tensor([hits.sum(), len(hits)], device=worker.device)
+        if worker.world_size > 1:
+            torch.distributed.all_reduce(correct)
+        return 100 * float(correct[0] / correct[1])
 
     def test(self) -> dict[str, float]:
-        """Test accuracy in percent of each student as it is now, by architecture."""
-        pairs = zip(self.ids, self.distillers, strict=True)
-        return {arch_id: distiller.accuracy(distiller.inputs.test) for arch_id, distiller in pairs}
+        """Test accuracy in percent of each student with the weights that are kept, which it then holds."""
+        return {arch_id: self.accuracy(learner.kept(), self.inputs.test) for arch_id, learner in self.learners.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on; loads with weights_only=True."""
-        return {
-            arch_id: {
-                "guided": distiller.guided.state_dict(),
-                "optimizer": distiller.optimizer.state_dict(),
-                "epoch": distiller.epoch,
-            }
-            for arch_id, distiller in zip(self.ids, self.distillers, strict=True)
-        }
+        """Everything that the next epoch depends on, by student; loads with weights_only=True."""
+        return {arch_id: learner.state_dict() for arch_id, learner in self.learners.items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken."""
-        for arch_id, distiller in zip(self.ids, self.distillers, strict=True):
-            distiller.guided.load_state_dict(state[arch_id]["guided"])
-            distiller.optimizer.load_state_dict(state[arch_id]["optimizer"])
-            distiller.epoch = state[arch_id]["epoch"]
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Goes on from where `state_dict` was taken. A student that it lacks begins, and catches up."""
+        for arch_id, state in states.items():
+            self.learners[arch_id].load_state_dict(state)

@@ -27,6 +27,7 @@ class LossSettings(BaseModel):
     weights: dict[str, Annotated[float, Field(ge=0)]] = {"cross_entropy": 1.0, "guidance": 2.5}
     student_blocks: tuple[int, int, int] | None = None  # of guidance; None: first, middle (depth // 2) and last
     temperature: float = Field(4.0, gt=0)  # of logits
+    guidance_limit: float | None = Field(None, gt=0)  # times the cross-entropy: what is more is scaled down to it
 
     @field_validator("weights")
     @classmethod
@@ -103,7 +104,7 @@ def _map_channels(student: Student, blocks: Sequence[int]) -> Mapping[int, int]:
 
 
 def cross_entropy(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
-    """Of the student's logits with the labels (B,)."""
+    """Of the student's logits with the labels (B,), or with the shares of classes (B, classes)."""
     return F.cross_entropy(student[0], labels)
 
 
@@ -126,7 +127,14 @@ LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, LossSettings], Tensor]] = 
 
 
 def distillation_loss(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> dict[str, Tensor]:
-    """The terms that are on, unweighted, and `loss`, their weighted sum. Labels: (B,) int64."""
+    """The terms that are on, unweighted, and `loss`, their weighted sum. Labels: (B,) int64, or (B, classes) shares."""
     terms = {name: LOSSES[name](student, teacher, labels, settings) for name in settings.terms}
-    weighted = [weight * terms[name] for name, weight in settings.terms.items()]
-    return {**terms, "loss": functools.reduce(torch.add, weighted)}
+    weighted = {name: weight * terms[name] for name, weight in settings.terms.items()}
+    if settings.guidance_limit is not None and {"guidance", "cross_entropy"} <= weighted.keys():
+        weighted["guidance"] = _limited(weighted["guidance"], settings.guidance_limit * weighted["cross_entropy"])
+    return {**terms, "loss": functools.reduce(torch.add, weighted.values())}
+
+
+def _limited(value: Tensor, limit: Tensor) -> Tensor:
+    """Scaled down to the limit where it is above; the scale is no part of the gradient."""
+    return value * (limit / value).detach().clamp(max=1)

@@ -1,11 +1,17 @@
-"""Locality Guidance's recipe as settings."""
+"""Locality Guidance's recipe as settings, and what timm's training script offers beside it."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+
+from tvt_ray.data.loaders import Sampling
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.losses import LossSettings
+
+Weights = Literal["auto", "best", "last", "ema"]
+Amp = Literal["off", "auto", "bfloat16", "float16"]
 
 
 class DistillSettings(BaseModel):
@@ -15,11 +21,30 @@ class DistillSettings(BaseModel):
 
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 128  # over all workers
+    grad_accum_steps: PositiveInt = 1  # batches whose gradients are added up for one step of the optimiser
     lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(5e-6, ge=0)
     warmup_epochs: NonNegativeInt = 20  # at most half of the epochs are warm-up
     warmup_lr: float = Field(5e-7, ge=0)
     weight_decay: float = Field(0.05, ge=0)  # not on biases, norms, class token and positions
+    clip_grad: float | None = Field(None, gt=0)  # the largest norm of all gradients together
+    zero_head: bool = False  # the classifier begins at zero, as the published recipe has it
     loss: LossSettings = LossSettings()
     augment: AugmentSettings = AugmentSettings()
+    mixup: float = Field(0.0, ge=0)  # alpha of each; 0: off. Both on: one of them for each batch
+    cutmix: float = Field(0.0, ge=0)
+    smoothing: float = Field(0.0, ge=0, lt=1)  # of labels
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: each class counts alike in the cross-entropy
+    sampling: Sampling = "uniform"  # balanced: each class is drawn alike
+    ema_decay: float | None = Field(None, gt=0, lt=1)  # a moving average of the weights is kept beside them
+    weights: Weights = "auto"  # which are kept: see `Selection`
+    amp: Amp = "off"  # auto: what is faster here
+    channels_last: bool = False
+    compile: bool = False
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _average_is_kept(self) -> DistillSettings:
+        if self.weights == "ema" and self.ema_decay is None:
+            raise ValueError("weights: ema needs ema_decay, such as 0.99")
+        return self

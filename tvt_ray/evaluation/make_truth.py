@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from tvt_ray.distillation.cohort import Cohort
-from tvt_ray.distillation.distiller import DistillInputs, DistillTask
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import write_atomically
 
@@ -41,7 +41,7 @@ def train_cohort(
 
     The state after each epoch is kept in `state_file`, from which an interrupted call goes on.
     """
-    cohort = Cohort(tasks, inputs, device)
+    cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
     if state_file.exists():
         cohort.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
     while not cohort.done:
@@ -49,7 +49,7 @@ def train_cohort(
         state = io.BytesIO()
         torch.save(cohort.state_dict(), state)
         write_atomically(state_file, state.getvalue())
-    return cohort.test()
+    return {arch_id: cohort.accuracy(learner.student, inputs.test) for arch_id, learner in cohort.learners.items()}
 
 
 def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:

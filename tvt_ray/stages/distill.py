@@ -11,7 +11,8 @@ from tvt_ray.cluster.slots import allot
 from tvt_ray.cluster.training import Trained, Watch, train_students
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
-from tvt_ray.distillation.distiller import DistillInputs, DistillTask
+from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import guided_blocks
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
@@ -149,7 +150,7 @@ class _Training:
             for row in rows:
                 write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, settings.encode())
             watch = Watch(self.keep_epoch, self.keep_student)
-            train_students(self.tasks, inputs, self.folder.distill_folder, share, watch)
+            train_students(list(self.tasks.values()), inputs, self.folder.distill_folder, share, watch)
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
@@ -167,7 +168,7 @@ class _Training:
         self.writer.put([self._measurement(arch_id, epoch) for epoch in trained.history])
         results = {
             "epochs": self.config.distill.epochs,
-            "val_acc": max(epoch["val_acc"] for epoch in trained.history),
+            "val_acc": trained.val_acc,
             "test_acc": trained.test_acc,
             "teacher": self.teacher.name,
             "teacher_test_acc": self.teacher_test_acc,

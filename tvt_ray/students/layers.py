@@ -5,8 +5,10 @@ Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes, N = heads
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -121,6 +123,29 @@ class Attention(nn.Module):
         return logits.softmax(-1)
 
 
+@dataclass(frozen=True)
+class _Share:
+    rank: int
+    world_size: int
+    batch_size: int
+
+
+_share: ContextVar[_Share | None] = ContextVar("share", default=None)
+
+
+@contextlib.contextmanager
+def shared_out(rank: int, world_size: int, batch_size: int) -> Iterator[None]:
+    """Within the block, images are every `world_size`-th of a batch from the `rank`-th on.
+
+    Stochastic depth then drops the images that it would drop if one worker had them all, given equal seeds.
+    """
+    token = _share.set(_Share(rank, world_size, batch_size) if world_size > 1 else None)
+    try:
+        yield
+    finally:
+        _share.reset(token)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block with stochastic depth (Huang et al. 2016) on both branches."""
 
@@ -153,9 +178,9 @@ class Block(nn.Module):
         """
         if not self.training or self.drop_path == 0:
             return branch
-        keep = 1 - self.drop_path
-        mask = branch.new_empty(branch.shape[0], 1, 1).bernoulli_(keep)
-        return branch * (mask / keep)
+        keep, share = 1 - self.drop_path, _share.get()
+        mask = branch.new_empty(share.batch_size if share else branch.shape[0], 1, 1).bernoulli_(keep)
+        return branch * ((mask[share.rank :: share.world_size] if share else mask) / keep)
 
 
 class Student(nn.Module):
