@@ -1,6 +1,7 @@
 """Searches on a real Ray cluster: what comes out, whoever computes it."""
 
 import json
+import shutil
 
 import pytest
 
@@ -110,9 +111,8 @@ def test_a_run_folder_is_not_written_over(finished, config):
         run_search(variant(config, seed=5), folder, resume=True)
 
 
-def test_resuming_a_finished_run_reads_only_what_is_new(cluster, config, teacher, tmp_path):
-    folder, one = tmp_path / "run", {"scoring_workers": 1}
-    run_search(variant(config, cluster=one), folder)
+def test_resuming_a_finished_run_reads_only_what_is_new(finished, cluster, config, tmp_path):
+    folder, one = shutil.copytree(finished[0], tmp_path / "run"), {"scoring_workers": 1}
     before = readings(folder)
     more = variant(config, search={"num_samples": 30, "searcher": "evolution"}, cluster=one)
     summary = run_search(more, folder, resume=True)
@@ -125,9 +125,8 @@ def test_resuming_a_finished_run_reads_only_what_is_new(cluster, config, teacher
     assert again.archs_per_s == 0
 
 
-def test_a_run_can_be_resumed_by_another_score_without_reading_again(cluster, config, teacher, tmp_path):
-    folder, one = tmp_path / "run", {"scoring_workers": 1}
-    run_search(variant(config, cluster=one), folder)
+def test_a_run_can_be_resumed_by_another_score_without_reading_again(finished, cluster, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
     stored = load_config(None, [RunFolder(folder).config().model_dump(mode="json"), {"score": {"name": "tvt"}}])
     summary = run_search(stored, folder, resume=True)
     assert (summary.score, summary.archs_per_s) == ("tvt", 0)
@@ -136,8 +135,6 @@ def test_a_run_can_be_resumed_by_another_score_without_reading_again(cluster, co
 
 
 def test_another_score_needs_no_reading_and_becomes_the_runs(finished, tmp_path):
-    import shutil
-
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     config, ranking = reorder(folder, "params")
     assert [each.score for each in ranking.entries] == sorted((e.row.params for e in ranking.entries), reverse=True)

@@ -19,10 +19,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path, digits):
-    """search.py --distill-top-k 2 as a user types it, on two Train jobs; accuracy after loading is the one reported."""
+    """search.py --distill-top-k 2 as a user types it, in one Train job; accuracy after loading is the one reported."""
     folder = tmp_path / "run"
     flags = ["--num-samples", "16", "--distill-top-k", "2", "--epochs", "6"]
     flags += ["--set", "space.embed_dim=[96]", "--set", "space.depth=[3, 4]", "--set", "distill.batch_size=16"]
+    flags += ["--set", "cluster.cpus_per_training_worker=4"]
     process = start_search(folder, *SMALLER, *flags, "--ray-address", cluster)
     out, err = process.communicate(timeout=290)
     assert process.returncode == 0, err

@@ -24,11 +24,12 @@ from tvt_ray.cluster.quiet import quiet
 from tvt_ray.cluster.slots import Allotment
 from tvt_ray.distillation.cohort import Cohort, DistillInputs, Metrics
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
-from tvt_ray.distillation.pace import Division, divide, measure
+from tvt_ray.distillation.pace import measure
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.training.pace import Division, divide
 
 STATE_FILE = "checkpoint.pt"
 SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing

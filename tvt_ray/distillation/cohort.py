@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from tvt_ray.data.batches import eval_loader
-from tvt_ray.data.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
 from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
 from tvt_ray.distillation.losses import Outputs
 from tvt_ray.distillation.targets import Targets
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
 from tvt_ray.vision_compat import ensure_torchvision
 
 Metrics = dict[str, float]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tvt_ray.distillation.losses import GuidedStudent, Outputs, distillation_loss
-from tvt_ray.distillation.precision import autocast, choose_precision
-from tvt_ray.distillation.selection import Selection, resolve_weights
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.students import build_student
 from tvt_ray.students.layers import Student, shared_out
+from tvt_ray.training.precision import autocast, choose_precision
+from tvt_ray.training.selection import Selection, resolve_weights
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
-from tvt_ray.data.loaders import Sampling
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.losses import LossSettings
-
-Weights = Literal["auto", "best", "last", "ema"]
-Amp = Literal["off", "auto", "bfloat16", "float16"]
+from tvt_ray.training.loaders import Sampling
+from tvt_ray.training.precision import Amp
+from tvt_ray.training.selection import Weights
 
 
 class DistillSettings(BaseModel):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from safetensors.torch import save
 
@@ -17,6 +19,9 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTraining, train_teacher
+
+# Trains a teacher, keeping its state in the file on the way: (frozen teacher, percent on validation)
+Trainer: TypeAlias = Callable[[TeacherSettings, TeacherTraining, Dataset, Location | None], tuple[Teacher, float]]
 
 
 def save_teacher(teacher: Teacher, path: Location) -> None:
@@ -37,12 +42,17 @@ def cached_teacher_path(settings: TeacherSettings, training: TeacherTraining, da
 
 
 def get_teacher(
-    settings: TeacherSettings, training: TeacherTraining, data: Dataset, kept_in: Location | None = None
+    settings: TeacherSettings,
+    training: TeacherTraining,
+    data: Dataset,
+    kept_in: Location | None = None,
+    train: Trainer = train_teacher,
 ) -> tuple[Teacher, Location]:
     """A trained, frozen teacher and its weights' file: given, kept from an earlier run, or trained now.
 
     What is trained is kept in the cache and, where one is given, in the folder `kept_in`; a place that cannot be
-    written is passed over with a line. Raises UsageError when given weights do not fit.
+    written is passed over with a line. An interrupted training goes on from its last state, beside where the teacher
+    would be. `train`: how it is trained, here by default. Raises UsageError when given weights do not fit.
     """
     if settings.weights:
         return build_teacher(settings, data.num_classes), settings.weights
@@ -51,12 +61,19 @@ def get_teacher(
     places.append(cached)
     teacher = next((kept for path in places if (kept := _read_kept(settings, data.num_classes, path))), None)
     if teacher is None:
-        teacher, val_acc = train_teacher(settings, training, data)
+        unfinished = places[0].parent / f"{cached.name}.unfinished"
+        teacher, val_acc = train(settings, training, data, unfinished)
         say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation")
     for path in places:
         if not path.exists():
             keep_if_possible(functools.partial(save_teacher, teacher, path), f"the teacher in {path.parent}")
+    _forget(places[0].parent / f"{cached.name}.unfinished")
     return teacher, next((path for path in reversed(places) if path.exists()), cached)
+
+
+def _forget(unfinished: Location) -> None:
+    if unfinished.exists():
+        keep_if_possible(unfinished.unlink, f"a tidy folder: {unfinished}")
 
 
 def _read_kept(settings: TeacherSettings, num_classes: int, path: Location) -> Teacher | None:

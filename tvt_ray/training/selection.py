@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from tvt_ray.distillation.settings import Weights
-
+Weights = Literal["auto", "best", "last", "ema"]
 State = dict[str, Tensor]
 # Below this a validation accuracy near 50 % has a standard error of over a point, and its best epoch is a lucky one
 # (on ants and bees, 24 images, the last epoch was the better one on the test split in 8 trainings of 10).

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from tvt_ray.distillation.precision import autocast, candidates, choose_precision
+from tvt_ray.training.precision import autocast, candidates, choose_precision
 
 CPU = torch.device("cpu")
 

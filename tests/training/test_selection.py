@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tvt_ray.distillation.selection import FEW_IMAGES, Selection, resolve_weights
+from tvt_ray.training.selection import FEW_IMAGES, Selection, resolve_weights
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
-from tvt_ray.distillation.settings import Amp
-
+Amp = Literal["off", "auto", "bfloat16", "float16"]
 NUM_TIMED = 3
 WORTH_IT = 0.95  # of the time in float32 that mixed precision may take to be chosen
 

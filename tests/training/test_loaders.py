@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tvt_ray.data.loaders import AugmentedSplit, ShuffledBatches, generators_as_they_were, train_loader
 from tvt_ray.data.transforms import AugmentSettings, train_transform
+from tvt_ray.training.loaders import AugmentedSplit, ShuffledBatches, generators_as_they_were, train_loader
 
 TRANSFORM = train_transform(AugmentSettings(color_jitter=0.3), 32)
 
