@@ -120,3 +120,28 @@ def test_without_guidance_there_are_no_projections(space):
     guided, (_, projected), _ = outputs(space, LossSettings(weights={"cross_entropy": 1, "guidance": 0}))
     assert projected == ()
     assert len(guided.projections) == 0
+
+
+def test_without_its_teacher_a_loss_is_the_cross_entropy():
+    settings = LossSettings(weights={"cross_entropy": 0.5, "guidance": 2.5, "logits": 1.0})
+    assert settings.follow_teacher
+    assert settings.alone().terms == {"cross_entropy": 0.5}
+    assert LossSettings(weights={"logits": 1.0}).alone().terms == {"cross_entropy": 1.0}
+    assert not settings.alone().follow_teacher
+
+
+def test_guidance_that_dwarfs_the_cross_entropy_is_bounded():
+    """By its value; the direction of its gradient stays."""
+    torch.manual_seed(0)
+    ours = torch.randn(4, 5, requires_grad=True), (torch.full((4, 2, 3, 3), 9.0, requires_grad=True),) * 3
+    theirs, labels = (torch.randn(4, 5), (torch.zeros(4, 2, 3, 3),) * 3), torch.tensor([0, 1, 2, 3])
+    free, bound = (distillation_loss(ours, theirs, labels, LossSettings(guidance_limit=limit)) for limit in (None, 1.0))
+    assert bound["guidance"] == free["guidance"]  # terms are told as they are
+    torch.testing.assert_close(bound["loss"], 2 * free["cross_entropy"])
+    (gradient,) = torch.autograd.grad(bound["loss"], ours[1][0], retain_graph=True)
+    (whole,) = torch.autograd.grad(free["loss"], ours[1][0])
+    torch.testing.assert_close(gradient, whole * free["cross_entropy"].detach() / (2.5 * free["guidance"].detach()))
+    small = distillation_loss(
+        ours, (theirs[0], tuple(m.detach() for m in ours[1])), labels, LossSettings(guidance_limit=1)
+    )
+    assert small["loss"] == small["cross_entropy"]

@@ -139,7 +139,9 @@ class Cohort:
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Outputs:
-        """What the teacher makes of a batch: logits and stage maps."""
+        """What the teacher makes of a batch: logits and stage maps; nothing where no term of the loss asks."""
+        if not self.settings.loss.follow_teacher:
+            return torch.empty(0), ()
         taught: Outputs = self.teacher(images)
         return taught
 

@@ -40,6 +40,16 @@ class LossSettings(BaseModel):
         return weights
 
     @property
+    def follow_teacher(self) -> bool:
+        """Whether any term that is on compares with the teacher."""
+        return any(name not in ALONE for name in self.terms)
+
+    def alone(self) -> LossSettings:
+        """Without the terms that compare with the teacher."""
+        weights = {name: weight for name, weight in self.terms.items() if name in ALONE} or {"cross_entropy": 1.0}
+        return self.model_copy(update={"weights": weights})
+
+    @property
     def terms(self) -> dict[str, float]:
         """The terms that are on, and their weights."""
         return {name: weight for name, weight in self.weights.items() if weight}
@@ -124,6 +134,8 @@ LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, LossSettings], Tensor]] = 
     "guidance": guidance,
     "logits": logits,
 }
+
+ALONE = frozenset({"cross_entropy"})  # rows that do without a teacher
 
 
 def distillation_loss(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> dict[str, Tensor]:

@@ -29,6 +29,8 @@ class DistillSettings(BaseModel):
     clip_grad: float | None = Field(None, gt=0)  # the largest norm of all gradients together
     zero_head: bool = False  # the classifier begins at zero, as the published recipe has it
     loss: LossSettings = LossSettings()
+    # Whether terms that follow the teacher are on. auto: where it beats the largest class by two standard errors
+    guided: Literal["auto", "always", "never"] = "auto"
     augment: AugmentSettings = AugmentSettings()
     mixup: float = Field(0.0, ge=0)  # alpha of each; 0: off. Both on: one of them for each batch
     cutmix: float = Field(0.0, ge=0)

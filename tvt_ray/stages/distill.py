@@ -14,6 +14,7 @@ from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.cohort import DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import guided_blocks
+from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
 from tvt_ray.exports.folder import ARCH_FILE
@@ -31,8 +32,10 @@ from tvt_ray.storage.parts import PartWriter
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import teacher_accuracy
+from tvt_ray.teachers.verdict import Verdict, judge
 
 SETTINGS_FILE = "distill.json"
+DWARFS = 10
 OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
 
 
@@ -130,31 +133,52 @@ class _Training:
     def __init__(self, config: RunConfig, folder: RunFolder, data: Dataset, writer: PartWriter[Measurement]) -> None:
         self.config, self.folder, self.data, self.writer = config, folder, data, writer
         self.teacher: Teacher = get_teacher(config.teacher, config.teacher_training, data, folder.path)[0]
+        self.verdict = judge(self.teacher, data)
+        self.settings = guided_or_not(config.distill, self.verdict, self.teacher.name)
         self.teacher_test_acc = teacher_accuracy(self.teacher, data.test)
+        self.imbalance_told = False
         self.recipe = recipe_of(config, data)
         self.tasks: dict[str, DistillTask] = {}
 
     def run(self, rows: Sequence[Row], ray_address: str | None, command: str) -> None:
         """Trains them on the cluster. `command`: what goes on with it."""
-        config, data, space = self.config, self.data, self.config.space
+        config, data, space, settings = self.config, self.data, self.config.space, self.settings
         say(f"teacher: {self.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
         self.tasks = {
-            row.arch_id: DistillTask(space, space.from_json(row.arch), data.num_classes, config.distill, config.plugins)
+            row.arch_id: DistillTask(space, space.from_json(row.arch), data.num_classes, settings, config.plugins)
             for row in rows
         }
         inputs = DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
         with connected(ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             share = allot(config.cluster, len(rows))
-            settings = json.dumps(config.distill.model_dump(mode="json"), indent=1)
+            begun_with = json.dumps(config.distill.model_dump(mode="json"), indent=1)
             for row in rows:
-                write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, settings.encode())
+                write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, begun_with.encode())
             watch = Watch(self.keep_epoch, self.keep_student)
             train_students(list(self.tasks.values()), inputs, self.folder.distill_folder, share, watch)
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
+        self._tell_of_imbalance(epoch)
         self.writer.put([self._measurement(arch_id, epoch)])
+
+    def _tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
+        """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
+        weights = self.settings.loss.terms
+        if (
+            self.imbalance_told
+            or self.settings.loss.guidance_limit
+            or not {"guidance", "cross_entropy"} <= weights.keys()
+        ):
+            return
+        guidance, entropy = (weights[name] * epoch[name] for name in ("guidance", "cross_entropy"))
+        if guidance > DWARFS * entropy:
+            self.imbalance_told = True
+            say(
+                f"guidance is {guidance:.3g} beside a cross-entropy of {entropy:.3g}, and dwarfs it: "
+                "distill.loss.guidance_limit=1 would bound it"
+            )
 
     def _measurement(self, arch_id: str, epoch: Mapping[str, float]) -> Measurement:
         seed = self.config.distill.seed
@@ -172,11 +196,29 @@ class _Training:
             "test_acc": trained.test_acc,
             "teacher": self.teacher.name,
             "teacher_test_acc": self.teacher_test_acc,
+            "teacher_test_acc_at_student": teacher_accuracy(self.teacher, self.data.test, self.config.space.image_size),
+            "guided": self.settings.loss.follow_teacher,
             "dataset": self.data.name,
         }
         card = StudentCard(self.config.space, self.tasks[arch_id].arch, self.data.class_names, results)
         for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
             EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
+
+
+def guided_or_not(settings: DistillSettings, verdict: Verdict, name: str) -> DistillSettings:
+    """The settings without the terms that follow the teacher, where they say so or the teacher is not worth it."""
+    if settings.guided == "never":
+        return settings.model_copy(update={"loss": settings.loss.alone()})
+    if verdict.worth_following or not settings.loss.follow_teacher:
+        return settings
+    if settings.guided == "always":
+        say(f"teacher: {name} is followed, though {verdict.sentence()}")
+        return settings
+    say(
+        f"teacher: {name} is not followed: {verdict.sentence()}; students learn from labels alone "
+        "(distill.guided=always follows it, a better one comes with --teacher-weights or longer teacher_training)"
+    )
+    return settings.model_copy(update={"loss": settings.loss.alone()})
 
 
 def recipe_of(config: RunConfig, data: Dataset) -> str:
