@@ -45,6 +45,12 @@ def test_unknown_names_list_the_choices():
     assert str(error.value) == f"unknown teacher 'vgg'; choices: {', '.join(describe_teachers())}"
 
 
+def test_a_model_of_the_hub_is_one_of_timm():
+    with pytest.raises(ValueError, match=r"unknown teacher .* \(did you mean 'timm:hf-hub:timm/x'\?\); choices"):
+        kind_of("hf-hub:timm/x")
+    assert kind_of("timm:hf-hub:timm/x") == "timm:"
+
+
 @pytest.mark.parametrize("name", ["", "timm", "timm:", "resnet20:x", ":"])
 def test_half_a_name_is_unknown(name):
     with pytest.raises(ValueError, match=r"unknown teacher .*choices: resnet20"):

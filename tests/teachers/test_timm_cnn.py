@@ -6,7 +6,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings
-from tvt_ray.teachers.timm_cnn import check_name, check_pretrained
+from tvt_ray.teachers.timm_cnn import check_name, check_pretrained, check_stages
 from tvt_ray.vision_compat import ensure_torchvision
 
 
@@ -91,6 +91,16 @@ def test_a_model_that_nobody_trained_cannot_be_started_from():
     teacher.backbone.model.pretrained_cfg = {"input_size": (3, 224, 224)}
     with pytest.raises(UsageError, match=r"^timm has no pretrained weights of timm:resnet18; give a file as"):
         check_pretrained(teacher)
+
+
+def test_a_model_of_two_stages_is_refused():
+    model = resnet18(num_classes=2)
+    check_stages("timm:resnet18", model)
+    model.feature_info = model.feature_info[:2]
+    with pytest.raises(UsageError, match=r"^timm:resnet18 has 2 stages; a teacher has at least 3: choose another CNN"):
+        check_stages("timm:resnet18", model)
+    with pytest.raises(UsageError, match="does not offer its stage maps"):
+        check_stages("timm:resnet18", torch.nn.Linear(2, 2))
 
 
 def test_both_classifiers_of_a_model_may_be_of_other_classes(tmp_path):

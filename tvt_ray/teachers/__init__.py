@@ -12,7 +12,7 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.teachers.check import check_maps
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
 from tvt_ray.teachers.teacher import State, Teacher
-from tvt_ray.teachers.timm_cnn import PREFIX, build_timm, check_name, check_pretrained
+from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_name, check_pretrained
 from tvt_ray.teachers.weights import load_weights, read_state
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def kind_of(name: str) -> str:
     head, colon, rest = name.partition(":")
     kind = head + colon
     if kind not in TEACHERS or (colon and not rest):
-        close = difflib.get_close_matches(name, TEACHERS, 1)
+        close = [f"{PREFIX}{name}"] if name.startswith(HUBS) else difflib.get_close_matches(name, TEACHERS, 1)
         hint = f" (did you mean {close[0]!r}?)" if close and close[0] != name else ""
         raise ValueError(f"unknown teacher {name!r}{hint}; choices: {', '.join(describe_teachers())}")
     return kind

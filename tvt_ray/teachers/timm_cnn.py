@@ -48,7 +48,7 @@ def build_timm(settings: TeacherSettings, num_classes: int, state: State | None)
     """
     start = state is None
     model = _create(settings, num_classes, download=start and settings.pretrained is True)
-    _check_stages(settings.name, model)
+    check_stages(settings.name, model)
     config = model.pretrained_cfg
     size = settings.image_size or config["input_size"][-1]
     teacher = Teacher(settings.name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
@@ -57,7 +57,8 @@ def build_timm(settings: TeacherSettings, num_classes: int, state: State | None)
     return teacher
 
 
-def _check_stages(name: str, model: Any) -> None:
+def check_stages(name: str, model: Any) -> None:
+    """Raises UsageError for a timm model that has no stage maps to give, or too few."""
     if not hasattr(model, "forward_intermediates"):
         raise UsageError(f"{name} does not offer its stage maps (forward_intermediates): choose another CNN")
     num_stages = len(getattr(model, "feature_info", None) or range(NUM_STAGES))
