@@ -40,10 +40,11 @@ def test_published_architectures_are_read_in_the_published_space(tmp_path, lines
     """A file may hold several spaces; the configured one is used where it holds them all."""
     pit = PiTSpace()
     arch = pit.sample(random.Random(0))
-    entry = {"space": "pit", "arch": pit.to_json(arch), "params_100_classes": 7, "x_acc": 1.0}
+    count = pit.cost(arch, 100).params
+    entry = {"space": "pit", "arch": pit.to_json(arch), "params_100_classes": count, "x_acc": 1.0}
     truths = read_ground_truth(write(tmp_path / "t.jsonl", [*lines, entry]), SPACE, 10)
     assert [truth.space for truth in truths] == [SPACE, pit]
-    assert truths[1].entries[0].params == 7
+    assert truths[1].entries[0].params == count > pit.cost(arch, 10).params
 
 
 @pytest.mark.parametrize(
@@ -54,17 +55,93 @@ def test_published_architectures_are_read_in_the_published_space(tmp_path, lines
         ({"space": ["pit"]}, "unknown search space"),
         ({"x_acc": None}, "x_acc is not in all"),
         ({"arch": 3}, "a line is an object"),
+        ({"x_acc": float("nan")}, "line 2: x_acc is nan; an accuracy is a number from 0 to 100, in percent"),
+        ({"x_acc": float("inf")}, "x_acc is inf"),
+        ({"x_acc": 761}, "x_acc is 761; an accuracy is"),
+        ({"x_acc": -1}, "x_acc is -1; an accuracy is"),
+        ({"x_acc": "76.1"}, "x_acc is '76.1'; an accuracy is"),
+        ({"x_acc": True}, "x_acc is True; an accuracy is"),
+        ({"x_acc": 0.76}, r"line 2: x_acc is 0\.76, and up to 54 in other lines: a column is in percent or in frac"),
+        (
+            {"params": 300},
+            r"line 2: params is 300, but the architecture has [\d,]+ parameters; give their number",
+        ),
+        ({"params": 0}, "params is 0, but"),
+        ({"params": -5.1}, r"params is -5\.1, but"),
+        ({"params": float("nan")}, "params is nan, but"),
+        ({"params": 10**400}, "params is 1[0,]+, but"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(tmp_path, lines, change, message):
     lines[1] = {**lines[1], **change}
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as error:
         read_ground_truth(write(tmp_path / "t.jsonl", lines), SPACE, 10)
+    assert "\n" not in str(error.value)
 
 
-def test_a_repeated_architecture_is_refused(tmp_path, lines):
-    with pytest.raises(UsageError, match=r"line 6 repeats the architecture of .*line 1"):
+def test_a_repeated_architecture_is_refused_and_whether_the_lines_agree_is_said(tmp_path, lines):
+    with pytest.raises(UsageError, match=r"line 6 repeats the architecture of .*line 1, with the same accuracies"):
         read_ground_truth(write(tmp_path / "t.jsonl", [*lines, lines[0]]), SPACE, 10)
+    other = {**lines[0], "x_acc": 61.5}
+    with pytest.raises(UsageError, match=r"line 1, with other accuracies \(x_acc 61\.5 here, 50 there\); keep one of"):
+        read_ground_truth(write(tmp_path / "t.jsonl", [*lines, other]), SPACE, 10)
+
+
+@pytest.mark.parametrize("unit", [1e3, 1e6])
+@pytest.mark.parametrize("digits", [1, 3, 9])
+def test_a_count_in_thousands_or_millions_is_the_exact_one(tmp_path, unit, digits):
+    """5.1 stands for 5,100,196, and is not a network of five parameters."""
+    arch = AutoFormerSpace().sample(random.Random(0))
+    exact = AutoFormerSpace().cost(arch, 100).params
+    line = {"space": "autoformer", "arch": AutoFormerSpace().to_json(arch), "x_acc": 70.0}
+    line["params"] = round(exact / unit, digits)
+    (truth,) = read_ground_truth(write(tmp_path / "t.jsonl", [line]), SPACE, 100)
+    assert truth.entries[0].params == exact
+
+
+def test_a_band_holds_architectures_whatever_unit_their_lines_have(tmp_path, lines):
+    for line in lines[::2]:
+        line["params"] = SPACE.cost(SPACE.from_json(line["arch"]), 10).params / 1e6
+    (truth,) = read_ground_truth(write(tmp_path / "t.jsonl", lines), SPACE, 10)
+    exact = [SPACE.cost(entry.arch, 10).params for entry in truth.entries]
+    assert [entry.params for entry in truth.entries] == exact
+    assert truth.within(min(exact), max(exact)).all()
+
+
+def test_a_count_of_other_classes_is_as_the_file_gives_it(tmp_path, lines):
+    counts = [SPACE.cost(SPACE.from_json(line["arch"]), 1000).params for line in lines]
+    given = [{**line, "params": count} for line, count in zip(lines, counts, strict=True)]
+    (truth,) = read_ground_truth(write(tmp_path / "t.jsonl", given), SPACE, 10)
+    assert [entry.params for entry in truth.entries] == counts
+
+
+def test_a_column_of_fractions_becomes_percent_and_that_is_said(tmp_path, lines, capsys):
+    given = [{**line, "y_acc": share} for line, share in zip(lines, (0.25, 1, 0, 0.5, 0.75), strict=True)]
+    (truth,) = read_ground_truth(write(tmp_path / "t.jsonl", given), SPACE, 10)
+    assert truth.accuracy("y_acc").tolist() == [25, 100, 0, 50, 75]
+    assert truth.accuracy("x_acc").tolist() == [50, 51, 52, 53, 54]
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 't.jsonl'}, line 1: y_acc is 0.25, and nowhere above 1: fractions, taken as percent\n"
+    )
+
+
+def test_a_column_at_chance_stays_in_percent(tmp_path, lines, capsys):
+    given = [{**line, "x_acc": percent} for line, percent in zip(lines, (1.0, 0, 50, 2, 100), strict=True)]
+    (truth,) = read_ground_truth(write(tmp_path / "t.jsonl", given), SPACE, 10)
+    assert truth.accuracy("x_acc").tolist() == [1, 0, 50, 2, 100]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_column_that_is_null_everywhere_is_none(tmp_path, lines):
+    given = [{**line, "y_acc": None} for line in lines]
+    assert read_ground_truth(write(tmp_path / "t.jsonl", given), SPACE, 10)[0].columns == ("x_acc",)
+
+
+def test_a_file_that_windows_wrote_is_read(tmp_path, lines):
+    text = "".join(json.dumps(line) + "\r\n" for line in lines)
+    (tmp_path / "t.jsonl").write_bytes(text.encode("utf-16"))
+    (truth,) = read_ground_truth(tmp_path / "t.jsonl", SPACE, 10)
+    assert truth.accuracy("x_acc").tolist() == [50, 51, 52, 53, 54]
 
 
 def test_the_published_table_is_read_whole(shared_data):

@@ -160,6 +160,52 @@ def test_a_file_that_is_not_utf8_is_one_line(content, tmp_path):
         parse_yaml("that", content)
 
 
+def test_a_key_that_is_there_twice_is_refused_with_file_and_lines(tmp_path):
+    (tmp_path / "c.yaml").write_text("distill:\n  epochs: 3\n  lr: 0.1\n  epochs: 4\n")
+    with pytest.raises(UsageError) as error:
+        load_config(tmp_path / "c.yaml")
+    assert str(error.value) == (
+        f"{tmp_path / 'c.yaml'} is not YAML: line 4: the key 'epochs' is there twice (first in line 2)"
+    )
+    with pytest.raises(UsageError, match=r"--set space: .* is not YAML: line 1: the key 'name' is there twice"):
+        parse_assignment("space={name: pit, name: autoformer}")
+
+
+def test_anchors_and_merge_keys_work(tmp_path):
+    (tmp_path / "c.yaml").write_text("seed: &n 7\nsearch: &s {num_samples: *n}\ndistill: {<<: {epochs: 3}, seed: *n}\n")
+    config = load_config(tmp_path / "c.yaml")
+    assert (config.seed, config.search.num_samples, config.distill.epochs, config.distill.seed) == (7, 7, 3, 7)
+
+
+def test_of_assignments_of_one_key_the_last_counts():
+    assert with_settings("seed=3", "seed=4").seed == 4
+    assert with_settings("search={num_samples: 3}", "search.num_samples=4").search.num_samples == 4
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {b: *a}",
+        "space: &a {name: *a}",
+        "space: &a {name: pit, depth: *a}",
+        "plugins: &a [*a]",
+        "1: 2",
+        "? null\n: 3",
+        "- seed",
+        "seed: 2024-01-01",
+        "seed: !!set {a}",
+        "seed: .nan",
+        "search: !!omap [a: 1]",
+        "space: !!set {name}",
+    ],
+)
+def test_odd_documents_are_one_line(text, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UsageError) as error:
+        load_config(tmp_path / "c.yaml")
+    assert "\n" not in str(error.value)
+
+
 def test_a_files_own_letters_are_utf8(tmp_path):
     (tmp_path / "c.yaml").write_bytes("data: {root: données}".encode())
     assert load_config(tmp_path / "c.yaml").data.root.name == "données"

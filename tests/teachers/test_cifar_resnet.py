@@ -33,10 +33,11 @@ def test_saved_weights_come_back_with_their_kind_of_shortcut(shortcut, tmp_path)
     assert shortcut_of(model.state_dict()) == shortcut
 
 
-def test_other_names_for_classifier_and_shortcuts_are_read(tmp_path):
+@pytest.mark.parametrize("classifier", ["fc", "classifier", "head"])
+def test_other_names_for_classifier_and_shortcuts_are_read(classifier, tmp_path):
     model = CifarResNet(20, 5, "conv").eval()
     renamed = {
-        key.replace("linear.", "fc.").replace(".downsample.", ".shortcut."): value
+        key.replace("linear.", f"{classifier}.").replace(".downsample.", ".shortcut."): value
         for key, value in model.state_dict().items()
     }
     assert renamed.keys() != model.state_dict().keys()

@@ -45,6 +45,12 @@ def test_unknown_names_list_the_choices():
     assert str(error.value) == f"unknown teacher 'vgg'; choices: {', '.join(describe_teachers())}"
 
 
+def test_a_model_of_the_hub_is_one_of_timm():
+    with pytest.raises(ValueError, match=r"unknown teacher .* \(did you mean 'timm:hf-hub:timm/x'\?\); choices"):
+        kind_of("hf-hub:timm/x")
+    assert kind_of("timm:hf-hub:timm/x") == "timm:"
+
+
 @pytest.mark.parametrize("name", ["", "timm", "timm:", "resnet20:x", ":"])
 def test_half_a_name_is_unknown(name):
     with pytest.raises(ValueError, match=r"unknown teacher .*choices: resnet20"):
@@ -53,11 +59,21 @@ def test_half_a_name_is_unknown(name):
 
 def test_what_is_wrong_with_settings_is_said_before_any_work(tmp_path):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "page.pth").write_text("<!doctype html><title>Sign in</title>")
+    torch.save(CifarResNet(20, 5).state_dict(), tmp_path / "t.pth")
     cases = [
         (TeacherSettings(weights=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
         (TeacherSettings(weights=tmp_path / "folder"), "there is no file .*folder"),
         (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
         (TeacherSettings(name="timm:resnet19"), "timm has no model 'resnet19'; near: .*resnet18"),
+        (TeacherSettings(weights=tmp_path / "page.pth"), r"page\.pth cannot be read as weights: it is a web"),
+        (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "page.pth"), "is a web page"),
+        (TeacherSettings(pretrained=tmp_path / "t.pth"), "resnet20 is trained from scratch; a file as teacher"),
+        (TeacherSettings(name="timm:vit_tiny_patch16_224"), "timm:vit_tiny_patch16_224 cannot teach: its maps"),
+        (
+            TeacherSettings(image_size=1),
+            r"images of 1 pixels are too small for resnet20: its stage maps are \[1, 1, 1\]",
+        ),
     ]
     for settings, message in cases:
         with pytest.raises(UsageError, match=message) as error:
@@ -74,6 +90,26 @@ def test_settings_that_can_be_used_pass(tmp_path):
         TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "t.safetensors"),
     ):
         check_settings(settings)
+
+
+def test_looking_says_nothing_and_using_says_what_was_chosen(tmp_path, capsys):
+    state = CifarResNet(20, 5).state_dict()
+    torch.save({"model": state, "model_ema": state}, tmp_path / "t.pth")
+    settings = TeacherSettings(weights=tmp_path / "t.pth")
+    check_settings(settings)
+    assert capsys.readouterr().err == ""
+    build_teacher(settings, 5)
+    taken = "the moving averages (EMA) under model_ema are taken; not those under model"
+    assert capsys.readouterr().err == f"teacher weights: {tmp_path / 't.pth'}: {taken}\n"
+
+
+def test_looking_leaves_random_numbers_as_they_were():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    for name in ("resnet20", "timm:resnet18"):
+        check_settings(TeacherSettings(name=name))
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_weights_of_a_file_may_be_named_beside_the_settings(tmp_path):

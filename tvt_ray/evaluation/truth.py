@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,13 @@ from numpy.typing import NDArray
 
 from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.agreement import Floats
+from tvt_ray.evaluation.json_lines import read_json_lines
+from tvt_ray.progress import say
 from tvt_ray.spaces import SPACES, Arch, Space, parse_space
 
 ACCURACY_SUFFIX = "_acc"
 PARAMS_PREFIX = "params"
+PARAMS_UNITS = (1e3, 1e6)  # in which tables give parameters, beside the plain count
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Trained:
 
     arch: Arch
     arch_id: str
-    params: int  # as the file gives them, else by arithmetic
+    params: int  # as the file counts them; by arithmetic where it does not, or gives thousands or millions
     accuracies: Mapping[str, float]  # percent, by the file's column names
 
 
@@ -62,26 +64,19 @@ def read_ground_truth(path: Path, configured: Space, num_classes: int) -> list[G
     if not path.is_file():
         raise UsageError(f"there is no ground-truth file {path}")
     by_space: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for number, text in enumerate(path.read_text().splitlines(), 1):
-        if text.strip():
-            where = f"{path}, line {number}"
-            line = _parse(text, where)
-            by_space.setdefault(_space_name(line, configured, where), []).append((where, line))
+    for where, line in read_json_lines(path):
+        _check_line(where, line)
+        by_space.setdefault(_space_name(line, configured, where), []).append((where, line))
     if not by_space:
         raise UsageError(f"{path} has no lines")
     return [_read_space(name, lines, configured, num_classes) for name, lines in by_space.items()]
 
 
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError as error:
-        raise UsageError(f"{where} is not JSON: {error}") from None
+def _check_line(where: str, line: Any) -> None:
     if not isinstance(line, dict) or not isinstance(line.get("arch"), dict):
         raise UsageError(
             f"{where}: a line is an object with the keys space, arch and accuracies named *{ACCURACY_SUFFIX}"
         )
-    return line
 
 
 def _space_name(line: Mapping[str, Any], configured: Space, where: str) -> str:
@@ -103,7 +98,8 @@ def _read_space(
             problem = problem or error
             continue
         _check_columns(entries, lines)
-        return GroundTruth(space, tuple(entries))
+        _check_repeats(entries, lines)
+        return GroundTruth(space, tuple(_in_percent(entries, lines)))
     assert problem is not None
     raise problem
 
@@ -113,14 +109,40 @@ def _read_entry(where: str, line: Mapping[str, Any], space: Space, num_classes: 
         arch = space.from_json(line["arch"])
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from None
-    accuracies = {
-        key: float(value)
-        for key, value in line.items()
-        if key.endswith(ACCURACY_SUFFIX) and isinstance(value, numbers.Real) and math.isfinite(value)
-    }
-    given = [v for key, v in line.items() if key.startswith(PARAMS_PREFIX) and isinstance(v, int | float)]
-    params = int(given[0]) if given else space.cost(arch, num_classes).params
-    return Trained(arch, space.arch_id(arch), params, accuracies)
+    params = _read_params(where, line, space.cost(arch, num_classes).params)
+    return Trained(arch, space.arch_id(arch), params, _read_accuracies(where, line))
+
+
+def _read_params(where: str, line: Mapping[str, Any], exact: int) -> int:
+    """The file's count, which may be of other classes. One in thousands or millions is rounded: `exact` stands for it.
+
+    Raises UsageError for what cannot be the architecture's in any of these.
+    """
+    given: dict[str, float] = {k: v for k, v in line.items() if k.startswith(PARAMS_PREFIX) and _is_number(v)}
+    if not given:
+        return exact
+    key, value = next(iter(given.items()))
+    if 0 < value < 1e15:
+        if 1 / 10 < value / exact < 10:
+            return round(value)
+        if any(1 / 4 < value * unit / exact < 4 for unit in PARAMS_UNITS):
+            return exact
+    raise UsageError(
+        f"{where}: {key} is {value:,}, but the architecture has {exact:,} parameters; give their number, or millions"
+    )
+
+
+def _read_accuracies(where: str, line: Mapping[str, Any]) -> dict[str, float]:
+    """As the file has them; null stands for none."""
+    given = {key: value for key, value in line.items() if key.endswith(ACCURACY_SUFFIX) and value is not None}
+    for key, value in given.items():
+        if not _is_number(value) or not 0 <= value <= 100:
+            raise UsageError(f"{where}: {key} is {value!r}; an accuracy is a number from 0 to 100, in percent")
+    return {key: float(value) for key, value in given.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_columns(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -131,11 +153,48 @@ def _check_columns(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[s
         if entry.accuracies.keys() != first:
             missing = sorted(first ^ entry.accuracies.keys())
             raise UsageError(f"{where}: all lines have the same accuracy columns; {missing[0]} is not in all")
-    seen: dict[str, str] = {}
+
+
+def _check_repeats(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    seen: dict[str, tuple[str, Trained]] = {}
     for entry, (where, _) in zip(entries, lines, strict=True):
         if entry.arch_id in seen:
-            raise UsageError(f"{where} repeats the architecture of {seen[entry.arch_id]}")
-        seen[entry.arch_id] = where
+            earlier, other = seen[entry.arch_id]
+            told = _describe_difference(entry, other)
+            raise UsageError(f"{where} repeats the architecture of {earlier}, {told}; keep one of them, or their mean")
+        seen[entry.arch_id] = where, entry
+
+
+def _describe_difference(entry: Trained, other: Trained) -> str:
+    differing = [key for key, value in entry.accuracies.items() if value != other.accuracies[key]]
+    if not differing:
+        return "with the same accuracies"
+    key = differing[0]
+    return f"with other accuracies ({key} {entry.accuracies[key]:g} here, {other.accuracies[key]:g} there)"
+
+
+def _in_percent(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> list[Trained]:
+    """A column of fractions becomes one of percent, which is said. Raises UsageError where a column mixes the two."""
+    scale = {column: _scale(column, entries, lines) for column in entries[0].accuracies}
+    return [
+        dataclasses.replace(entry, accuracies={key: scale[key] * value for key, value in entry.accuracies.items()})
+        for entry in entries
+    ]
+
+
+def _scale(column: str, entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> float:
+    values = [entry.accuracies[column] for entry in entries]
+    fractions = [number for number, value in enumerate(values) if 0 < value < 1]
+    if not fractions:
+        return 1.0
+    first = fractions[0]
+    if max(values) > 1:
+        raise UsageError(
+            f"{lines[first][0]}: {column} is {values[first]:g}, and up to {max(values):g} in other lines: a column is "
+            "in percent or in fractions; if less than 1 % is meant, leave such lines out"
+        )
+    say(f"{lines[first][0]}: {column} is {values[first]:g}, and nowhere above 1: fractions, taken as percent")
+    return 100.0
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.proxies.probe import ProbeSettings
+from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import SPACES, SpaceField
@@ -105,11 +106,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(name: str, text: bytes) -> dict[str, Any]:
-    """The settings in a file's content, UTF-8; `name` is for the error that says it holds none."""
+    """The settings in a file's content, UTF-8; `name` is for the error that says what is wrong with it."""
     try:
-        loaded = yaml.safe_load(text.decode())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name} is not YAML: {' '.join(str(error).split())}") from None
+        loaded = yaml_text.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{name} is not YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise UsageError(
             f"{name} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
@@ -123,9 +124,9 @@ def parse_assignment(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise UsageError(f"--set takes key.path=value, as in --set probe.num_images=64; got {text!r}")
     try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: {value!r} is not YAML") from None
+        nested: Any = yaml_text.parse(value)
+    except ValueError as error:
+        raise UsageError(f"--set {key}: {value!r} is not YAML: {error}") from None
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
     return dict(nested)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
+from tvt_ray.teachers.check import check_maps
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
 from tvt_ray.teachers.teacher import State, Teacher
-from tvt_ray.teachers.timm_cnn import PREFIX, build_timm, check_name
+from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_name, check_pretrained
 from tvt_ray.teachers.weights import load_weights, read_state
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def kind_of(name: str) -> str:
     head, colon, rest = name.partition(":")
     kind = head + colon
     if kind not in TEACHERS or (colon and not rest):
-        close = difflib.get_close_matches(name, TEACHERS, 1)
+        close = [f"{PREFIX}{name}"] if name.startswith(HUBS) else difflib.get_close_matches(name, TEACHERS, 1)
         hint = f" (did you mean {close[0]!r}?)" if close and close[0] != name else ""
         raise ValueError(f"unknown teacher {name!r}{hint}; choices: {', '.join(describe_teachers())}")
     return kind
@@ -41,12 +42,25 @@ def describe_teachers() -> list[str]:
 
 
 def check_settings(settings: TeacherSettings) -> None:
-    """Raises UsageError at once for a file that is not there and a model that timm does not have."""
+    """All that can be known of a teacher without the data, in about a second.
+
+    Raises UsageError for a file that is not there or holds no weights, a model that timm does not have, and a network
+    that gives no three stage maps of images of that size.
+    """
     for path in (settings.weights, settings.pretrained):
-        if isinstance(path, Path) and not path.is_file():
-            raise UsageError(f"teacher weights: there is no file {path}")
-    if settings.name.startswith(PREFIX):
+        if isinstance(path, Path):
+            read_state(path, tell=lambda choice: None)  # told when it is used
+    if settings.name in CIFAR_RESNETS and isinstance(settings.pretrained, Path):
+        raise UsageError(
+            f"{settings.name} is trained from scratch; a file as teacher.pretrained is for timm:NAME, "
+            "and trained weights are teacher.weights"
+        )
+    is_timm = settings.name.startswith(PREFIX)
+    if is_timm:
         check_name(settings.name)
+    untrained = check_maps(settings, TEACHERS[kind_of(settings.name)], is_large=is_timm)
+    if is_timm and settings.weights is None and settings.pretrained is True:
+        check_pretrained(untrained)
 
 
 def build_teacher(settings: TeacherSettings, num_classes: int, weights: Location | None = None) -> Teacher:

@@ -16,6 +16,7 @@ CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet44": 44, "resnet56": 56,
 CIFAR_IMAGE_SIZE = 32
 CIFAR_WIDTHS = (16, 32, 64)
 Shortcut = Literal["conv", "pad"]
+CLASSIFIERS = ("fc", "classifier", "head")  # what others call `linear`
 
 
 class BasicBlock(nn.Module):
@@ -77,9 +78,13 @@ class CifarResNet(Backbone):
         return self.linear(x.mean((2, 3))), tuple(maps)
 
     def own_names(self, state: State) -> State:
-        """Files call the classifier `fc` or `linear`, and shortcuts `shortcut` or `downsample`."""
-        renamed = {key.replace(".shortcut.", ".downsample."): value for key, value in state.items()}
-        return {(f"linear.{k[3:]}" if k.startswith("fc.") else k): v for k, v in renamed.items()}
+        """Files have other names for the classifier, and call shortcuts `shortcut` or `downsample`."""
+        return {_own_name(key): value for key, value in state.items()}
+
+
+def _own_name(name: str) -> str:
+    head, dot, rest = name.replace(".shortcut.", ".downsample.").partition(".")
+    return f"{'linear' if head in CLASSIFIERS else head}{dot}{rest}"
 
 
 def build_cifar_resnet(settings: TeacherSettings, num_classes: int, state: State | None) -> Teacher:

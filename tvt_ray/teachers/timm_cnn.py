@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
+from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
-from tvt_ray.teachers.weights import differences, read_state
+from tvt_ray.teachers.weights import load_weights, read_state
 from tvt_ray.vision_compat import ensure_torchvision
 
 if TYPE_CHECKING:  # the settings know the table of teachers, which knows this file
     from tvt_ray.teachers.settings import TeacherSettings
 
 PREFIX = "timm:"
+HUBS = ("hf-hub:", "hf_hub:")  # before the name of a model whose description is on the Hugging Face Hub
 
 
 class TimmCnn(Backbone):
@@ -40,29 +43,64 @@ class TimmCnn(Backbone):
 def build_timm(settings: TeacherSettings, num_classes: int, state: State | None) -> Teacher:
     """Without a `state` to come, from `settings.pretrained`, with a new classifier where the classes differ.
 
-    Raises UsageError for an unknown model (names near ones), and where pretrained weights cannot be had or do not fit.
+    Raises UsageError for a model or tag that timm does not have (names those it has), one that gives no three stage
+    maps, and where pretrained weights cannot be had or do not fit.
     """
     start = state is None
     model = _create(settings, num_classes, download=start and settings.pretrained is True)
-    if not hasattr(model, "forward_intermediates"):
-        raise UsageError(f"{settings.name} does not offer its stage maps (forward_intermediates): choose another CNN")
-    if start and isinstance(settings.pretrained, Path):
-        _load_backbone(model, read_state(settings.pretrained), settings)
+    check_stages(settings.name, model)
     config = model.pretrained_cfg
     size = settings.image_size or config["input_size"][-1]
-    return Teacher(settings.name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
+    teacher = Teacher(settings.name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
+    if start and isinstance(settings.pretrained, Path):
+        load_weights(teacher, read_state(settings.pretrained), settings.pretrained, new=_classifiers(config))
+    return teacher
+
+
+def check_stages(name: str, model: Any) -> None:
+    """Raises UsageError for a timm model that has no stage maps to give, or too few."""
+    if not hasattr(model, "forward_intermediates"):
+        raise UsageError(f"{name} does not offer its stage maps (forward_intermediates): choose another CNN")
+    num_stages = len(getattr(model, "feature_info", None) or range(NUM_STAGES))
+    if num_stages < NUM_STAGES:
+        raise UsageError(f"{name} has {num_stages} stages; a teacher has at least {NUM_STAGES}: choose another CNN")
+
+
+def _classifiers(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the names of a model's classifiers begin; some have two."""
+    names = config.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 
 
 def check_name(name: str) -> None:
-    """Raises UsageError for a model that timm does not have, naming near ones."""
+    """Raises UsageError for a model that timm does not have, naming near ones, and for a tag, naming those there are.
+
+    What the Hugging Face Hub has (timm:hf-hub:OWNER/NAME) shows when it is asked.
+    """
     ensure_torchvision()
     import timm
 
     name = name.removeprefix(PREFIX)
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
+    if name.startswith(HUBS):
+        return
+    model, dot, tag = name.partition(".")
+    if not timm.is_model(model):
+        close = difflib.get_close_matches(model, timm.list_models(), 3)
         raise UsageError(
-            f"timm has no model {name!r}; near: {', '.join(close) or 'none'}; timm.list_models() lists all"
+            f"timm has no model {model!r}; near: {', '.join(close) or 'none'}; timm.list_models() lists all"
+        )
+    tags = [known.partition(".")[2] for known in timm.list_models(f"{model}.*", include_tags=True)]
+    if dot and tag not in tags:
+        raise UsageError(f"timm has no weights {tag!r} of {model}; its tags: {', '.join(tags) or 'none'}")
+
+
+def check_pretrained(teacher: Teacher) -> None:
+    """Raises UsageError for a timm model that training cannot start from, since nobody published weights of it."""
+    model: Any = teacher.backbone.network
+    if not any(model.pretrained_cfg.get(source) for source in ("url", "hf_hub_id", "file", "state_dict")):
+        raise UsageError(
+            f"timm has no pretrained weights of {teacher.name}; give a file as teacher.pretrained or "
+            "--teacher-weights, or set teacher.pretrained=false to start from none"
         )
 
 
@@ -70,25 +108,18 @@ def _create(settings: TeacherSettings, num_classes: int, download: bool) -> Any:
     check_name(settings.name)
     import timm
 
+    name = settings.name.removeprefix(PREFIX)
     try:
-        return timm.create_model(settings.name.removeprefix(PREFIX), pretrained=download, num_classes=num_classes)
+        return timm.create_model(name, pretrained=download, num_classes=num_classes)
     except Exception as error:  # the hub client raises many kinds
-        if not download:
-            raise
-        reason = str(error).splitlines()[0]
-        raise UsageError(
-            f"the pretrained weights of {settings.name} could not be downloaded ({reason}); "
-            "give a local file as teacher.pretrained or --teacher-weights, or set teacher.pretrained=false"
-        ) from None
-
-
-def _load_backbone(model: Any, state: State, settings: TeacherSettings) -> None:
-    """Everything but a classifier of other classes."""
-    own = model.state_dict()
-    classifier = f"{model.default_cfg['classifier']}."
-    for key in [key for key in state if key.startswith(classifier) and state[key].shape != own[key].shape]:
-        del state[key]
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    missing = [key for key in missing if not key.startswith(classifier)]
-    if missing or unexpected:
-        raise UsageError(f"{settings.pretrained} does not fit {settings.name}: {differences(missing, unexpected)}")
+        if download:
+            raise UsageError(
+                f"the pretrained weights of {settings.name} could not be downloaded ({told(error)}); "
+                "give a local file as teacher.pretrained or --teacher-weights, or set teacher.pretrained=false"
+            ) from None
+        if name.startswith(HUBS):
+            raise UsageError(
+                f"{settings.name} could not be read from the Hugging Face Hub ({told(error)}); "
+                "a model of timm's own, such as timm:resnet18, needs no network"
+            ) from None
+        raise
