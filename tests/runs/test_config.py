@@ -88,7 +88,12 @@ def test_what_is_wrong_is_said_in_one_line(assignment, message):
         ("cluster.wholly.other=3", "cluster.wholly", None, "scoring_workers, archs_per_trial"),
         ("search.num_sample=3", "search.num_sample", "search.num_samples", "num_samples, searcher"),
         ("score.reading=full", "score.reading", "score.readings", "name, readings"),
-        ("teacher_training.epoch=3", "teacher_training.epoch", "teacher_training.epochs", "epochs, batch_size"),
+        (
+            "teacher_training.epoch=3",
+            "teacher_training.epoch",
+            "teacher_training.epochs",
+            "epochs, min_steps, batch_size",
+        ),
         ("distill.epoch=3", "distill.epoch", "distill.epochs", "epochs, batch_size"),
         ("distill.augment.hflp=1", "distill.augment.hflp", "distill.augment.hflip", "scale, ratio, hflip"),
         ("distill.loss.weight={}", "distill.loss.weight", "distill.loss.weights", "weights, student_blocks"),

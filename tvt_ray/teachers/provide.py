@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -38,7 +39,7 @@ def cached_teacher_path(settings: TeacherSettings, training: TeacherTraining, da
         "data": data.fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_folder() / "teachers" / f"{settings.name.replace(':', '-')}-{digest}.safetensors"
+    return cache_folder() / "teachers" / f"{re.sub(r'[:/]', '-', settings.name)}-{digest}.safetensors"
 
 
 def get_teacher(

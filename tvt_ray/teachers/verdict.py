@@ -37,8 +37,8 @@ class Verdict:
     def sentence(self) -> str:
         """Why, in figures."""
         return (
-            f"it names {self.accuracy:.1f} % of {self.num_images:,} validation images right, and who always names "
-            f"the largest class {self.majority:.1f} %: {self.threshold:.1f} % would be {STANDARD_ERRORS} standard errors more"
+            f"it names {self.accuracy:.1f} % of {self.num_images:,} validation images right; the largest class has "
+            f"{self.majority:.1f} %, and {STANDARD_ERRORS} standard errors more are {self.threshold:.1f} %"
         )
 
 
