@@ -74,4 +74,4 @@ def test_what_the_data_cannot_be_is_one_line(capsys, tmp_path):
     code, out, err = call(capsys, "check-data", "--dataset", f"imagefolder:{folder}")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "every class needs 3 images" in err
-    assert "too few has ants (2), bees (2)" in err
+    assert "too few: ants (2), bees (2)" in err

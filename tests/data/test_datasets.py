@@ -71,8 +71,8 @@ def test_rare_classes_are_in_every_split(load):
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        (([9, 2, 1],), r"every class needs 3 images, .* \(test and validation\); too few has dog \(2\), eel \(1\)"),
-        (([9, 9, 1], [1, 1, 1]), r"needs 2 images, .* \(validation\); too few has eel \(1\)"),
+        (([9, 2, 1],), r"every class needs 3 images, .* \(test and validation\); too few: dog \(2\), eel \(1\)"),
+        (([9, 9, 1], [1, 1, 1]), r"needs 2 images, .* \(validation\); too few: eel \(1\)"),
         (([9, 9, 0],), r"no training images of the class\(es\) eel"),
         (([9, 9, 0], [1, 1, 1], [1, 1, 1]), r"no training images of the class\(es\) eel"),
         (([9, 9, 9], [0, 0, 0]), "the split test is empty"),

@@ -131,7 +131,7 @@ def test_images_and_other_files_that_belong_to_no_class_are_left_out_by_name(tmp
     assert data.notes == (
         "1 image in no class folder left out (such as 0.png)",
         "2 images in no class folder left out (such as train/1.png)",
-        "3 files are no image and left out: .heic 1, .md 1, .txt 1 (such as README.md)",
+        "3 files are no images and left out: .heic 1, .md 1, .txt 1 (such as README.md)",
     )
 
 

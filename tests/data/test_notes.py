@@ -19,7 +19,7 @@ def test_files_that_are_left_out_are_counted_by_ending_with_an_example():
     root = Path("/d")
     paths = [root / name for name in ("README.md", "a/b.txt", "a/c.TXT", "a/Makefile")]
     assert ignored_files(paths, root, "image") == [
-        "4 files are no image and left out: .txt 2, .md 1, no ending 1 (such as README.md)"
+        "4 files are no images and left out: .txt 2, .md 1, no ending 1 (such as README.md)"
     ]
     assert ignored_files(paths[:1], root, "image") == ["1 file is no image and left out: .md 1 (such as README.md)"]
     assert ignored_files([], root, "image") == []

@@ -86,7 +86,7 @@ def test_what_is_left_out_is_named(tmp_path):
         (tmp_path / name).write_text("{}")
     assert load(tmp_path).notes == (
         "2 Parquet files whose name says no split left out (such as extra.parquet)",
-        "2 files are no Parquet and left out: .json 1, .md 1 (such as README.md)",
+        "2 files are no Parquet files and left out: .json 1, .md 1 (such as README.md)",
     )
 
 

@@ -205,7 +205,7 @@ def test_bytes_and_paths_may_be_mixed_and_bytes_are_preferred(write, tmp_path):
     check_splits(data, 14, 2, 4)
     assert data.notes == ()
     picture(99).save(tmp_path / "photo.png")
-    assert load(tmp_path).notes == ("1 file is no Parquet and left out: .png 1 (such as photo.png)",)
+    assert load(tmp_path).notes == ("1 file is no Parquet file and left out: .png 1 (such as photo.png)",)
     (tmp_path / "3.png").unlink()
     assert "train-0.parquet, row 3: the image " in refused(tmp_path)
 

@@ -10,8 +10,8 @@ from tvt_ray.cli.output import print_json, print_table
 from tvt_ray.data.notes import counted
 
 if TYPE_CHECKING:
-    from tvt_ray.data.survey import Size, Told
-    from tvt_ray.stages.check_data import DataDescription
+    from tvt_ray.data.survey import Size, Sizes, Told
+    from tvt_ray.stages.check_data import DataDescription, Imbalance
 
 SPLITS = ("train", "val", "test")
 
@@ -48,16 +48,11 @@ def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]
     """(title, text) of all that is no count by class."""
     from tvt_ray.data.duplicates import tell
 
-    images, balance = described.images, described.imbalance
-    sizes = ", ".join(f"{name} {_by(getattr(images.sizes, name))}" for name in ("smallest", "median", "largest"))
+    images = described.images
     return [
         *[(name, described.origins[name]) for name in SPLITS if name in described.origins],
-        (
-            "balance",
-            f"{balance.largest} has {balance.ratio:.3g} times the training images of {balance.smallest}; "
-            f"always saying {balance.largest} is right for {balance.majority_percent['test']:.1f} % of test",
-        ),
-        ("sizes", sizes),
+        ("balance", _balance(described.imbalance)),
+        ("sizes", _sizes(images.sizes)),
         ("modes", ", ".join(f"{mode} {count:,}" for mode, count in images.modes.items())),
         *_told(images.single_value, "of a single value"),
         *_told(images.few_levels, f"with values at most {images.num_levels} of 255 apart"),
@@ -66,6 +61,19 @@ def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]
         *[("note", note) for note in described.notes],
         *[("drawn", sheet) for sheet in described.contact_sheets],
     ]
+
+
+def _balance(found: Imbalance) -> str:
+    spread = f"{found.largest} has {found.ratio:.3g} times the training images of {found.smallest}"
+    even = "every class has as many training images"
+    guess = f"always saying {found.largest} is right for {found.majority_percent['test']:.1f} % of test"
+    return f"{even if found.ratio == 1 else spread}; {guess}"
+
+
+def _sizes(sizes: Sizes) -> str:
+    if sizes.smallest == sizes.largest:
+        return f"all {_by(sizes.median)}"
+    return f"smallest {_by(sizes.smallest)}, median {_by(sizes.median)}, largest {_by(sizes.largest)}"
 
 
 def _by(size: Size) -> str:

@@ -114,7 +114,7 @@ def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[
     if rare:
         raise UsageError(
             f"dataset {name!r}: every class needs {len(wanted) + 1} images, one for training and one for each split "
-            f"that is carved from it ({' and '.join(wanted)}); too few has {listing(rare)}"
+            f"that is carved from it ({' and '.join(wanted)}); too few: {listing(rare)}"
         )
 
 

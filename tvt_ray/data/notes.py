@@ -30,9 +30,9 @@ def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:
         return []
     endings = Counter(path.suffix.lower() or "no ending" for path in paths)
     kinds = ", ".join(f"{ending} {count:,}" for ending, count in sorted(endings.items(), key=lambda e: (-e[1], e[0])))
-    are = "is no" if len(paths) == 1 else "are no"
+    are_no = f"is no {wanted}" if len(paths) == 1 else f"are no {wanted}s"
     example = within(root, paths[0])
-    return [f"{counted(len(paths), 'file')} {are} {wanted} and left out: {kinds} (such as {example})"]
+    return [f"{counted(len(paths), 'file')} {are_no} and left out: {kinds} (such as {example})"]
 
 
 def within(root: Path, path: Path) -> str:

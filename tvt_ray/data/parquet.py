@@ -44,7 +44,7 @@ def parquet_dataset(settings: DataSettings, path: Path) -> Parts:
     others = [file for file in beside.others if not _is_parquet(file)] + [
         file for file in beside.images if file not in used
     ]
-    return place_splits(found, names, (*columns.notes, *notes, *ignored_files(others, path, "Parquet")), origins)
+    return place_splits(found, names, (*columns.notes, *notes, *ignored_files(others, path, "Parquet file")), origins)
 
 
 class _Candidate(NamedTuple):
