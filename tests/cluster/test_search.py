@@ -29,7 +29,7 @@ def test_a_search_scores_what_was_asked_for(finished, config):
         (each.row.arch_id, each.score) for each in ranking.entries[:10]
     ]
     assert summary.best[0].score == max(each.score for each in ranking.scored)
-    for name in ("config.yaml", "calibration.json", "report.html", "report.png"):
+    for name in ("config.yaml", "data.json", "calibration.json", "report.html", "report.png"):
         assert (folder / name).stat().st_size > 0
     assert RunFolder(folder).config().space == config.space
     assert {row.searcher for row in rows} == {"random"}

@@ -12,9 +12,9 @@ def picture(seed, size=(12, 10)):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
-def encode(image, kind="PNG"):
+def encode(image, kind="PNG", **options):
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -26,9 +26,9 @@ def write_class_folders(path, names, count):
     return path
 
 
-def labelled(labels, metadata=None, struct=True, label_type=None):
-    """A table of pictures with these labels, as in a Parquet file."""
-    images = [encode(picture(i)) for i in range(len(labels))]
+def labelled(labels, metadata=None, struct=True, label_type=None, seed=0):
+    """A table of pictures with these labels, as in a Parquet file. Other seeds have other pictures."""
+    images = [encode(picture(seed + i)) for i in range(len(labels))]
     column = pa.array([{"bytes": b, "path": None} for b in images] if struct else images)
     made = pa.table({"image": column, "label": pa.array(labels, label_type)})
     return made.replace_schema_metadata(metadata)

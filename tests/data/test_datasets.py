@@ -1,10 +1,13 @@
-"""The table of datasets."""
+"""The table of datasets, and what is asked of all of them."""
 
+import numpy as np
 import pytest
 
-from tests.data.samples import check_splits, write_class_folders
+from tests.data.samples import check_splits, picture, write_class_folders
 from tvt_ray.data.datasets import DATASETS, describe_datasets, load_dataset
-from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.images import ArrayImages
+from tvt_ray.data.settings import DataSettings, Parts
+from tvt_ray.data.splits import Split
 from tvt_ray.errors import UsageError
 
 
@@ -14,6 +17,7 @@ from tvt_ray.errors import UsageError
         ("digit", "did you mean 'digits'.*imagefolder:PATH"),
         ("imagefolder", "imagefolder:PATH"),
         ("imagefolder:/no/such/place", "there is no /no/such/place"),
+        ("parquet:s3://bucket/d", "datasets are read from a disk; copy this one to a folder first"),
         ("digits:/tmp", "takes no path"),
     ],
 )
@@ -35,3 +39,83 @@ def test_splits_that_are_not_there_are_carved_as_the_settings_say(tmp_path):
     check_splits(data, 15, 5, 20)
     assert data.name == settings.name
     assert data.num_classes == 2
+    assert data.origins == {"test": "carved: 50% of the images", "val": "carved: 25% of the training images"}
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """A dataset with so many images of each class in each split, which are None where they are to be carved."""
+
+    def images(counts, seed):
+        labels = np.repeat(np.arange(len(counts)), counts)
+        pixels = np.random.default_rng(seed).integers(0, 256, (len(labels), 4, 4, 3), np.uint8)
+        return Split.whole(ArrayImages(pixels), labels)
+
+    def load(names, train, test=None, val=None, **settings):
+        splits = [None if counts is None else images(counts, seed) for seed, counts in enumerate((train, test, val))]
+        monkeypatch.setitem(DATASETS, "made", (lambda settings, path: Parts(*splits, names), False))
+        return load_dataset(DataSettings(name="made", **settings))
+
+    return load
+
+
+def test_rare_classes_are_in_every_split(load):
+    for seed in range(5):
+        data = load(["a", "b", "rare"], [100, 30, 3], split_seed=seed)
+        assert [int((split.labels == 2).sum()) for split in data.splits.values()] == [1, 1, 1]
+        assert [len(data.val), len(data.test)] == pytest.approx([11, 27], abs=1)
+        data = load(["a", "b", "rare"], [100, 30, 2], [5, 5, 1], split_seed=seed)
+        assert [int((split.labels == 2).sum()) for split in data.splits.values()] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (([9, 2, 1],), r"every class needs 3 images, .* \(test and validation\); too few: dog \(2\), eel \(1\)"),
+        (([9, 9, 1], [1, 1, 1]), r"needs 2 images, .* \(validation\); too few: eel \(1\)"),
+        (([9, 9, 0],), r"no training images of the class\(es\) eel"),
+        (([9, 9, 0], [1, 1, 1], [1, 1, 1]), r"no training images of the class\(es\) eel"),
+        (([9, 9, 9], [0, 0, 0]), "the split test is empty"),
+        (([9, 9, 9], [1, 1, 1], [0, 0, 0]), "the split val is empty"),
+        (([9, 9, 9, 9], [1, 1, 1]), "labels go from 0 to 2 for 3 classes; got 0 to 3 in train"),
+        (([9, 9, 9], [1, 1, 1, 1]), "labels go from 0 to 2 for 3 classes; got 0 to 3 in test"),
+    ],
+)
+def test_classes_and_splits_that_lack_images_are_refused_by_name(splits, message, load):
+    with pytest.raises(UsageError, match=message) as error:
+        load(["cat", "dog", "eel"], *splits)
+    assert "\n" not in str(error.value)
+
+
+def test_a_class_that_a_given_split_lacks_is_said(load):
+    data = load(["cat", "dog", "eel"], [9, 9, 9], [3, 0, 0], [1, 1, 0])
+    assert data.notes == ("val has no images of eel", "test has no images of dog, eel")
+    assert load(["cat", "dog"], [1, 1], [1, 1], [1, 1]).notes == ()
+
+
+@pytest.mark.parametrize("names", [["cat"], ["cat", "cat"]])
+def test_classes_are_two_at_least_and_have_different_names(names, load):
+    with pytest.raises(UsageError, match=r"has the single class cat|more than one class called cat"):
+        load(names, [9] * len(names))
+
+
+def test_a_loader_may_give_a_plain_tuple(monkeypatch):
+    split = Split.whole(ArrayImages(np.zeros((20, 4, 4, 3), np.uint8)), np.arange(20) % 2)
+    monkeypatch.setitem(DATASETS, "made", (lambda settings, path: (split, None, None, ("a", "b")), False))
+    check = load_dataset(DataSettings(name="made"))
+    assert (len(check.train), len(check.val), len(check.test), check.notes) == (14, 2, 4, ())
+
+
+def test_the_same_photo_in_two_classes_or_splits_is_said(tmp_path):
+    for number, (split, name) in enumerate([("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")]):
+        (tmp_path / split / name).mkdir(parents=True)
+        for i in range(6):
+            picture(100 * number + i).save(tmp_path / split / name / f"{i}.png")
+    picture(0).save(tmp_path / "train" / "b" / "copy.png")
+    picture(1).save(tmp_path / "test" / "a" / "copy.png")
+    assert load_dataset(DataSettings(name=f"imagefolder:{tmp_path}")).notes[-2:] == (
+        "1 image in more than one class, such as train/a/0.png and train/b/copy.png: "
+        "at most one of the labels is right",
+        "1 image in more than one split, such as train/a/1.png and test/a/copy.png: "
+        "accuracy there counts what was seen in training",
+    )

@@ -1,11 +1,12 @@
 import dataclasses
+import os
 import pickle
+import shutil
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
-from tests.data.samples import labelled, picture, write_class_folders
+from tests.data.samples import picture, write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Split, carve
@@ -22,21 +23,39 @@ def test_portable_splits_need_no_disk(tmp_path):
     assert [(image.tobytes(), label) for image, label in (carried[i] for i in range(len(carried)))] == before
 
 
-def test_a_class_with_one_image_cannot_be_carved(tmp_path):
-    pq.write_table(labelled([0, 0, 0, 0, 1]), tmp_path / "d.parquet")
-    with pytest.raises(UsageError, match="class 1 has a single image"):
-        load_dataset(DataSettings(name=f"parquet:{tmp_path / 'd.parquet'}"))
-
-
-def test_too_few_images_cannot_be_carved():
-    with pytest.raises(UsageError, match="4 images of 2 classes are too few to carve a test split from"):
-        carve(Split.whole(range(4), [0, 0, 1, 1]), 0.9, 0, "test")
+def carved_counts(counts, fraction, leave=1, seed=0):
+    """Images by class, of the rest and of what is carved."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    rest, carved = carve(Split.whole(range(len(labels)), labels), fraction, seed, leave)
+    assert sorted([*rest.indices, *carved.indices]) == list(range(len(labels)))
+    return [np.bincount(part.labels, minlength=len(counts)).tolist() for part in (rest, carved)]
 
 
 def test_a_carved_split_has_the_same_share_of_every_class():
-    rest, carved = carve(Split.whole(range(100), [0] * 80 + [1] * 20), 0.1, 0, "test")
-    assert np.bincount(rest.labels).tolist() == [72, 18]
-    assert np.bincount(carved.labels).tolist() == [8, 2]
+    assert carved_counts([80, 20], 0.1) == [[72, 18], [8, 2]]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("leave", [1, 2])
+@pytest.mark.parametrize("rare", [[3], [3, 3], [3, 40, 3, 5]])
+def test_every_class_is_in_both_parts_however_rare(rare, leave, fraction, seed):
+    """Stratifying alone rounds a small class away."""
+    rest, carved = carved_counts([100, *rare], fraction, leave, seed)
+    assert min(rest) >= leave
+    assert min(carved) >= 1
+
+
+def test_what_is_carved_depends_on_the_seed_alone():
+    split = Split.whole(range(103), np.repeat([0, 1], [100, 3]))
+    carved = [carve(split, 0.1, seed)[1].indices.tolist() for seed in (0, 0, 1)]
+    assert carved[0] == carved[1] != carved[2]
+    assert len({carve(split, 0.01, seed)[1].indices[-1] for seed in range(9)}) == 3  # which of the three rare ones
+
+
+def test_too_few_images_of_a_class_cannot_be_carved():
+    with pytest.raises(ValueError, match="class 1 has 2 images; 3 are needed to carve"):
+        carved_counts([9, 2], 0.1, leave=2)
 
 
 def test_a_split_of_a_split_keeps_its_labels(digits):
@@ -48,8 +67,15 @@ def test_a_split_of_a_split_keeps_its_labels(digits):
 
 def test_splits_have_names(digits):
     assert digits.split("val") is digits.val
+    assert list(digits.splits) == ["train", "val", "test"]
     with pytest.raises(UsageError, match="unknown split 'validation'; choices: train, val, test"):
         digits.split("validation")
+
+
+def test_notes_are_added_and_change_nothing_else(digits):
+    noted = digits.noting(["first"]).noting(["second"])
+    assert noted.notes == ("first", "second")
+    assert noted.fingerprint() == digits.fingerprint()
 
 
 def test_a_fingerprint_is_of_images_labels_classes_and_splits(tmp_path):
@@ -64,3 +90,12 @@ def test_a_fingerprint_is_of_images_labels_classes_and_splits(tmp_path):
     picture(99, size=(40, 40)).save(folder / "a" / "0.png")
     seen.append(load_dataset(DataSettings(name=f"imagefolder:{folder}")).fingerprint())
     assert len(set(seen)) == 5
+
+
+def test_a_dataset_that_was_moved_and_touched_keeps_its_fingerprint(tmp_path):
+    folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
+    before = load_dataset(DataSettings(name=f"imagefolder:{folder}")).fingerprint()
+    shutil.move(folder, tmp_path / "elsewhere")
+    for file in (tmp_path / "elsewhere").rglob("*.png"):
+        os.utime(file, (1, 1))
+    assert load_dataset(DataSettings(name=f"imagefolder:{tmp_path / 'elsewhere'}")).fingerprint() == before

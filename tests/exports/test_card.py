@@ -14,5 +14,6 @@ def test_a_card_says_what_rebuilds_the_student_and_what_it_reached(space):
     assert (entry["params"], entry["flops"]) == space.cost(arch, 3)
     assert entry["class_names"] == ["a", "b", "c"]
     assert entry["results"] == {"test_acc": 91.5}
+    assert entry["background"] == "white"
     assert parse_space(entry["space_settings"]) == space
     assert space.from_json(entry["arch"]) == arch

@@ -1,15 +1,19 @@
+import dataclasses
+import io
 import json
 import random
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from safetensors.torch import save
 
 import tvt_ray
+from tests.data.samples import picture
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import save_student
+from tvt_ray.exports.folder import DistilledStudent, save_student
 from tvt_ray.stages.score import read_arch
 from tvt_ray.students import build_student
 
@@ -41,6 +45,36 @@ def test_predictions_name_classes(saved):
     assert label == alone
     assert label in ("a", "b", "c")
     assert 1 / 3 <= probability <= 1
+
+
+def test_images_are_seen_as_in_training_whatever_their_mode(saved):
+    """Upright, of 8 bits, on the background of the training images."""
+    folder, student, card = saved
+    loaded = tvt_ray.load_student(folder)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = picture(0, (32, 40))
+    buffer = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(buffer, "PNG", exif=exif)
+    assert torch.equal(loaded.transform(Image.open(buffer)), loaded.transform(upright))
+    deep = Image.fromarray(257 * np.asarray(upright.convert("L"), np.uint16))
+    assert torch.equal(loaded.transform(deep), loaded.transform(upright.convert("L")))
+    clear = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    assert torch.equal(loaded.transform(clear), loaded.transform(Image.new("RGB", (32, 32), (255, 255, 255))))
+    black = DistilledStudent(student, dataclasses.replace(card, background="#010203"))
+    assert torch.equal(black.transform(clear), loaded.transform(Image.new("RGB", (32, 32), (1, 2, 3))))
+
+
+def test_a_student_of_an_earlier_version_saw_a_white_background(saved):
+    file = saved[0] / "arch.json"
+    entry = json.loads(file.read_text())
+    assert entry.pop("background") == "white"
+    file.write_text(json.dumps(entry))
+    assert tvt_ray.load_student(saved[0]).card == saved[2]
+    for colour in ("whitish", 3, ["white"]):
+        file.write_text(json.dumps({**entry, "background": colour}))
+        with pytest.raises(UsageError, match="does not describe a student: a colour is written as in white"):
+            tvt_ray.load_student(saved[0])
 
 
 def test_its_description_is_an_architecture_file(saved, space):

@@ -1,6 +1,7 @@
 """The whole run as one validated model, and what is said where it is not valid."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -68,6 +69,8 @@ def test_spaces_and_datasets_of_the_paper_are_there():
         ("cluster.gpus_per_trial=1.5", "fraction of one GPU"),
         ("budget.max_params=lots", "6M or 1.5G"),
         ("data.val_fraction=1", "less than 1"),
+        ("data.background=whitish", "config data.background: a colour is written as in white"),
+        ("data.max_pixels=0", "config data.max_pixels: Input should be greater than 0"),
         ("probe=3", "config probe"),
     ],
 )
@@ -235,6 +238,30 @@ def test_runs_differ_in_what_decides_their_rows():
     assert difference(base, with_settings("search.num_samples=9")) is None
     assert "seed is 0 here and 1 there" in (difference(base, load_config(None, [{"seed": 1}])) or "")
     assert "probe.num_images" in (difference(base, with_settings("probe.num_images=9")) or "")
+
+
+def test_paths_of_a_config_are_absolute_and_know_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = with_settings("data.name=imagefolder:photos", "teacher={weights: w.pt, pretrained: ~/p.pt}")
+    assert config.data.name == f"imagefolder:{tmp_path}/photos"
+    assert (config.data.root, config.teacher.weights) == (tmp_path / "data", tmp_path / "w.pt")
+    assert config.teacher.pretrained == Path("/home/me/p.pt")
+    assert with_settings("teacher.pretrained=false").teacher.pretrained is False
+    monkeypatch.chdir("/")
+    assert validate(yaml.safe_load(config.to_yaml())) == config
+    assert RunConfig().data.root == Path("/data")
+    with pytest.raises(UsageError, match=r"config teacher\.weights: paths are UTF-8; got /caf\\xe9"):
+        load_config(None, [{"teacher": {"weights": "/caf\udce9"}}])
+
+
+def test_where_the_data_lies_makes_no_other_run():
+    """What is there does: runs/identity.py."""
+    moved = with_settings("data={name: 'imagefolder:/b', root: /c, download: false, max_pixels: 9}")
+    assert difference(moved, with_settings("data.name=imagefolder:/a")) is None
+    assert "data.background is black here and white there" in (
+        difference(with_settings("data.background=black"), RunConfig()) or ""
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,19 +9,44 @@ import pytest
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.storage.locations import (
     RemotePath,
+    absolute,
     as_location,
     cache_folder,
     check_writable,
     first_line,
     home,
     keep_if_possible,
+    shown,
     write_atomically,
 )
 
 
-def test_what_is_no_uri_is_a_path(tmp_path):
-    assert as_location("runs/first") == as_location(as_location("runs/first")) == Path("runs/first")
+def test_what_is_no_uri_is_a_path_and_stays_the_same_place_when_the_current_folder_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = as_location("runs/first")
+    assert first == as_location(Path("runs/first")) == as_location("./runs/../runs/first") == tmp_path / "runs/first"
+    monkeypatch.chdir("/")
+    assert as_location(first) == first
     assert as_location(tmp_path.as_uri()) == tmp_path
+
+
+def test_a_tilde_is_the_home_folder_and_a_link_stays_a_link(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    assert absolute("~/link/run") == absolute(Path("~/link/run")) == as_location("~/link/run") == tmp_path / "link/run"
+    assert absolute("~nobody_of_that_name/run").name == "run"
+
+
+def test_a_path_that_no_config_could_hold_is_one_line():
+    with pytest.raises(UsageError, match=r"^paths are UTF-8; got caf\\xe9/run$"):
+        as_location("caf\udce9/run")
+
+
+def test_names_are_shown_as_any_terminal_takes_them():
+    assert shown(Path("été/猫 \u3000x")) == "été/猫 \u3000x"
+    assert shown(os.fsdecode(b"caf\xe9\n\x1b[31m")) == r"caf\xe9\n\x1b[31m"
+    assert shown("a\u2028b") == r"a\u2028b"
+    assert shown(os.fsdecode(bytes(range(1, 256)))).isprintable()
 
 
 def test_a_remote_path_is_passed_through(remote):

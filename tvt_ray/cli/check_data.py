@@ -3,28 +3,82 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, add_options, config_of
+from tvt_ray.cli.options import COMMON, add_options, config_of, path
 from tvt_ray.cli.output import print_json, print_table
+from tvt_ray.data.notes import counted
+
+if TYPE_CHECKING:
+    from tvt_ray.data.survey import Size, Sizes, Told
+    from tvt_ray.stages.check_data import DataDescription, Imbalance
+
+SPLITS = ("train", "val", "test")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
-    parser.description = "Reads a dataset, decodes every image, and says what is in it."
+    parser.description = "Reads a dataset, decodes every image, and says what is in it and what looks wrong."
     add_options(parser, "config", *COMMON)
+    parser.add_argument("--out", type=path, metavar="DIR", help="also draw some images of each class into this folder")
     parser.set_defaults(command=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints."""
     from tvt_ray.stages.check_data import describe_data
+    from tvt_ray.storage.locations import check_writable
 
-    described = describe_data(config_of(args).data)
+    config = config_of(args)
+    if args.out:
+        check_writable(args.out / "contact_sheet.png")
+    described = describe_data(config.data, config.space.image_size, args.out)
     if args.json:
         print_json(args, described)
         return 0
-    splits = ("train", "val", "test")
-    rows = [[name, *[f"{counts[split]:,}" for split in splits]] for name, counts in described.classes.items()]
-    rows.append(["all", *[f"{described.num_images[split]:,}" for split in splits]])
-    print_table(f"{described.dataset}: {described.num_classes} classes", ["class", *splits], rows)
+    rows = [[name, *[f"{counts[split]:,}" for split in SPLITS]] for name, counts in described.classes.items()]
+    rows.append(["all", *[f"{described.num_images[split]:,}" for split in SPLITS]])
+    print_table(f"{described.dataset}: {described.num_classes} classes", ["class", *SPLITS], rows)
+    for title, text in _lines(described, config.space.image_size):
+        print(f"{title:11} {text}")
     return 0
+
+
+def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]:
+    """(title, text) of all that is no count by class."""
+    from tvt_ray.data.duplicates import tell
+
+    images = described.images
+    return [
+        *[(name, described.origins[name]) for name in SPLITS if name in described.origins],
+        ("balance", _balance(described.imbalance)),
+        ("sizes", _sizes(images.sizes)),
+        ("modes", ", ".join(f"{mode} {count:,}" for mode, count in images.modes.items())),
+        *_told(images.single_value, "of a single value"),
+        *_told(images.few_levels, f"with values at most {images.num_levels} of 255 apart"),
+        *[("duplicates", sentence) for sentence in tell(described.duplicates) or ["none"]],
+        ("image size", f"{images.recommended_image_size} pixels suit these images; space.image_size is {image_size}"),
+        *[("note", note) for note in described.notes],
+        *[("drawn", sheet) for sheet in described.contact_sheets],
+    ]
+
+
+def _balance(found: Imbalance) -> str:
+    spread = f"{found.largest} has {found.ratio:.3g} times the training images of {found.smallest}"
+    even = "every class has as many training images"
+    guess = f"always saying {found.largest} is right for {found.majority_percent['test']:.1f} % of test"
+    return f"{even if found.ratio == 1 else spread}; {guess}"
+
+
+def _sizes(sizes: Sizes) -> str:
+    if sizes.smallest == sizes.largest:
+        return f"all {_by(sizes.median)}"
+    return f"smallest {_by(sizes.smallest)}, median {_by(sizes.median)}, largest {_by(sizes.largest)}"
+
+
+def _by(size: Size) -> str:
+    return f"{size.width} x {size.height}"
+
+
+def _told(told: Told, what: str) -> list[tuple[str, str]]:
+    return [("empty", f"{counted(told.num_images, 'image')} {what}, such as {told.example}")] if told.example else []

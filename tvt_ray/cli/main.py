@@ -59,6 +59,8 @@ def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parses and executes; any exception becomes a line. With --debug, one that is not expected has its traceback."""
     args = parser.parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is escaped, as on standard error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _interruptible(), _stdout_for(args):
             for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network

@@ -10,6 +10,7 @@ from typing import Any
 
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
+from tvt_ray.storage.locations import absolute
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +75,14 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def path(text: str) -> Path:
+    """A file or folder on this machine: absolute, `~` expanded. Raises ArgumentTypeError."""
+    try:
+        return absolute(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _share(text: str) -> float | str:
     try:
         return text if text == "auto" else float(text)
@@ -99,7 +108,7 @@ def _switch(help: str) -> Option:  # noqa: A002
 
 
 OPTIONS: dict[str, Option] = {
-    "config": _value("YAML settings (default: those of configs/digits.yaml)", "FILE", type=Path),
+    "config": _value("YAML settings (default: those of configs/digits.yaml)", "FILE", type=path),
     "dataset": _value("<datasets>", "NAME", "data.name"),
     "teacher": _value("<teachers>", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),

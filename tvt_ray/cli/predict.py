@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tvt_ray.cli.options import OUTPUT, add_options, plugins_of
+from tvt_ray.cli.options import OUTPUT, add_options, overrides, plugins_of
 from tvt_ray.cli.output import print_json
 from tvt_ray.plugins import load_plugins
 
@@ -20,15 +20,19 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Predicts and prints."""
-    from tvt_ray.data.images import decode
+    """Predicts and prints. Images are decoded as the student's training images were."""
+    from tvt_ray.data.images import Decoding, decode
     from tvt_ray.exports.folder import load_student
+    from tvt_ray.runs.config import load_config
+    from tvt_ray.storage.locations import shown
 
     load_plugins(plugins_of(args))
+    settings = load_config(None, overrides(args)).data
     student = load_student(args.student)
-    found = student.predict([decode(path, str(path)) for path in args.images])
+    decoding = Decoding(student.background, settings.max_pixels)
+    found = student.predict([decode(path.expanduser(), shown(path), decoding) for path in args.images])
     entries = [
-        {"image": str(path), "label": label, "probability": p}
+        {"image": shown(path), "label": label, "probability": p}
         for path, (label, p) in zip(args.images, found, strict=True)
     ]
     if args.json:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, count
+from tvt_ray.cli.options import COMMON, add_options, config_of, count, path
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Says how well scores rank architectures whose trained accuracy is known."
     add_options(parser, "config", *COMMON)
     parser.add_argument(
-        "--ground-truth", type=Path, nargs="+", required=True, metavar="FILE", help="JSON lines: space, arch, *_acc"
+        "--ground-truth", type=path, nargs="+", required=True, metavar="FILE", help="JSON lines: space, arch, *_acc"
     )
     parser.add_argument("--proxies", metavar="A,B,C", help="of <scores> (default: the default score, tvt, params)")
     parser.add_argument("--columns", metavar="A,B,C", help="accuracy columns (default: all)")
@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
             f"--{end}-params", dest=f"band_{end}", type=count, metavar="N", help="rank inside a band, as in 4M"
         )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write Parquet tables and scatter plots")
+    parser.add_argument("--out", type=path, metavar="DIR", help="also write Parquet tables and scatter plots")
     add_options(parser, "num-images", "seed", "ray-address")
     parser.set_defaults(command=execute)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run
+from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run, path
 from tvt_ray.cli.output import print_json
 
 
@@ -13,7 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "Scores one architecture and prints its readings."
     add_options(parser, "config", *COMMON)
-    parser.add_argument("--arch", type=Path, required=True, metavar="FILE", help="the architecture as JSON")
+    parser.add_argument("--arch", type=path, required=True, metavar="FILE", help="the architecture as JSON")
     add_options(parser, "run-dir", "seed", "score", "readings")
     parser.set_defaults(command=execute)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run, plugins_of
 from tvt_ray.cli.output import print_archs, print_json, print_students, say, seconds_text
 from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import as_location
 
 if TYPE_CHECKING:
     from tvt_ray.runs.run import Run
@@ -53,7 +54,7 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.distill_top_k:
         check_augmentation(config.distill.augment)
-    args.run_dir = args.run_dir or Path("runs") / _run_name(config)
+    args.run_dir = args.run_dir or as_location(f"runs/{_run_name(config)}")
     summary = run_search(config, args.run_dir, args.resume, args.ray_address)
     output = dataclasses.asdict(summary)
     if not args.json:
@@ -79,7 +80,8 @@ def _dry_run(args: argparse.Namespace, config: Any) -> int:
 
 
 def _run_name(config: Any) -> str:
-    dataset = re.sub(r"[^\w.-]+", "_", config.data.name)[-40:]
+    kind, _, path = config.data.name.partition(":")
+    dataset = re.sub(r"[^\w.-]+", "_", "_".join([kind, *Path(path).parts[-1:]]))[-40:]
     return f"{config.space.name}_{dataset}_{time.strftime('%Y%m%d-%H%M%S')}"
 
 

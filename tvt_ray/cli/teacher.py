@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
+from tvt_ray.cli.options import COMMON, Parser, add_options, config_of, path
 from tvt_ray.cli.output import print_json
 from tvt_ray.errors import UsageError
 
@@ -22,7 +21,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Flags of train."""
     parser.description = "Trains a teacher on a dataset and keeps the weights that do best on validation."
     add_options(parser, "config", *COMMON)
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
     parser.add_argument("--epochs", dest="teacher_epochs", type=int, metavar="N", help="of the training")
     parser.set_defaults(command=train)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tvt_ray.data.images import ArrayImages, FileImages
+from tvt_ray.data.images import ArrayImages, Decoding, FileImages
 from tvt_ray.data.settings import DataSettings, Parts
 from tvt_ray.data.splits import Split
 from tvt_ray.errors import UsageError
@@ -25,7 +25,7 @@ def digits(settings: DataSettings, path: Path) -> Parts:
     bunch = load_digits()
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     source = ArrayImages(np.repeat(grey[..., None], 3, axis=3))
-    return Split.whole(source, bunch.target), None, None, [str(digit) for digit in range(10)]
+    return Parts(Split.whole(source, bunch.target), None, None, [str(digit) for digit in range(10)])
 
 
 def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> Any:
@@ -47,7 +47,7 @@ def cifar(class_name: str) -> Callable[[DataSettings, Path], Parts]:
     def load(settings: DataSettings, path: Path) -> Parts:
         train, test = (_torchvision_dataset(class_name, settings, train=is_train) for is_train in (True, False))
         splits = [Split.whole(ArrayImages(part.data), part.targets) for part in (train, test)]
-        return splits[0], splits[1], None, train.classes
+        return Parts(splits[0], splits[1], None, train.classes)
 
     return load
 
@@ -56,11 +56,14 @@ def flowers102(settings: DataSettings, path: Path) -> Parts:
     """Training images are the official train and val splits together (2,040), as in the published recipe."""
     parts = {split: _torchvision_dataset("Flowers102", settings, split=split) for split in ("train", "val", "test")}
     # torchvision offers the decoded items alone; reading 8,189 photos to learn their labels would take a minute.
-    files = {split: list(part._image_files) for split, part in parts.items()}
+    files = {split: [Path(file) for file in part._image_files] for split, part in parts.items()}
     labels = {split: list(part._labels) for split, part in parts.items()}
-    train = Split.whole(FileImages(files["train"] + files["val"]), labels["train"] + labels["val"])
+    files["train"], labels["train"] = files["train"] + files["val"], labels["train"] + labels["val"]
+    images = {split: FileImages(paths, settings.decoding) for split, paths in files.items()}
     names = getattr(parts["train"], "classes", None) or [f"flower{i}" for i in range(102)]
-    return train, Split.whole(FileImages(files["test"]), labels["test"]), None, names
+    return Parts(
+        Split.whole(images["train"], labels["train"]), Split.whole(images["test"], labels["test"]), None, names
+    )
 
 
 def chaoyang(settings: DataSettings, path: Path) -> Parts:
@@ -71,14 +74,14 @@ def chaoyang(settings: DataSettings, path: Path) -> Parts:
     root = settings.root / "chaoyang"
     if not (root / "train.json").exists() or not (root / "test.json").exists():
         raise UsageError(f"chaoyang is read from {root}/train.json and test.json with the images they name beside them")
-    train, test = (_json_split(root / f"{split}.json") for split in ("train", "test"))
-    return train, test, None, CHAOYANG_CLASSES
+    train, test = (_json_split(root / f"{split}.json", settings.decoding) for split in ("train", "test"))
+    return Parts(train, test, None, CHAOYANG_CLASSES)
 
 
-def _json_split(path: Path) -> Split:
+def _json_split(path: Path, decoding: Decoding) -> Split:
     try:
         entries = json.loads(path.read_text())
         names, labels = [str(e["name"]) for e in entries], [int(e["label"]) for e in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is not a JSON list of {{"name": …, "label": …}}: {error!r}') from None
-    return Split.whole(FileImages([path.parent / name for name in names]), labels)
+    return Split.whole(FileImages([path.parent / name for name in names], decoding), labels)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tvt_ray.data.builtin import chaoyang, cifar, digits, flowers102
+from tvt_ray.data.duplicates import duplicate_notes
 from tvt_ray.data.folders import image_folder
+from tvt_ray.data.notes import listing
 from tvt_ray.data.parquet import parquet_dataset
 from tvt_ray.data.settings import DataSettings, Parts
 from tvt_ray.data.splits import Dataset, Split, carve
@@ -15,27 +20,23 @@ from tvt_ray.errors import UsageError
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
-    """Raises UsageError for an unknown name, a missing path, an empty class, labels that do not fit."""
+    """Raises UsageError for an unknown name, a missing path, an empty split, a class that lacks images.
+
+    Every class has images in each split that is carved here.
+    """
     name, colon, path = settings.name.partition(":")
     if name not in DATASETS:
         raise UsageError(
             f"unknown dataset {settings.name!r}{_nearest(name)}; choices: {', '.join(describe_datasets())}"
         )
     loader, takes_path = DATASETS[name]
-    if takes_path and not path:
-        raise UsageError(f"dataset {name!r} needs a path, as in {name}:PATH")
-    if colon and not takes_path:
+    if takes_path:
+        _check_path(settings.name, path)
+    elif colon:
         raise UsageError(f"dataset {name!r} takes no path; it is read from data.root ({settings.root})")
-    if takes_path and not Path(path).exists():
-        raise UsageError(f"dataset {settings.name!r}: there is no {path}")
-    train, test, val, class_names = loader(settings, Path(path))
-    for part in filter(None, (train, test, val)):
-        _check_labels(settings.name, part, len(class_names))
-    if test is None:
-        train, test = carve(train, settings.test_fraction, settings.split_seed, "test")
-    if val is None:
-        train, val = carve(train, settings.val_fraction, settings.split_seed, "validation")
-    return Dataset(settings.name, train, val, test, tuple(class_names))
+    parts = Parts(*loader(settings, Path(path)))
+    _check_classes(settings.name, parts)
+    return _carved(settings, parts)
 
 
 def describe_datasets() -> list[str]:
@@ -48,14 +49,83 @@ def _nearest(name: str) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _check_labels(name: str, split: Split, num_classes: int) -> None:
+def _check_path(name: str, path: str) -> None:
+    if not path:
+        raise UsageError(f"dataset {name!r} needs a path, as in {name}:PATH")
+    if "://" in path:
+        raise UsageError(f"dataset {name!r}: datasets are read from a disk; copy this one to a folder first")
+    if not Path(path).exists():
+        raise UsageError(f"dataset {name!r}: there is no {path}")
+
+
+def _check_classes(name: str, parts: Parts) -> None:
+    names = parts.class_names
+    twice = [each for each, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UsageError(f"dataset {name!r} has more than one class called {listing(twice)}")
+    if len(names) < 2:
+        raise UsageError(f"dataset {name!r} has the single class {listing(names)}; classification needs at least two")
+    for split_name, split in _given(parts).items():
+        _check_labels(name, split_name, split, len(names))
+    missing = _missing(parts.train, names)
+    if missing:
+        raise UsageError(f"dataset {name!r} has no training images of the class(es) {listing(missing)}")
+
+
+def _given(parts: Parts) -> dict[str, Split]:
+    splits = {"train": parts.train, "val": parts.val, "test": parts.test}
+    return {name: split for name, split in splits.items() if split is not None}
+
+
+def _check_labels(name: str, split_name: str, split: Split, num_classes: int) -> None:
     if len(split) == 0:
-        raise UsageError(f"dataset {name!r} has an empty split")
+        raise UsageError(f"dataset {name!r}: the split {split_name} is empty")
     low, high = split.labels.min(), split.labels.max()
     if low < 0 or high >= num_classes:
         raise UsageError(
-            f"dataset {name!r}: labels go from 0 to {num_classes - 1} for {num_classes} classes; got {low} to {high}"
+            f"dataset {name!r}: labels go from 0 to {num_classes - 1} for {num_classes} classes; "
+            f"got {low} to {high} in {split_name}"
         )
+
+
+def _missing(split: Split, names: Sequence[str]) -> list[str]:
+    counts = np.bincount(split.labels, minlength=len(names))
+    return [name for name, count in zip(names, counts, strict=True) if count == 0]
+
+
+def _carved(settings: DataSettings, parts: Parts) -> Dataset:
+    """With test and validation split off the training images where they were not given."""
+    train, test, val, names, notes, origins = parts
+    lacking = {name: _missing(split, names) for name, split in _given(parts).items()}
+    said = [f"{name} has no images of {listing(classes)}" for name, classes in lacking.items() if classes]
+    wanted = [name for name, split in (("test", test), ("validation", val)) if split is None]
+    _check_rare(settings.name, train, names, wanted)
+    if test is None:
+        train, test = carve(train, settings.test_fraction, settings.split_seed, leave=len(wanted))
+    if val is None:
+        train, val = carve(train, settings.val_fraction, settings.split_seed)
+    data = Dataset(settings.name, train, val, test, tuple(names), (*notes, *said), _complete(settings, parts, origins))
+    return data.noting(duplicate_notes(data))
+
+
+def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[str]) -> None:
+    counts = np.bincount(train.labels, minlength=len(names))
+    rare = [f"{each} ({count:,})" for each, count in zip(names, counts, strict=True) if count <= len(wanted)]
+    if rare:
+        raise UsageError(
+            f"dataset {name!r}: every class needs {len(wanted) + 1} images, one for training and one for each split "
+            f"that is carved from it ({' and '.join(wanted)}); too few: {listing(rare)}"
+        )
+
+
+def _complete(settings: DataSettings, parts: Parts, origins: Mapping[str, str]) -> dict[str, str]:
+    """Where each split is from, those that are carved too."""
+    carved = {}
+    if parts.test is None:
+        carved["test"] = f"carved: {settings.test_fraction:.0%} of the images"
+    if parts.val is None:
+        carved["val"] = f"carved: {settings.val_fraction:.0%} of the training images"
+    return {**origins, **carved}
 
 
 Loader = Callable[[DataSettings, Path], Parts]

@@ -1,52 +1,211 @@
-"""Image folders: a folder per class."""
+"""Image folders: a folder per class, in a folder per split or not."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from tvt_ray.data.images import FileImages
-from tvt_ray.data.settings import DataSettings, Parts
+from tvt_ray.data.notes import counted, ignored_files, listing, within
+from tvt_ray.data.settings import DataSettings, Parts, place_splits
+from tvt_ray.data.split_names import SPLITS, WORDS, split_of
 from tvt_ray.data.splits import Split
+from tvt_ray.data.walk import Found, is_image, listed, walk
 from tvt_ray.errors import UsageError
-from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.storage.locations import shown
+
+LAYOUT = "PATH/CLASS/*.jpg, PATH/train/CLASS/*.jpg beside PATH/val and PATH/test, or PATH/CLASS/train/*.jpg"
+ENDINGS = ".jpg, .png, .gif, .bmp, .tif, .webp or another ending that PIL knows"
 
 
 def image_folder(settings: DataSettings, path: Path) -> Parts:
-    """A folder per class, either directly in PATH or in PATH/train beside PATH/val and/or PATH/test.
+    """A folder per class: in PATH, in PATH/train beside PATH/val and PATH/test, or with such folders in each class.
 
-    With train and val but no test, val is the test split (nothing is chosen on it) and validation is carved from train.
+    `split_names` says what a split may be called. Folders so called are splits where they hold class folders, else
+    classes. With train and val but no test, val is the test split (nothing is chosen on it) and validation is carved
+    from train. Raises UsageError for what cannot be read so; what is left out is in the notes.
     """
-    if not (path / "train").is_dir():
-        train, names = _class_folders(path)
-        return train, None, None, names
-    folders = [name for name in ("train", "val", "test") if (path / name).is_dir()]
-    loaded = {folder: _class_folders(path / folder) for folder in folders}
-    names = loaded["train"][1]
-    for folder, (_, found) in loaded.items():
-        if found != names:
-            raise UsageError(f"{path / folder} has the classes {', '.join(found)}; train has {', '.join(names)}")
-    splits = {folder: split for folder, (split, _) in loaded.items()}
-    return splits["train"], splits.get("test", splits.get("val")), splits["val"] if len(splits) == 3 else None, names
+    if not path.is_dir():
+        raise UsageError(f"{shown(path)} is no folder; an image folder is {LAYOUT}")
+    folders, files = listed(path)
+    splits = {folder: split for folder in folders if (split := split_of(folder.name)) and _holds_classes(folder)}
+    reader = _Reader(path, settings)
+    reader.pass_over(files)
+    return reader.read_splits(folders, splits) if splits else reader.read_classes(folders)
 
 
-def _class_folders(path: Path) -> tuple[Split, list[str]]:
-    ensure_torchvision()
-    from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+def _holds_classes(folder: Path) -> bool:
+    """Whether there are folders with images in it."""
+    return any(walk(below, folder).images for below in listed(folder)[0])
 
-    try:
-        classes, class_to_index = find_classes(str(path))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{path} has no class folders: an image folder holds one folder per class") from None
-    samples = make_dataset(str(path), class_to_index, extensions=IMG_EXTENSIONS, allow_empty=True)
-    counts = np.bincount([label for _, label in samples], minlength=len(classes))
-    empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
-    if empty:
-        raise UsageError(
-            f"{path}: no images in the class folder(s) {', '.join(empty)}; "
-            f"every class needs some of {', '.join(IMG_EXTENSIONS)}"
-        )
-    if len(classes) < 2:
-        raise UsageError(f"{path} has the single class {classes[0]}; classification needs at least two class folders")
-    return Split.whole(FileImages([Path(file) for file, _ in samples]), [label for _, label in samples]), classes
+
+class _Reader:
+    """One folder's reading: collects what is to be said of it."""
+
+    def __init__(self, root: Path, settings: DataSettings) -> None:
+        self.root, self.settings = root, settings
+        self.notes: list[str] = []
+        self.others: list[Path] = []
+
+    def pass_over(self, files: Iterable[Path]) -> None:
+        """Files beside class folders or splits belong to no class."""
+        files = list(files)
+        images = [file for file in files if is_image(file)]
+        self.others += [file for file in files if not is_image(file)]
+        if images:
+            example = within(self.root, images[0])
+            self.notes.append(f"{counted(len(images), 'image')} in no class folder left out (such as {example})")
+
+    def finish(self, found: Mapping[str, Split], names: Sequence[str], origins: Mapping[str, str]) -> Parts:
+        """The parts, with all notes."""
+        notes = [*self.notes, *ignored_files(self.others, self.root, "image")]
+        return place_splits(found, [shown(name) for name in names], notes, origins)
+
+    # PATH/SPLIT/CLASS -------------------------------------------------------------------------------------------------
+
+    def read_splits(self, folders: Sequence[Path], splits: Mapping[Path, str]) -> Parts:
+        """Of the `folders` in PATH, those that are splits."""
+        by_split = {split: [folder for folder in splits if splits[folder] == split] for split in SPLITS}
+        for split, same in by_split.items():
+            if len(same) > 1:
+                raise UsageError(
+                    f"{shown(self.root)} has {len(same)} folders for the split {split}: "
+                    f"{listing(folder.name for folder in same)}; keep one, or put their images together"
+                )
+        if not by_split["train"]:
+            have = listing(f"{folder.name} ({split})" for folder, split in splits.items())
+            words = " or ".join(WORDS["train"])
+            raise UsageError(f"{shown(self.root)} has the split {have} but none to train on, called {words}")
+        self._leave_out([folder for folder in folders if folder not in splits], by_split["train"][0], len(splits))
+        chosen = {split: same[0] for split, same in by_split.items() if same}
+        classes = {split: self._class_folders(folder) for split, folder in chosen.items()}
+        names = self._check_classes(chosen, classes)
+        found = {split: self._split(names, classes[split]) for split in chosen}
+        return self.finish(found, names, {split: f"{shown(folder.name)}/" for split, folder in chosen.items()})
+
+    def _leave_out(self, folders: Sequence[Path], train: Path, num_splits: int) -> None:
+        """Says which folders beside the splits are not used. Raises UsageError where train may be a class."""
+        for folder in folders:
+            num_images = len(walk(folder, self.root).images)
+            if split_of(folder.name) and not num_images:
+                raise UsageError(f"{shown(folder)} holds no images: a split has some, or its folder is not there")
+            inner = {below.name for below in listed(folder)[0]} & {below.name for below in listed(train)[0]}
+            if num_splits == 1 and num_images and inner:
+                raise UsageError(
+                    f"{shown(train)} and {shown(folder)} hold folders of one name ({listing(sorted(inner))}): call "
+                    f"both train, val or test if they are splits, and neither if they are classes"
+                )
+            why = "no class folders are in it" if split_of(folder.name) else "its name says no split"
+            left = f"with {counted(num_images, 'image')} " if num_images else ""
+            self.notes.append(f"folder {shown(folder.name)} {left}left out: {why}")
+
+    def _class_folders(self, split: Path) -> dict[str, list[Path]]:
+        """Images by class of a split's folder."""
+        folders, files = listed(split)
+        self.pass_over(files)
+        return {folder.name: self._images(folder) for folder in folders}
+
+    def _check_classes(
+        self, chosen: Mapping[str, Path], classes: Mapping[str, Mapping[str, Sequence[Path]]]
+    ) -> list[str]:
+        """The classes of train. Raises UsageError where another split has more, or none at all."""
+        names = list(classes["train"])
+        self._check_filled(chosen["train"], classes["train"])
+        for split, images in classes.items():
+            unknown = [name for name in images if images[name] and name not in names]
+            if unknown:
+                raise UsageError(
+                    f"{shown(chosen[split])} has {_classes(unknown)}, which {shown(chosen['train'])} lacks: "
+                    f"nothing could learn them; train has {listing(names)}"
+                )
+        return names
+
+    # PATH/CLASS and PATH/CLASS/SPLIT ----------------------------------------------------------------------------------
+
+    def read_classes(self, folders: Sequence[Path]) -> Parts:
+        """All `folders` are classes."""
+        images = {folder.name: self._images(folder) for folder in folders}
+        if not folders:
+            raise UsageError(f"{shown(self.root)} has no class folders: an image folder is {LAYOUT}")
+        named = [folder.name for folder in folders if split_of(folder.name)]
+        if len(named) == len(folders):
+            raise UsageError(
+                f"{shown(self.root)}: no class folders are in {listing(named)}, so that the images have no classes; "
+                f"an image folder is {LAYOUT}"
+            )
+        self._check_filled(self.root, images)
+        self.notes += [f"folder {shown(name)} is read as a class: it holds images, no class folders" for name in named]
+        names = list(images)
+        by_split = self._inner_splits(images)
+        if by_split is None:
+            self._suspect_classes(images)
+            return self.finish({"train": self._split(names, images)}, names, {})
+        found = {split: self._split(names, by_split[split]) for split in by_split}
+        return self.finish(found, names, {split: f"{split} folders in each class" for split in by_split})
+
+    def _suspect_classes(self, images: Mapping[str, Sequence[Path]]) -> None:
+        """Says where all class folders hold folders of the same names, and nothing else."""
+        inner = [{path.relative_to(self.root / name).parts[:-1][:1] for path in images[name]} for name in images]
+        if all(names == inner[0] for names in inner) and () not in inner[0] and len(inner[0]) > 1:
+            same = listing(sorted(name for (name,) in inner[0]))
+            self.notes.append(f"the folders {same} are in each class folder: are they the classes, or splits?")
+
+    def _inner_splits(self, images: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, list[Path]]] | None:
+        """Images by split and class where each class's lie in split folders of its own; None where they do not."""
+        inner = {name: {path: self._inner_split(name, path) for path in paths} for name, paths in images.items()}
+        named = [path for found in inner.values() for path, split in found.items() if split]
+        if not named:
+            return None
+        if not all(split for found in inner.values() for split in found.values()):
+            example = within(self.root, named[0].parent)
+            self.notes.append(f"{counted(len(named), 'image')} in folders like {example} are not kept apart as a split")
+            return None
+        splits = {
+            split: {name: [path for path in found if found[path] == split] for name, found in inner.items()}
+            for split in SPLITS
+        }
+        kept = {split: by_class for split, by_class in splits.items() if any(by_class.values())}
+        self._check_filled(self.root, kept.get("train", {name: [] for name in images}), "for training ")
+        return kept
+
+    def _inner_split(self, name: str, path: Path) -> str | None:
+        parts = path.relative_to(self.root / name).parts
+        return split_of(parts[0]) if len(parts) > 1 else None
+
+    # Both -------------------------------------------------------------------------------------------------------------
+
+    def _images(self, folder: Path) -> list[Path]:
+        found: Found = walk(folder, self.root)
+        self.others += found.others
+        if found.repeated:
+            example = within(self.root, found.repeated[0])
+            what = counted(len(found.repeated), "link")
+            self.notes.append(f"{what} to folders that are read already left out (such as {example})")
+        return found.images
+
+    def _check_filled(self, folder: Path, classes: Mapping[str, Sequence[Path]], purpose: str = "") -> None:
+        """Raises UsageError that names classes without images, or the only one."""
+        empty = [name for name, images in classes.items() if not images]
+        if empty:
+            inside = [path for path in self.others if path.is_relative_to(folder / empty[0])]
+            example = f" (but {within(folder, inside[0])})" if inside else ""
+            raise UsageError(
+                f"{shown(folder)}: no images {purpose}in the class folder(s) {listing(empty)}{example}; "
+                f"images end in {ENDINGS}"
+            )
+        if len(classes) == 1:
+            (name,) = classes
+            inner = [below.name for below in listed(folder / name)[0]]
+            hint = f"; is the dataset {shown(folder / name)}, with {listing(inner)}?" if len(inner) > 1 else ""
+            raise UsageError(
+                f"{shown(folder)} has the single class {shown(name)}; classification needs at least two{hint}"
+            )
+
+    def _split(self, names: Sequence[str], images: Mapping[str, Sequence[Path]]) -> Split:
+        paths = [path for name in names for path in images.get(name, ())]
+        labels = [label for label, name in enumerate(names) for _ in images.get(name, ())]
+        return Split.whole(FileImages(paths, self.settings.decoding), labels)
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"the class{'es' if len(names) > 1 else ''} {listing(names)}"

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tvt_ray.data.hashes import bytes_hash, combined_hash, file_hashes
+from tvt_ray.data.pixels import SCHEME, WHITE, Colour, to_rgb
 from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import first_line, shown
+
+PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
+MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an encoded image becomes pixels."""
+
+    background: Colour = WHITE  # behind what is transparent
+    max_pixels: int = MAX_PIXELS  # width times height of the largest image that is read
+
+
+DECODING = Decoding()
 
 
 class ImageSource(Protocol):
@@ -31,15 +53,101 @@ class ImageSource(Protocol):
         ...
 
 
-def decode(data: bytes | Path, name: str) -> Image.Image:
-    """Raises UsageError that names the image when it cannot be decoded whole."""
+@runtime_checkable
+class EncodedSource(ImageSource, Protocol):
+    """Images that are encoded, so that their headers and their contents' hashes are to be had without decoding."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """How they become pixels."""
+        ...
+
+    def opened(self, index: int) -> AbstractContextManager[Image.Image]:
+        """An image whose header was read; what goes wrong in the block is a UsageError that names the image."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What messages call it."""
+        ...
+
+    def hashes(self) -> Sequence[str]:
+        """A hash of each image's encoded content. Raises UsageError for an image that is not there."""
+        ...
+
+
+@contextlib.contextmanager
+def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iterator[Image.Image]:
+    """An image whose header was read, before its pixels are.
+
+    Raises UsageError that names the image where it is missing, larger than `decoding` allows, or, in the block, broken.
+    """
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-            return image.convert("RGB")
+        with _open(data) as image:
+            _check_size(image, name, decoding)
+            yield image
+    except UsageError:
+        raise
     except FileNotFoundError:
         raise UsageError(f"image {name} is listed but not there") from None
+    except MemoryError:
+        raise UsageError(f"image {name} does not fit into memory; data.max_pixels bounds what is read") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken files
-        raise UsageError(f"corrupt image {name}: {error}") from None
+        raise UsageError(f"corrupt image {name}: {first_line(error)}") from None
+
+
+def decode(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Image.Image:
+    """An RGB image, by the rules of `to_rgb`. One that PIL takes for huge is made smaller by a whole factor.
+
+    Raises UsageError that names the image when it cannot be decoded whole, or is larger than `decoding` allows.
+    """
+    with opened(data, name, decoding) as image:
+        image.draft(image.mode, _bounds(image))  # JPEG decodes at a smaller scale as well
+        return bounded(to_rgb(image, decoding.background))
+
+
+def bounded(image: Image.Image) -> Image.Image:
+    """The mean of so many pixels by so many that PIL's operations take the image. Most are as they were."""
+    factor = math.ceil(math.sqrt(image.width * image.height / PIL_PIXELS))
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _bounds(image: Image.Image) -> tuple[int, int]:
+    """What `bounded` makes of it, or a little more."""
+    factor = max(1.0, math.sqrt(image.width * image.height / PIL_PIXELS))
+    return math.ceil(image.width / factor), math.ceil(image.height / factor)
+
+
+def _open(data: bytes | Path) -> Image.Image:
+    def stream() -> io.BytesIO | Path:
+        return io.BytesIO(data) if isinstance(data, bytes) else data
+
+    try:
+        return Image.open(stream())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
+        with _any_size():
+            return Image.open(stream())
+
+
+_LIFTED = threading.Lock()
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """PIL's limit belongs to the whole process: one thread at a time lifts it, and puts it back."""
+    with _LIFTED:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, name: str, decoding: Decoding) -> None:
+    if image.width * image.height > decoding.max_pixels:
+        raise UsageError(
+            f"image {name} has {image.width:,} x {image.height:,} pixels, more than data.max_pixels allows "
+            f"({decoding.max_pixels:,}); where it is wanted: --set data.max_pixels={image.width * image.height}"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,11 +163,11 @@ class ArrayImages:
         return Image.fromarray(self.array[index])
 
     def fingerprint(self) -> str:
-        """Of the pixels or bytes themselves."""
+        """Of the pixels themselves."""
         return hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()
 
     def portable(self, indices: NDArray[np.int64]) -> ArrayImages:
-        """Those at `indices`; files are read."""
+        """Those at `indices`."""
         return ArrayImages(self.array[indices])
 
 
@@ -69,20 +177,38 @@ class EncodedImages:
 
     encoded: Sequence[bytes]
     names: Sequence[str]
+    decoding: Decoding = DECODING
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return decode(self.encoded[index], self.names[index])
+        return decode(self.encoded[index], self.names[index], self.decoding)
+
+    def opened(self, index: int) -> AbstractContextManager[Image.Image]:
+        """One whose header was read."""
+        return opened(self.encoded[index], self.names[index], self.decoding)
+
+    def name(self, index: int) -> str:
+        """As it was given."""
+        return self.names[index]
+
+    def hashes(self) -> Sequence[str]:
+        """Of each image's bytes."""
+        return self._hashes
+
+    @cached_property
+    def _hashes(self) -> Sequence[str]:
+        return [bytes_hash(data) for data in self.encoded]
 
     def fingerprint(self) -> str:
-        """Of the pixels or bytes themselves."""
-        return _digest(self.encoded)
+        """Of contents and of how they become pixels; the same as of files that hold these bytes."""
+        return _fingerprint(self)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
-        """Those at `indices`; files are read."""
-        return EncodedImages([self.encoded[i] for i in indices], [self.names[i] for i in indices])
+        """Those at `indices`."""
+        chosen = [int(i) for i in indices]
+        return EncodedImages([self.encoded[i] for i in chosen], [self.names[i] for i in chosen], self.decoding)
 
 
 @dataclass(frozen=True)
@@ -90,27 +216,41 @@ class FileImages:
     """Image files."""
 
     paths: Sequence[Path]
+    decoding: Decoding = DECODING
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return decode(self.paths[index], str(self.paths[index]))
+        return decode(self.paths[index], self.name(index), self.decoding)
+
+    def opened(self, index: int) -> AbstractContextManager[Image.Image]:
+        """One whose header was read."""
+        return opened(self.paths[index], self.name(index), self.decoding)
+
+    def name(self, index: int) -> str:
+        """Its path."""
+        return shown(self.paths[index])
+
+    def hashes(self) -> Sequence[str]:
+        """Of each file's bytes, as it was when first asked. Raises UsageError for a file that is not there."""
+        return self._hashes
+
+    @cached_property
+    def _hashes(self) -> Sequence[str]:
+        return file_hashes(self.paths)
 
     def fingerprint(self) -> str:
-        """Reads no image: path, size and modification time stand for the content."""
-        stats = ((path, path.stat()) for path in self.paths if path.exists())
-        return _digest(f"{path}:{stat.st_size}:{stat.st_mtime_ns}".encode() for path, stat in stats)
+        """Of contents and of how they become pixels, not of names and places: a copy elsewhere has the same."""
+        return _fingerprint(self)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
-        """Those at `indices`; files are read."""
-        chosen = [self.paths[i] for i in indices]
-        return EncodedImages([path.read_bytes() for path in chosen], [str(path) for path in chosen])
+        """Those at `indices`; their files are read."""
+        chosen = [int(i) for i in indices]
+        return EncodedImages(
+            [self.paths[i].read_bytes() for i in chosen], [self.name(i) for i in chosen], self.decoding
+        )
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    hasher = hashlib.sha256()
-    for part in parts:
-        hasher.update(len(part).to_bytes(8, "big"))
-        hasher.update(part)
-    return hasher.hexdigest()
+def _fingerprint(source: EncodedSource) -> str:
+    return combined_hash([SCHEME, str(source.decoding.background), *source.hashes()])

@@ -1,104 +1,122 @@
-"""Images and labels in Parquet files, as Hugging Face lays them out."""
+"""Parquet files: which of them belong to which split, as Hugging Face lays them out and as people call them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
-
-from tvt_ray.data.images import EncodedImages
-from tvt_ray.data.settings import DataSettings, Parts
+from tvt_ray.data.notes import counted, ignored_files, listing, within
+from tvt_ray.data.parquet_columns import choose_columns
+from tvt_ray.data.parquet_rows import class_labels, image_source, read_table
+from tvt_ray.data.settings import DataSettings, Parts, place_splits
+from tvt_ray.data.split_names import SPLITS, WORDS, split_of, word_of
 from tvt_ray.data.splits import Split
+from tvt_ray.data.walk import Found, walk
 from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import shown
+
+ALL = "all"  # what does not come split
 
 
 def parquet_dataset(settings: DataSettings, path: Path) -> Parts:
-    """A Parquet file, or a folder of them named train*, test* and val* (also in data/), as Hugging Face lays them out.
+    """A Parquet file, which is split here, or a folder of them.
 
-    With train and val but no test, val is the test split, as for image folders. A single file is split here.
+    The split is said by a file's name or by that of a folder above it: train-00000-of-00002.parquet,
+    data/test.parquet, default/train/0000.parquet. With train and val but no test, val is the test split, as for image
+    folders. Where no name says a split, all files are one, which is split here.
     """
-    files = _parquet_files(path)
-    tables = {split: _read_parquet(paths) for split, paths in files.items() if paths}
-    first = next(iter(tables.values()))
-    names = _parquet_class_names(first, tables)
-    splits = {split: _parquet_split(table, path / split, names) for split, table in tables.items()}
-    if list(splits) == ["all"]:
-        return splits["all"], None, None, names
-    return splits["train"], splits.get("test", splits.get("val")), splits["val"] if len(splits) == 3 else None, names
+    beside = Found() if path.is_file() else walk(path)
+    files, notes = ({ALL: [path]}, list[str]()) if path.is_file() else _find_files(path, beside.others)
+    first = files.get("train", files.get(ALL, []))[0]
+    columns = choose_columns(first, settings)
+    tables = {split: [read_table(file, columns) for file in paths] for split, paths in files.items()}
+    for split, read in tables.items():
+        if not any(table.num_rows for table in read):
+            raise UsageError(f"{listing(files[split])}: no rows, so that the split {split} is empty")
+    names, labels = class_labels(columns, tables)
+    found = {
+        "train" if split == ALL else split: Split.whole(image_source(read, settings), labels[split])
+        for split, read in tables.items()
+    }
+    origins = {} if ALL in files else {split: _told(path, paths) for split, paths in files.items()}
+    used = {image for read in tables.values() for table in read for image in table.images if isinstance(image, Path)}
+    others = [file for file in beside.others if not _is_parquet(file)] + [
+        file for file in beside.images if file not in used
+    ]
+    return place_splits(found, names, (*columns.notes, *notes, *ignored_files(others, path, "Parquet file")), origins)
 
 
-def _parquet_files(path: Path) -> dict[str, list[Path]]:
-    if path.is_file():
-        return {"all": [path]}
-    files = sorted([*path.glob("*.parquet"), *path.glob("data/*.parquet")])
+class _Candidate(NamedTuple):
+    """A file, and what its name and its folders' names say."""
+
+    path: Path
+    split: str | None
+    word: str | None  # by which the split is called
+    config: str  # the folders that say no split: a dataset of its own, as Hugging Face has them
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
+
+
+def _find_files(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
+    """(files by split, notes). Raises UsageError for several datasets, or several versions of one split."""
+    files = [_candidate(root, path) for path in paths if _is_parquet(path)]
     if not files:
-        raise UsageError(f"{path} holds no .parquet file")
-    found = {split: [f for f in files if f.name.startswith(split)] for split in ("train", "val", "test")}
-    if not found["train"]:
-        if any(found.values()):
-            raise UsageError(f"{path} holds {', '.join(f.name for f in files)} but no train*.parquet")
-        return {"all": files}
-    return found
+        raise UsageError(f"{shown(root)} holds no .parquet file")
+    used = [file for file in files if file.split] or files
+    _check_configs(root, used)
+    notes = _left_out(root, files, used)
+    if used[0].split is None:
+        return {ALL: [file.path for file in used]}, notes
+    by_split = {split: [file for file in used if file.split == split] for split in SPLITS}
+    by_split = {split: same for split, same in by_split.items() if same}
+    for split, same in by_split.items():
+        _check_family(root, split, same)
+    if "train" not in by_split:
+        have = listing(within(root, file.path) for file in used)
+        raise UsageError(f"{shown(root)} holds {have} but none to train on, called {' or '.join(WORDS['train'])}")
+    return {split: [file.path for file in same] for split, same in by_split.items()}, notes
 
 
-def _read_parquet(paths: Sequence[Path]) -> pa.Table:
-    try:
-        return pa.concat_tables([pq.read_table(p) for p in paths])
-    except (pa.ArrowException, OSError) as error:
-        raise UsageError(f"{paths[0]} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+def _candidate(root: Path, path: Path) -> _Candidate:
+    names = [*path.relative_to(root).parts[:-1], path.stem]
+    said = {split_of(name): word_of(name) for name in names if split_of(name)}
+    if len(said) > 1:
+        raise UsageError(f"{shown(path)}: the names say two splits, {listing(said)}; rename the file or its folder")
+    config = "/".join(name for name in names[:-1] if not split_of(name) and name != "data")
+    split, word = next(iter(said.items()), (None, None))
+    return _Candidate(path, split, word, config)
 
 
-def _column(table: pa.Table, choices: Sequence[str], path: Path) -> pa.ChunkedArray:
-    for name in choices:
-        if name in table.column_names:
-            return table.column(name)
-    raise UsageError(f"{path}: a column named {' or '.join(choices)} is needed; got {', '.join(table.column_names)}")
+def _check_configs(root: Path, used: Sequence[_Candidate]) -> None:
+    configs = sorted({file.config for file in used})
+    if len(configs) > 1:
+        names = listing(config or "the folder itself" for config in configs)
+        raise UsageError(
+            f"{shown(root)} holds {len(configs)} datasets: {names}; name one, as in parquet:{shown(root / configs[-1])}"
+        )
 
 
-_LABEL_COLUMNS = ("label", "labels", "fine_label")
+def _check_family(root: Path, split: str, same: Sequence[_Candidate]) -> None:
+    """A split's files lie in one folder and call it by one word; else some are most likely another copy of it."""
+    families = {(file.path.parent, file.word): file.path for file in same}
+    if len(families) > 1:
+        examples = listing(within(root, path) for path in families.values())
+        raise UsageError(
+            f"{shown(root)} holds {len(families)} sets of files for the split {split}: {examples}; keep one"
+        )
 
 
-def _parquet_class_names(table: pa.Table, tables: dict[str, pa.Table]) -> list[str]:
-    """From the schema's metadata (Hugging Face features or `class_names`) where present, else from the labels."""
-    metadata = table.schema.metadata or {}
-    if b"class_names" in metadata:
-        text = metadata[b"class_names"].decode()
-        return list(json.loads(text)) if text.startswith("[") else text.split(",")
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    for column in _LABEL_COLUMNS:
-        if "names" in features.get(column, {}):
-            return list(features[column]["names"])
-    labels = [_column(t, _LABEL_COLUMNS, Path(split)).to_numpy() for split, t in tables.items()]
-    distinct = np.unique(np.concatenate(labels))
-    if np.issubdtype(distinct.dtype, np.integer):
-        return [str(label) for label in range(int(distinct.max()) + 1)]
-    return [str(label) for label in distinct]
+def _left_out(root: Path, files: Sequence[_Candidate], used: Sequence[_Candidate]) -> list[str]:
+    left = [file.path for file in files if file not in used]
+    if not left:
+        return []
+    what = counted(len(left), "Parquet file")
+    return [f"{what} whose name says no split left out (such as {within(root, left[0])})"]
 
 
-def _parquet_split(table: pa.Table, path: Path, names: Sequence[str]) -> Split:
-    images = _column(table, ("image", "img"), path)
-    if pa.types.is_struct(images.type):
-        images = pa.chunked_array([chunk.field("bytes") for chunk in images.chunks])
-    if not (pa.types.is_binary(images.type) or pa.types.is_large_binary(images.type)):
-        raise UsageError(f"{path}: images are encoded bytes, or a struct with a field `bytes`; got {images.type}")
-    encoded = images.to_pylist()
-    missing = next((i for i, data in enumerate(encoded) if not data), None)
-    if missing is not None:
-        raise UsageError(f"corrupt image {path}, row {missing}: no bytes")
-    labels = _parquet_labels(_column(table, _LABEL_COLUMNS, path), path, names)
-    return Split.whole(EncodedImages(encoded, [f"{path}, row {i}" for i in range(len(encoded))]), labels)
-
-
-def _parquet_labels(column: pa.ChunkedArray, path: Path, names: Sequence[str]) -> NDArray[np.int64]:
-    if pa.types.is_integer(column.type) and column.null_count == 0:
-        return np.asarray(column.to_numpy(), np.int64)
-    index = {name: i for i, name in enumerate(names)}
-    try:
-        return np.asarray([index[label] for label in column.to_pylist()], np.int64)
-    except KeyError as error:
-        raise UsageError(f"{path}: label {error} is not one of {', '.join(names)}") from None
+def _told(root: Path, paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return within(root, paths[0]) + more

@@ -1,27 +1,78 @@
-"""Which dataset, and how it is split where it does not come split."""
+"""Which dataset, how it is read, and how it is split where it does not come split."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from tvt_ray.data.images import MAX_PIXELS, Decoding
+from tvt_ray.data.pixels import parse_colour
 from tvt_ray.data.splits import Split
+from tvt_ray.storage.locations import AbsolutePath, absolute
 
 
 class DataSettings(BaseModel):
-    """Which dataset, and how it is split where it does not come split."""
+    """Which dataset, how it is read, and how it is split where it does not come split."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = "digits"  # a name in DATASETS, with :PATH for those that read a path
-    root: Path = Path("data")  # where torchvision's datasets are kept and downloaded to
+    name: str = "digits"  # a name in DATASETS, with :PATH for those that read a path, which is made absolute
+    # Where torchvision's datasets are kept and downloaded to
+    root: AbsolutePath = Field(Path("data"), validate_default=True)
     download: bool = True
     val_fraction: float = Field(0.1, gt=0, lt=1)  # of the training images
     test_fraction: float = Field(0.2, gt=0, lt=1)  # of all images, where there is no test split
     split_seed: int = 0
+    background: str = "white"  # the colour behind what is transparent in an image
+    max_pixels: PositiveInt = MAX_PIXELS  # width times height of the largest image that is read; PIL's own limit
+    image_column: str | None = None  # of Parquet files; None: image or img
+    label_column: str | None = None  # likewise; None: label, labels or fine_label, the first of them that is there
+
+    @field_validator("name")
+    @classmethod
+    def _absolute(cls, name: str) -> str:
+        kind, _, path = name.partition(":")
+        return f"{kind}:{absolute(path)}" if path and "://" not in path else name
+
+    @field_validator("background")
+    @classmethod
+    def _is_colour(cls, text: str) -> str:
+        parse_colour(text)
+        return text
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the images become pixels."""
+        return Decoding(parse_colour(self.background), self.max_pixels)
 
 
-# What a loader gives: training images, test images or None where they are yet to be carved, validation likewise.
-Parts = tuple[Split, Split | None, Split | None, Sequence[str]]
+# What says where data is, and what of it may be read, but not what it is: a run may go on with others.
+WHERE = ("name", "root", "download", "max_pixels")
+
+
+class Parts(NamedTuple):
+    """What a loader gives. A split that is None is carved from training images."""
+
+    train: Split
+    test: Split | None
+    val: Split | None
+    class_names: Sequence[str]
+    notes: Sequence[str] = ()  # what a person should know of how it was read
+    origins: Mapping[str, str] = {}  # of train, val and test, where each is from
+
+
+def place_splits(
+    found: Mapping[str, Split], class_names: Sequence[str], notes: Sequence[str] = (), origins: Mapping[str, str] = {}
+) -> Parts:
+    """What the splits that were found are used for. `found`, `origins`: by name, train among them.
+
+    With val but no test, val is the test split: nothing is chosen on it, so validation is carved from train.
+    """
+    if "val" not in found or "test" in found:
+        return Parts(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
+    said = "there is no test split: val is used as it, and validation is carved from train"
+    moved = {"test" if name == "val" else name: origin for name, origin in origins.items()}
+    return Parts(found["train"], found["val"], None, class_names, (said, *notes), moved)

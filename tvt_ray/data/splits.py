@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,25 +53,35 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`name` as the user gave it; class i is called class_names[i]."""
+    """`name` as the settings have it; class i is called class_names[i]."""
 
     name: str
     train: Split
     val: Split
     test: Split
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what a person should know of how it was read: what was left out, what looks wrong
+    origins: Mapping[str, str] = field(default_factory=dict)  # of splits, where it is known: a folder, or "carved …"
 
     @property
     def num_classes(self) -> int:
         """Classes, whether or not a split has images of each."""
         return len(self.class_names)
 
+    @property
+    def splits(self) -> Mapping[str, Split]:
+        """By name: train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
     def split(self, name: str) -> Split:
         """One by its name. Raises UsageError that lists the choices."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        if name not in splits:
-            raise UsageError(f"unknown split {name!r}; choices: {', '.join(splits)}")
-        return splits[name]
+        if name not in self.splits:
+            raise UsageError(f"unknown split {name!r}; choices: {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def noting(self, notes: Sequence[str]) -> Dataset:
+        """The same with more notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
 
     def fingerprint(self) -> str:
         """Changes when images, labels, classes or the way they are split do."""
@@ -84,20 +95,29 @@ class Dataset:
         return hasher.hexdigest()[:16]
 
 
-def carve(split: Split, fraction: float, seed: int, what: str) -> tuple[Split, Split]:
-    """Splits off `fraction` of the images, the same share of every class (at least one image of each): (rest, carved).
+def carve(split: Split, fraction: float, seed: int, leave: int = 1) -> tuple[Split, Split]:
+    """Splits off `fraction` of the images, the same share of every class: (rest, carved).
 
-    Raises UsageError when a class has fewer than two images, naming it by number.
+    Of each class at least one image is carved and `leave` stay, though a share would be less. So every class of
+    `split` has `leave` + 1 images; raises ValueError where one has fewer.
     """
     from sklearn.model_selection import train_test_split  # takes over a second, and scoring workers carve nothing
 
     classes, counts = np.unique(split.labels, return_counts=True)
-    if counts.min(initial=2) < 2:
-        raise UsageError(
-            f"class {classes[counts.argmin()]} has a single image: at least two are needed to carve a {what} split"
-        )
-    size = max(round(fraction * len(split)), len(classes))
-    if len(split) - size < len(classes):
-        raise UsageError(f"{len(split)} images of {len(classes)} classes are too few to carve a {what} split from")
+    if counts.min(initial=leave + 1) <= leave:
+        raise ValueError(f"class {classes[counts.argmin()]} has {counts.min()} images; {leave + 1} are needed to carve")
+    size = min(max(round(fraction * len(split)), len(classes)), len(split) - len(classes))
     rest, carved = train_test_split(np.arange(len(split)), test_size=size, stratify=split.labels, random_state=seed)
+    for label in classes:
+        rest, carved = _top_up(split.labels == label, rest, carved, 1)
+        carved, rest = _top_up(split.labels == label, carved, rest, leave)
     return split.take(np.sort(rest)), split.take(np.sort(carved))
+
+
+def _top_up(mine: NDArray[np.bool_], giver: Indices, taker: Indices, wanted: int) -> tuple[Indices, Indices]:
+    """(giver, taker) after the first of a class's images, `mine`, went over until the taker has as many as `wanted`.
+
+    Stratifying rounds the share of a small class to none, or to all of it.
+    """
+    moved = giver[mine[giver]][: max(0, wanted - int(mine[taker].sum()))]
+    return giver[~np.isin(giver, moved)], np.concatenate([taker, moved])

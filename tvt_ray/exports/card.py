@@ -17,6 +17,7 @@ class StudentCard:
     arch: Arch
     class_names: tuple[str, ...]
     results: Mapping[str, Any]  # such as test_acc, in percent
+    background: str = "white"  # data.background: the colour behind what is transparent in an image
 
     def to_json(self) -> dict[str, Any]:
         """`space` and `arch` as in any file with an architecture, so that `tvt score --arch` reads it too."""
@@ -28,6 +29,7 @@ class StudentCard:
             "params": cost.params,
             "flops": cost.flops,
             "class_names": list(self.class_names),
+            "background": self.background,
             "space_settings": self.space.model_dump(mode="json"),
             "results": dict(self.results),
         }

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from tvt_ray.data.images import bounded
+from tvt_ray.data.pixels import parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
@@ -31,11 +33,12 @@ class DistilledStudent(nn.Module):
         super().__init__()
         self.student, self.card = student, card
         self.class_names, self.image_size = card.class_names, card.space.image_size
+        self.background = parse_colour(card.background)
         self.eval()
 
     def transform(self, image: Image.Image) -> Tensor:
         """A PIL image of any size and mode -> (3, image_size, image_size), as in training's validation."""
-        return eval_tensor(image.convert("RGB"), self.image_size)
+        return eval_tensor(bounded(to_rgb(image, self.background)), self.image_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, image_size, image_size), ImageNet-normalised as `transform` gives them -> logits (B, classes)."""
@@ -70,7 +73,14 @@ def load_student(folder: str | Path | RemotePath) -> DistilledStudent:
     try:
         entry = json.loads((folder / ARCH_FILE).read_text())
         space = parse_space(entry["space_settings"])
-        card = StudentCard(space, space.from_json(entry["arch"]), tuple(entry["class_names"]), entry["results"])
+        card = StudentCard(
+            space,
+            space.from_json(entry["arch"]),
+            tuple(entry["class_names"]),
+            entry["results"],
+            str(entry.get("background", StudentCard.background)),
+        )
+        parse_colour(card.background)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{folder / ARCH_FILE} does not describe a student: {str(error).splitlines()[0]}") from None
     with torch.device("meta"):

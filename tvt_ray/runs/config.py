@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tvt_ray.cluster.settings import ClusterSettings
-from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.settings import WHERE, DataSettings
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
@@ -49,7 +49,7 @@ class RunConfig(BaseModel):
         mlp_ratio=(2, 3, 4),
     )
     budget: Budget = Budget()
-    data: DataSettings = DataSettings()
+    data: DataSettings = Field(default_factory=DataSettings)  # whose paths are of the folder that one is in then
     teacher: TeacherSettings = TeacherSettings()
     teacher_training: TeacherTraining = TeacherTraining(epochs=10, hflip=0)
     probe: ProbeSettings = ProbeSettings()
@@ -175,7 +175,10 @@ def _fields_at(path: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def difference(ours: RunConfig, stored: RunConfig) -> str | None:
-    """The first setting in which two runs' rows would differ, as 'key: ours, theirs'; None when they are the same."""
+    """The first setting in which two runs' rows would differ, as 'key: ours, theirs'; None when they are the same.
+
+    Where the data lies is no difference: `DataIdentity` compares what is there.
+    """
     for section in (*IDENTITY, "read"):
         mine, theirs = (_flatten(section, _identity(config)[section]) for config in (ours, stored))
         for key in sorted(mine.keys() | theirs.keys()):
@@ -187,7 +190,7 @@ def difference(ours: RunConfig, stored: RunConfig) -> str | None:
 def _identity(config: RunConfig) -> dict[str, Any]:
     """What makes a run's rows what they are. Which score ranks them does not."""
     read = {"proxies": list(config.score.to_read), "calibration_samples": config.score.calibration_samples}
-    return {**config.model_dump(mode="json"), "read": read}
+    return {**config.model_dump(mode="json", exclude={"data": set(WHERE)}), "read": read}
 
 
 def _flatten(prefix: str, value: Any) -> dict[str, Any]:

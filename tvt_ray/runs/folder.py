@@ -1,4 +1,4 @@
-"""The run folder: config.yaml, calibration.json, rows/, measurements/, top.json, distill/, report.html."""
+"""The run folder: config.yaml, data.json, calibration.json, rows/, measurements/, top.json, distill/, report.html."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.measurements import MEASUREMENTS, Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking
@@ -51,6 +53,11 @@ class RunFolder:
     def config_file(self) -> Location:
         """The resolved config, as YAML."""
         return self.path / "config.yaml"
+
+    @property
+    def data_file(self) -> Location:
+        """Which images the rows are of: fingerprint, classes, images by split, and the probe."""
+        return self.path / "data.json"
 
     @property
     def calibration_file(self) -> Location:
@@ -132,6 +139,22 @@ class RunFolder:
     def claim(self, config: RunConfig) -> None:
         """Writes config.yaml: from here on the folder holds this run, ranked by its score."""
         write_atomically(self.config_file, config.to_yaml().encode())
+
+    def check_data(self, identity: DataIdentity) -> None:
+        """Raises UsageError unless these are the images that the run is of, wherever they lie now."""
+        stored = DataIdentity.load(self.data_file)
+        if stored is None:  # an earlier version began the run
+            say(f"{self.path} does not say which images it is of: they are taken to be those of {identity.dataset}")
+        changed = stored and identity.difference(stored)
+        if changed:
+            raise UsageError(
+                f"{self.path} holds a run on other images than {identity.dataset} has: {changed}; "
+                "bring those back, or search anew into another --run-dir"
+            )
+
+    def keep_data(self, identity: DataIdentity) -> None:
+        """Writes data.json, before anything that is of these images; `check_data` says whether it may be."""
+        write_atomically(self.data_file, identity.to_json())
 
     def make(self) -> None:
         """Makes the folder where there is none. Raises UsageError where it cannot be made or written to."""

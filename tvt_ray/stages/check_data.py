@@ -1,15 +1,31 @@
-"""What is in a dataset."""
+"""What is in a dataset, and what of it a person should look at before a long run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.duplicates import Duplicates, duplicate_notes, find_duplicates
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.verify import verify_images
+from tvt_ray.data.splits import Dataset
+from tvt_ray.data.survey import Survey, survey
+from tvt_ray.report.contact_sheet import write_contact_sheets
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """Of the training images."""
+
+    largest: str  # class
+    smallest: str
+    ratio: float  # how many times as many images the largest has
+    majority_percent: Mapping[
+        str, float
+    ]  # by split: how many are of the largest class, which always saying it gets right
 
 
 @dataclass(frozen=True)
@@ -20,17 +36,42 @@ class DataDescription:
     num_classes: int
     num_images: Mapping[str, int]  # by split
     classes: Mapping[str, Mapping[str, int]]  # images by class and split
+    origins: Mapping[str, str]  # where each split is from, where that is known
+    notes: tuple[str, ...]  # what was left out, and what looks wrong beside duplicates
+    imbalance: Imbalance
+    images: Survey
+    duplicates: Duplicates
+    contact_sheets: tuple[str, ...]  # paths
 
 
-def describe_data(settings: DataSettings) -> DataDescription:
-    """After decoding every image once. Raises UsageError for whatever is wrong with it."""
+def describe_data(settings: DataSettings, image_size: int, out: Path | None = None) -> DataDescription:
+    """After decoding every image once; with `out`, contact sheets at `image_size` pixels go into that folder.
+
+    Raises UsageError for whatever is wrong with the dataset.
+    """
     data = load_dataset(settings)
-    verify_images(data)
-    splits = {"train": data.train, "val": data.val, "test": data.test}
-    counts = {name: np.bincount(split.labels, minlength=data.num_classes).tolist() for name, split in splits.items()}
+    images, said = survey(data), duplicate_notes(data)
+    sheets = write_contact_sheets(out, data, image_size) if out else []
+    counts = {
+        name: np.bincount(split.labels, minlength=data.num_classes).tolist() for name, split in data.splits.items()
+    }
     return DataDescription(
         dataset=data.name,
         num_classes=data.num_classes,
-        num_images={name: len(split) for name, split in splits.items()},
-        classes={label: {name: counts[name][i] for name in splits} for i, label in enumerate(data.class_names)},
+        num_images={name: len(split) for name, split in data.splits.items()},
+        classes={label: {name: counts[name][i] for name in counts} for i, label in enumerate(data.class_names)},
+        origins=data.origins,
+        notes=tuple(note for note in data.notes if note not in said),
+        imbalance=_imbalance(data),
+        images=images,
+        duplicates=find_duplicates(data),
+        contact_sheets=tuple(map(str, sheets)),
     )
+
+
+def _imbalance(data: Dataset) -> Imbalance:
+    counts = np.bincount(data.train.labels, minlength=data.num_classes)
+    most, least = int(counts.argmax()), int(counts.argmin())
+    shares = {name: round(100 * float((split.labels == most).mean()), 2) for name, split in data.splits.items()}
+    names = data.class_names
+    return Imbalance(names[most], names[least], round(float(counts[most] / counts[least]), 2), shares)

@@ -21,6 +21,7 @@ from tvt_ray.exports.folder import ARCH_FILE
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, difference
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
@@ -65,9 +66,13 @@ def run_distill(
         left = [row for row in rows if not (folder.distill_folder / row.arch_id / ARCH_FILE).exists()]
         if left:
             command = folder.distill_command(top, arch_id, config.plugins)
+            data = load_data(config)
+            identity = DataIdentity.of(data, config.probe)
+            folder.check_data(identity)
+            folder.keep_data(identity)
             try:
                 with PartWriter(folder.measurements(), lock.check) as writer:
-                    _Training(config, folder, load_data(config), writer).run(left, ray_address, command)
+                    _Training(config, folder, data, writer).run(left, ray_address, command)
             except RunError as error:
                 raise RunError(f"{error}; go on with: {command}") from None
             folder.measurements().compact()
@@ -200,7 +205,8 @@ class _Training:
             "guided": self.settings.loss.follow_teacher,
             "dataset": self.data.name,
         }
-        card = StudentCard(self.config.space, self.tasks[arch_id].arch, self.data.class_names, results)
+        arch, background = self.tasks[arch_id].arch, self.config.data.background
+        card = StudentCard(self.config.space, arch, self.data.class_names, results, background)
         for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
             EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
 
@@ -223,6 +229,6 @@ def guided_or_not(settings: DistillSettings, verdict: Verdict, name: str) -> Dis
 
 def recipe_of(config: RunConfig, data: Dataset) -> str:
     """A hash of all that a student's accuracy depends on beside its architecture: recipe, teacher and data."""
-    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training", "data"})
+    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training"})
     text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

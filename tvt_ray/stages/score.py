@@ -12,6 +12,7 @@ import torch
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.stages.calibrate import calibrate_here, calibration_archs
@@ -31,11 +32,16 @@ class ScoredArch:
 
 
 def score_one(config: RunConfig, arch_file: Path, run_dir: Location | None) -> ScoredArch:
-    """On the scale of a run's calibration or of one made now, without Ray. Raises UsageError, RunError."""
+    """On the scale of a run's calibration or of one made now, without Ray.
+
+    Raises UsageError, also where the run's images are others, and RunError.
+    """
     arch = read_arch(arch_file, config.space)
     stored = RunFolder(run_dir) if run_dir else None
     with process_as_it_was():
         data = load_data(config)
+        if stored:
+            stored.check_data(DataIdentity.of(data, config.probe))
         teacher = load_teacher(config, data, run_dir)
         torch.set_num_threads(1)  # as in the search's workers, and so to the same last bit
         reader = Reader(make_task(config, data, teacher))

@@ -17,6 +17,7 @@ from tvt_ray.progress import Meter, say
 from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import SearchSummary
 from tvt_ray.scoring.ranking import Ranking, make_ranking
 from tvt_ray.scoring.reader import ReadingTask
@@ -30,7 +31,6 @@ from tvt_ray.spaces import Arch
 from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
 from tvt_ray.stages.setup import (
     Stopwatch,
-    check_probe,
     end_without_ray,
     load_data,
     load_teacher,
@@ -61,10 +61,13 @@ def run_search(
             sample = calibration_archs(config, data.num_classes)
         with clock("teacher"):  # one that does not fit is found out before the folder is made
             teacher = load_teacher(config, data) if config.teacher.weights else None
-        check_probe(config, data)
+        identity = DataIdentity.of(data, config.probe)
         folder.make()
         with folder.lock() as lock:
             folder.check(config, resume)  # again: another driver may have been here meanwhile
+            if resume:
+                folder.check_data(identity)
+            folder.keep_data(identity)
             folder.claim(config)
             with clock("teacher"):
                 task = make_task(config, data, teacher or load_teacher(config, data, folder.path))

@@ -40,20 +40,27 @@ def resolve(config: RunConfig) -> RunConfig:
 
 
 def load_data(config: RunConfig) -> Dataset:
-    """The dataset, every image of it decoded once. Raises UsageError for whatever is wrong with it or the budget."""
+    """The dataset, every image of it decoded once, and what was found while reading it said once.
+
+    Raises UsageError for whatever is wrong with it or the budget.
+    """
     check_settings(config.teacher)
     data = load_dataset(config.data)
     check_budget(config.space, config.budget, data.num_classes)
     verify_images(data)
+    say_notes(data)
     return data
 
 
-def check_probe(config: RunConfig, data: Dataset) -> None:
-    """Raises UsageError when the probe wants more images than there are to train on."""
-    if config.probe.num_images > len(data.train):
-        raise UsageError(
-            f"probe.num_images is {config.probe.num_images}, but there are only {len(data.train)} training images"
-        )
+_SAID: set[tuple[str, str]] = set()  # by this process: several stages of one call load the same data
+
+
+def say_notes(data: Dataset) -> None:
+    """Prints a dataset's notes, each once in a process."""
+    for note in data.notes:
+        if (data.name, note) not in _SAID:
+            _SAID.add((data.name, note))
+            say(f"data: {note}")
 
 
 def check_budget(space: Space, budget: Budget, num_classes: int) -> None:

@@ -30,7 +30,7 @@ def search(
     one is started (or `ray_address` joined) and ended. Raises UsageError for what is wrong beforehand, RunError when
     the run could not finish; what was read is on disk either way, and `resume=True` goes on with it.
     """
-    location = as_location(run_dir) if run_dir else Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    location = as_location(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     if config is None and resume:
         config = Run.load(str(location)).config
     summary = run_search(as_config(config), location, resume, ray_address)
@@ -64,4 +64,4 @@ def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunC
         return config
     if config is None or isinstance(config, Mapping):
         return load_config(None, [config] if config else [])
-    return load_config(Path(config))
+    return load_config(Path(config).expanduser())

@@ -7,14 +7,16 @@ import fnmatch
 import os
 import posixpath
 import tempfile
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.fs as pafs
+from pydantic import AfterValidator
 
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
@@ -133,13 +135,48 @@ class RemotePath:
 Location: TypeAlias = Path | RemotePath
 
 
+def absolute(path: str | Path) -> Path:
+    """The same place whatever the current folder is later, `~` expanded; links stay links.
+
+    Raises ValueError for a name that is not UTF-8, which no config file could hold.
+    """
+    if not str(path).isascii() and any(unicodedata.category(char) == "Cs" for char in str(path)):
+        raise ValueError(f"paths are UTF-8; got {shown(path)}")
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError:  # nobody of that name, or nobody with a home: it is a name like others
+        path = Path(path)
+    return Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve would follow links)
+
+
+AbsolutePath = Annotated[Path, AfterValidator(absolute)]  # of settings
+
+
+def shown(name: object) -> str:
+    r"""A name as any terminal, JSON and page take it: what is no UTF-8 as in caf\xe9, a line's end as \n."""
+    text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(_escaped(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
+
+
+_UNSEEN = ("Cc", "Zl", "Zp")  # control characters and ends of lines and paragraphs
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
 def as_location(text: str | Path | RemotePath) -> Location:
-    """A local path, or the URI of a filesystem that pyarrow knows (s3://bucket/run, gs://…, abfs://…, hdfs://…, file:///…).
+    """A local path, made absolute, or the URI of a filesystem that pyarrow knows (s3://bucket/run, gs://…, file:///…).
 
     Raises UsageError for a URI that it does not.
     """
-    if not isinstance(text, str) or "://" not in text:
-        return Path(text) if isinstance(text, str) else text
+    if isinstance(text, RemotePath):
+        return text
+    if isinstance(text, Path) or "://" not in text:
+        try:
+            return absolute(text)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
     try:
         filesystem, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError) as error:

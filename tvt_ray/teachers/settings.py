@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
 
+from tvt_ray.storage.locations import AbsolutePath
 from tvt_ray.teachers import kind_of
 
 
@@ -15,8 +14,8 @@ class TeacherSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "resnet20"  # a CIFAR ResNet, or timm:NAME
-    weights: Path | None = None  # a state dict that fits the whole teacher, classes included
-    pretrained: bool | Path = True  # timm only, where there are no weights: what training starts from
+    weights: AbsolutePath | None = None  # a state dict that fits the whole teacher, classes included
+    pretrained: bool | AbsolutePath = True  # timm only, where there are no weights: what training starts from
     image_size: PositiveInt | None = None  # pixels; None: the teacher's own (32 for CIFAR ResNets)
 
     @field_validator("name")

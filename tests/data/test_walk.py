@@ -1,0 +1,94 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tvt_ray.data.walk import image_suffixes, is_image, listed, walk
+from tvt_ray.errors import UsageError
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def names(paths, folder):
+    return [str(path.relative_to(folder)) for path in paths]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".jfif", ".png", ".Gif", ".webp", ".tif", ".TIFF", ".bmp", ".ppm"])
+def test_what_pil_reads_is_an_image_in_any_case(suffix):
+    assert is_image(Path(f"a{suffix}"))
+
+
+def test_endings_are_those_of_formats_that_pil_decodes_by_itself():
+    assert not image_suffixes() & {".h5", ".hdf", ".mpg", ".eps", ".ps", ".wmf", ".grib", ".pdf", ".txt", ""}
+    assert all(Image.registered_extensions()[suffix] in Image.OPEN for suffix in image_suffixes())
+
+
+def test_files_are_listed_by_folder_and_name(tmp_path):
+    touch(tmp_path, "b.png", "a/2.png", "a/10.png", "a/notes.txt", "a-b/1.jpg", "a/c/1.gif", "z")
+    found = walk(tmp_path)
+    assert names(found.images, tmp_path) == ["b.png", "a/10.png", "a/2.png", "a-b/1.jpg", "a/c/1.gif"]
+    assert names(found.others, tmp_path) == ["z", "a/notes.txt"]
+    assert found.repeated == []
+
+
+def test_what_systems_leave_behind_is_passed_over(tmp_path):
+    touch(tmp_path, "a/1.png", "a/.DS_Store", "a/._1.png", "a/Thumbs.db", "a/desktop.ini", ".git/1.png")
+    touch(tmp_path, "__MACOSX/a/1.png", "@eaDir/1.png", ".ipynb_checkpoints/1.png", "a/.cache/2.png")
+    found = walk(tmp_path)
+    assert names(found.images, tmp_path) == ["a/1.png"]
+    assert found.others == []
+    folders, files = listed(tmp_path)
+    assert (names(folders, tmp_path), files) == (["a"], [])
+
+
+@pytest.mark.parametrize("target", [".", "..", "a", "a/b", "../../.."])
+def test_a_link_that_leads_back_is_not_followed(tmp_path, target):
+    root = touch(tmp_path / "x" / "y", "a/1.png", "a/b/2.png")
+    (root / "a" / "loop").symlink_to(root / target)
+    found = walk(root)
+    assert names(found.images, root) == ["a/1.png", "a/b/2.png"]
+    assert names(found.repeated, root) == ["a/loop"]
+
+
+def test_no_link_of_a_class_leads_to_the_whole_dataset(tmp_path):
+    touch(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "all").symlink_to(tmp_path)
+    assert names(walk(tmp_path / "a", tmp_path).images, tmp_path) == ["a/1.png"]
+
+
+def test_links_to_other_folders_and_files_are_followed_once(tmp_path):
+    root, store = tmp_path / "root", touch(tmp_path / "store", "1.png", "deep/2.png")
+    touch(root, "3.png")
+    for name in ("one", "two"):
+        (root / name).symlink_to(store)
+    (root / "4.png").symlink_to(store / "1.png")
+    found = walk(root)
+    assert names(found.images, root) == ["3.png", "4.png", "one/1.png", "one/deep/2.png"]
+    assert names(found.repeated, root) == ["two"]
+
+
+def test_a_link_to_itself_or_to_nothing_is_a_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    found = walk(tmp_path)
+    assert (names(found.images, tmp_path), names(found.others, tmp_path)) == (["gone.png"], ["self"])
+
+
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"absent cannot be read: No such file"):
+        listed(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file cannot be read: Not a directory"):
+        walk(tmp_path / "file")
+
+
+def test_names_that_are_no_text_are_walked_like_others(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    touch(path, "1.png")
+    assert [image.parent for image in walk(tmp_path).images] == [path]

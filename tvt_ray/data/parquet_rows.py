@@ -1,0 +1,197 @@
+"""The rows of Parquet files: an image and a label each, and which class a label means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from tvt_ray.data.images import EncodedImages, FileImages
+from tvt_ray.data.notes import listing
+from tvt_ray.data.parquet_columns import Columns, read_schema, reading, stated_names
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import first_line, shown
+
+Labels: TypeAlias = Sequence[int] | Sequence[str]  # of a file's rows
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is used of a file: a row's image is its bytes, or a file."""
+
+    path: Path
+    images: Sequence[bytes | Path]
+    labels: Labels
+
+    @property
+    def num_rows(self) -> int:
+        """Images and labels."""
+        return len(self.labels)
+
+    def name(self, row: int) -> str:
+        """What messages call a row."""
+        return f"{shown(self.path)}, row {row}"
+
+
+def read_table(path: Path, columns: Columns) -> Table:
+    """One file's images and labels.
+
+    Raises UsageError for a file that is none, lacks a column or names the classes otherwise, and for a row without an
+    image or a label, naming it.
+    """
+    schema = read_schema(path)
+    for name in (columns.image, columns.label):
+        if schema.names.count(name) != 1:
+            what = "more than one column" if name in schema.names else "no column"
+            raise UsageError(f"{shown(path)} has {what} {name!r}; it has {listing(schema.names)}")
+    own = stated_names(path, schema, columns.label)
+    if own is not None and columns.class_names is not None and own != columns.class_names:
+        raise UsageError(
+            f"{shown(path)} names the classes {listing(own)}; the first file has {listing(columns.class_names)}"
+        )
+    with reading(path):
+        table = pq.ParquetFile(path).read([columns.image, columns.label])
+    if not table.num_rows:
+        return Table(path, [], [])
+    labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
+    return Table(path, _read_images(table.column(columns.image), path), labels)
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Without dictionary encoding."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def _refuse_nulls(column: pa.ChunkedArray, path: Path, what: str) -> None:
+    row = pc.index(pc.is_null(column), True).as_py()
+    if row >= 0:
+        raise UsageError(f"{shown(path)}, row {row}: there is no {what}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _read_images(column: pa.ChunkedArray, path: Path) -> list[bytes | Path]:
+    column = _plain(column)
+    contents, places = _image_fields(column)
+    if contents is None and places is None and column.null_count < len(column):
+        raise UsageError(
+            f"{shown(path)}: images are encoded bytes, a file's path as text, or a struct with a field `bytes` or "
+            f"`path`; got {column.type}"
+        )
+    rows = [field.to_pylist() if field is not None else [None] * len(column) for field in (contents, places)]
+    missing = next((row for row, pair in enumerate(zip(*rows, strict=True)) if not any(pair)), None)
+    if missing is not None:
+        raise UsageError(f"{shown(path)}, row {missing}: there is no image")
+    return [content or path.parent / place for content, place in zip(*rows, strict=True)]
+
+
+def _image_fields(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
+    """(encoded bytes, paths), whichever there are."""
+    if pa.types.is_struct(column.type):
+        fields = {column.type.field(i).name for i in range(column.type.num_fields)}
+        bytes_field, path_field = (
+            pc.struct_field(column, name) if name in fields else None for name in ("bytes", "path")
+        )
+        return bytes_field, path_field
+    return (column if _is_bytes(column.type) else None), (column if _is_text(column.type) else None)
+
+
+def _read_labels(column: pa.ChunkedArray, path: Path, named: bool) -> Labels:
+    """Whole numbers or texts. Truth values are numbers where they have names (`named`), else False and True."""
+    column = _plain(column)
+    _refuse_nulls(column, path, "label")
+    kind = column.type
+    if pa.types.is_boolean(kind) and not named:
+        return [str(value) for value in column.to_pylist()]
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        return [int(value) for value in column.to_pylist()]
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return _whole_numbers(column.to_pylist(), path)
+    if _is_text(kind):
+        return [shown(value) for value in column.to_pylist()]
+    if _is_bytes(kind):
+        return [shown(value.decode("utf-8", "surrogateescape")) for value in column.to_pylist()]
+    raise UsageError(f"{shown(path)}: labels are whole numbers, texts, bytes or truth values; got {kind}")
+
+
+def _whole_numbers(values: Sequence[Any], path: Path) -> list[int]:
+    for row, value in enumerate(values):
+        if not np.isfinite(float(value)) or value != int(value):
+            raise UsageError(f"{shown(path)}, row {row}: a label is a whole number or a text; got {value}")
+    return [int(value) for value in values]
+
+
+def class_labels(
+    columns: Columns, tables: Mapping[str, Sequence[Table]]
+) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
+    """(class names, class numbers of each split's rows). `tables`: by split, the training split first.
+
+    With names in the metadata a number is a place among them, and a text one of them. Without, the classes are the
+    training split's different labels in their order, whatever numbers lie between. Raises UsageError for a label that
+    is none of these, naming file and row.
+    """
+    names = columns.class_names
+    first = next(iter(tables.values()))
+    values = list(names) if names is not None else _distinct(first)
+    by_value = {value: number for number, value in enumerate(values)}
+    by_place = {number: number for number in range(len(values))}
+
+    def numbers(table: Table) -> list[int]:
+        index: Mapping[Any, int] = by_place if names and _holds_numbers(table) else by_value
+        unknown = next((row for row, label in enumerate(table.labels) if label not in index), None)
+        if unknown is not None:
+            known = f"0 to {len(values) - 1}" if index is by_place else listing(map(str, values))
+            where = "in the metadata" if names else "in the training files"
+            raise UsageError(
+                f"{table.name(unknown)}: label {table.labels[unknown]!r} is none of the classes {where}: {known}"
+            )
+        return [index[label] for label in table.labels]
+
+    found = {split: [number for table in read for number in numbers(table)] for split, read in tables.items()}
+    return [str(value) for value in values], {split: np.array(each, np.int64) for split, each in found.items()}
+
+
+def _holds_numbers(table: Table) -> bool:
+    return bool(table.labels) and isinstance(table.labels[0], int)
+
+
+def _distinct(tables: Sequence[Table]) -> list[Any]:
+    filled = [table for table in tables if table.num_rows]
+    numbers, texts = ([table for table in filled if _holds_numbers(table) == kind] for kind in (True, False))
+    if numbers and texts:
+        raise UsageError(
+            f"labels are whole numbers in {shown(numbers[0].path)} and texts in {shown(texts[0].path)}; make them one"
+        )
+    return sorted({label for table in filled for label in table.labels})
+
+
+def image_source(tables: Sequence[Table], settings: DataSettings) -> EncodedImages | FileImages:
+    """All images of a split. Where some are bytes and some files, the files are read."""
+    images = [image for table in tables for image in table.images]
+    if all(isinstance(image, Path) for image in images):
+        return FileImages([image for image in images if isinstance(image, Path)], settings.decoding)
+    names = [table.name(row) for table in tables for row in range(table.num_rows)]
+    encoded = [_content(image, name) for image, name in zip(images, names, strict=True)]
+    return EncodedImages(encoded, names, settings.decoding)
+
+
+def _content(image: bytes | Path, name: str) -> bytes:
+    try:
+        return image.read_bytes() if isinstance(image, Path) else image
+    except OSError as error:
+        raise UsageError(f"{name}: the image {shown(image)} cannot be read: {first_line(error)}") from None

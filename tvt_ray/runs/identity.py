@@ -1,0 +1,61 @@
+"""What a run's rows were read on, kept in the run folder: whoever adds to the run is on the same images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from tvt_ray.data.notes import listing
+from tvt_ray.data.splits import Dataset
+from tvt_ray.errors import UsageError
+from tvt_ray.proxies.probe import ProbeSettings, select_balanced
+from tvt_ray.storage.locations import Location, first_line
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Of contents: the same dataset at another place is the same."""
+
+    dataset: str  # as the settings have it; where it was, which may change
+    fingerprint: str  # of images, labels, classes and how they are split
+    class_names: tuple[str, ...]
+    num_images: Mapping[str, int]  # by split
+    probe: tuple[int, ...]  # which training images every architecture is read on
+
+    @classmethod
+    def of(cls, data: Dataset, probe: ProbeSettings) -> DataIdentity:
+        """Raises UsageError where the probe wants more images than there are to train on."""
+        counts = {name: len(split) for name, split in data.splits.items()}
+        chosen = select_balanced(data.train.labels, probe.num_images, probe.seed)
+        return cls(data.name, data.fingerprint(), data.class_names, counts, tuple(chosen.tolist()))
+
+    @classmethod
+    def load(cls, path: Location) -> DataIdentity | None:
+        """None where there is no such file. Raises UsageError for one that is damaged."""
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_bytes())
+            counts = {str(name): int(count) for name, count in stored["num_images"].items()}
+            names, probe = tuple(map(str, stored["class_names"])), tuple(map(int, stored["probe"]))
+            return cls(str(stored["dataset"]), str(stored["fingerprint"]), names, counts, probe)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path} is damaged ({first_line(error)}): it says which images the run is of") from None
+
+    def to_json(self) -> bytes:
+        """As `load` reads it."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+    def difference(self, stored: DataIdentity) -> str | None:
+        """How these images are others than the stored ones, in words; None where they are the same."""
+        if self.class_names != stored.class_names:
+            return f"its classes are {listing(stored.class_names)}, and here {listing(self.class_names)}"
+        for name, count in self.num_images.items():
+            if count != stored.num_images.get(name):
+                return f"its {name} split has {stored.num_images.get(name, 0):,} images, and here it has {count:,}"
+        if self.fingerprint != stored.fingerprint:
+            return "as many images, but some are others, or have other labels, or are in other splits"
+        if self.probe != stored.probe:
+            return "its architectures were read on other images of the training split (the probe)"
+        return None
