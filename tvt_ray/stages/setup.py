@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
-from tvt_ray.data.verify import verify_images
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.proxies import need_teacher
@@ -44,10 +44,10 @@ def load_data(config: RunConfig) -> Dataset:
 
     Raises UsageError for whatever is wrong with it or the budget.
     """
-    check_settings(config.teacher)
+    teacher = check_settings(config.teacher)
     data = load_dataset(config.data)
     check_budget(config.space, config.budget, data.num_classes)
-    verify_images(data)
+    data = decode_once(data, max(config.space.image_size, teacher.image_size))
     say_notes(data)
     return data
 

@@ -41,8 +41,8 @@ def describe_teachers() -> list[str]:
     return [f"{name}NAME" if name.endswith(":") else name for name in TEACHERS]
 
 
-def check_settings(settings: TeacherSettings) -> None:
-    """All that can be known of a teacher without the data, in about a second.
+def check_settings(settings: TeacherSettings) -> Teacher:
+    """All that can be known of a teacher without the data, in about a second: untrained, of two classes.
 
     Raises UsageError for a file that is not there or holds no weights, a model that timm does not have, and a network
     that gives no three stage maps of images of that size.
@@ -61,6 +61,7 @@ def check_settings(settings: TeacherSettings) -> None:
     untrained = check_maps(settings, TEACHERS[kind_of(settings.name)], is_large=is_timm)
     if is_timm and settings.weights is None and settings.pretrained is True:
         check_pretrained(untrained)
+    return untrained
 
 
 def build_teacher(settings: TeacherSettings, num_classes: int, weights: Location | None = None) -> Teacher:

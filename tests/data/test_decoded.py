@@ -1,0 +1,154 @@
+"""Images decoded once."""
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.data.samples import encode, picture, write_class_folders
+from tvt_ray.data import decoded
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.decoded import DecodedImages, decode_once, shrunk
+from tvt_ray.data.images import EncodedImages
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import Dataset, Split
+from tvt_ray.errors import UsageError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tvt_ray" / "decoded"
+
+
+def made(*images, kind="PNG", **options):
+    """A dataset of these images, all in one source."""
+    source = EncodedImages(
+        [encode(image, kind, **options) for image in images], [f"image {i}" for i in range(len(images))]
+    )
+    split = Split.whole(source, [0] * len(images))
+    return Dataset("made", split, split, split, ("a",))
+
+
+def pixels(split):
+    return [np.asarray(split[i][0]) for i in range(len(split))]
+
+
+def test_small_images_stay_as_they_are(cache):
+    images = [picture(0, (12, 10)), picture(1, (10, 40)), picture(2, (50, 11))]
+    data = decode_once(made(*images), largest_size=16)
+    assert isinstance(data.train.source, DecodedImages)
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_large_ones_are_a_little_larger_than_what_networks_see(cache, kind):
+    """An image of one smooth gradient, which is the same at any size."""
+    ramp = np.linspace(0, 255, 400)[None, :, None].repeat(300, 0).repeat(3, 2).astype(np.uint8)
+    data = decode_once(made(Image.fromarray(ramp), kind=kind), largest_size=56)
+    (image,) = pixels(data.train)
+    assert image.shape == (64, 85, 3)
+    expected = np.linspace(0, 255, 85)
+    assert np.abs(image.mean((0, 2)) - expected).max() < 3
+
+
+def test_photos_lie_as_they_were_held(cache):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    (image,) = pixels(decode_once(made(picture(3, (200, 100)), kind="JPEG", exif=exif), largest_size=28).train)
+    assert image.shape == (64, 32, 3)
+
+
+def test_splits_of_one_source_share_its_pixels_and_keep_their_images(cache, tmp_path):
+    folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
+    before = load_dataset(DataSettings(name=f"imagefolder:{folder}"))
+    after = decode_once(before, largest_size=32)
+    assert after.train.source is after.val.source is after.test.source
+    for name, split in before.splits.items():
+        assert after.splits[name].labels.tolist() == split.labels.tolist()
+        assert all(np.array_equal(a, b) for a, b in zip(pixels(split), pixels(after.splits[name]), strict=True))
+    assert after.fingerprint() == before.fingerprint()
+
+
+def test_what_is_decoded_is_not_decoded_again_whoever_asks(cache, monkeypatch):
+    images = [picture(i) for i in range(5)]
+    first = decode_once(made(*images), largest_size=16)
+    monkeypatch.setattr(decoded, "_small", lambda *args: pytest.fail("was decoded again"))
+    again = decode_once(made(*images), largest_size=16)
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(first.train), pixels(again.train), strict=True))
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_other_images_another_size_or_background_are_decoded_anew(cache):
+    data = made(picture(0, (60, 60)))
+    decode_once(data, largest_size=16)
+    decode_once(data, largest_size=24)
+    decode_once(made(picture(1, (60, 60))), largest_size=16)
+    grey = dataclasses.replace(
+        data.train.source, decoding=dataclasses.replace(data.train.source.decoding, background=(9, 9, 9))
+    )
+    other = dataclasses.replace(data.train, source=grey)
+    decode_once(dataclasses.replace(data, train=other, val=other, test=other), largest_size=16)
+    assert len(list(cache.glob("*.npz"))) == 4
+
+
+def test_a_file_that_was_cut_short_is_made_again(cache):
+    images = [picture(i) for i in range(5)]
+    decode_once(made(*images), largest_size=16)
+    (file,) = cache.glob("*.pixels")
+    file.write_bytes(file.read_bytes()[:-1])
+    data = decode_once(made(*images), largest_size=16)
+    assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
+
+
+def test_a_corrupt_image_is_named_and_nothing_is_left(cache):
+    data = made(*[picture(i) for i in range(20)])
+    data.train.source.encoded[13] = data.train.source.encoded[13][:40]
+    with pytest.raises(UsageError, match="corrupt image image 13"):
+        decode_once(data, largest_size=16)
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("reason", ["no folder", "no room"])
+def test_without_room_images_are_decoded_as_they_are_asked_for(cache, reason, tmp_path, monkeypatch, capsys):
+    if reason == "no folder":
+        (tmp_path / "cache").touch()
+    else:
+        monkeypatch.setattr(decoded, "RESERVE", 0.0)
+    data = made(picture(0))
+    assert decode_once(data, largest_size=16).train.source is data.train.source
+    assert "decoded images are not kept in" in capsys.readouterr().err
+
+
+def test_few_images_are_decoded_ahead_of_the_one_that_is_written(cache, monkeypatch):
+    """So memory is bounded, however many there are."""
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    begun, small = [], decoded._small
+    monkeypatch.setattr(decoded, "_small", lambda *args: begun.append(args[-1]) or small(*args))
+    source = made(*[picture(i) for i in range(60)]).train.source
+    for number, _ in enumerate(decoded._in_order(source, 16)):
+        assert len(begun) <= number + 2 * decoded.LOOK_AHEAD + 1
+    assert sorted(begun) == list(range(60))
+
+
+def test_portable_images_need_no_file(cache):
+    images = [picture(i, (12 + i, 10)) for i in range(5)]
+    data = decode_once(made(*images), largest_size=16)
+    moved = pickle.loads(pickle.dumps(data.train.take(np.array([3, 1])).portable()))
+    for path in cache.iterdir():
+        path.unlink()
+    assert all(np.array_equal(a, np.asarray(b)) for a, b in zip(pixels(moved), (images[3], images[1]), strict=True))
+    assert type(moved.source.pixels) is np.ndarray
+
+
+def test_images_that_are_arrays_stay_where_they_are(cache, digits):
+    assert decode_once(digits, largest_size=32).train.source is digits.train.source
+    assert not cache.exists()
+
+
+def test_shrinking_keeps_proportions_and_never_enlarges():
+    assert shrunk(picture(0, (300, 100)), 50).size == (150, 50)
+    assert shrunk(picture(0, (100, 301)), 50).size == (50, 150)
+    assert shrunk(picture(0, (40, 301)), 50).size == (40, 301)

@@ -1,0 +1,195 @@
+"""A whole config from what a dataset is like: what to train at which size, and for how long. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.spaces.budget import Budget
+
+IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels
+LARGEST_ON_CPU = 64
+WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
+NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768
+ROOM = 1.3  # times the budget that the space's ceiling is at least
+SMALLEST_BATCH, LARGEST_BATCH = 8, 128
+BATCHES_PER_EPOCH = 8  # at least
+# Steps of the optimiser: with fewer, a teacher knows little more than the largest class, and a student less than it.
+TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
+TEACHER_STEPS, STUDENT_STEPS = 1000, 3000  # where no time is given
+MOST_STEPS = 20  # times the floor: beyond, a small dataset is only learned by heart
+NUM_SAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a recipe asks of a dataset."""
+
+    num_train: int
+    num_val: int
+    num_classes: int
+    side: int  # of the training images, the median of the shorter side; pixels
+    grey: bool  # whether all images are
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with."""
+
+    cpus: int
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Measured, in seconds."""
+
+    teacher_step_s: float  # a batch
+    student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
+    arch_s: float  # an architecture read, on one core
+    fixed_s: float  # start-up, validation and all that no setting changes
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds that each phase is to take, in order."""
+
+    teacher: float
+    search: float
+    distill: float
+    fixed: float
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.teacher + self.search + self.distill + self.fixed
+
+
+# Of the time that is left when start-up is paid.
+TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1
+
+
+def image_size(side: int, machine: Machine) -> int:
+    """The largest of IMAGE_SIZES that images need not be enlarged to; a CPU stops at 64."""
+    largest = LARGEST_ON_CPU if machine.gpus == 0 else IMAGE_SIZES[-1]
+    return max((size for size in IMAGE_SIZES if size <= min(side, largest)), default=IMAGE_SIZES[0])
+
+
+def patch_size(size: int) -> int:
+    """4, 8 or 16 pixels, which make 36 to 196 patches of each of IMAGE_SIZES."""
+    return 4 if size <= 32 else 8 if size <= 96 else 16
+
+
+def widths(budget: Budget) -> tuple[int, ...]:
+    """Three, the widest such that the space's ceiling lies above the parameters that the budget allows.
+
+    A block of width w and ratio 4 has 12 w^2 parameters.
+    """
+    widest = WIDEST_WITHOUT_BUDGET
+    if budget.max_params is not None:
+        needed = math.sqrt(ROOM * budget.max_params / (12 * max(DEPTHS)))
+        widest = min(max(math.ceil(needed / WIDTH_STEP) * WIDTH_STEP, WIDTH_STEP), WIDEST)
+    return tuple(width for i in range(NUM_WIDTHS) if (width := widest - i * WIDTH_STEP) > 0)[::-1]
+
+
+def batch_size(num_train: int) -> int:
+    """An eighth of the images, 8 to 128."""
+    return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def steps_per_epoch(num_train: int) -> int:
+    """Batches of an epoch, the last partial one among them."""
+    return math.ceil(num_train / min(batch_size(num_train), num_train))
+
+
+def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
+    """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
+    size = image_size(facts.side, machine)
+    batch = batch_size(facts.num_train)
+    augment = {
+        "scale": [0.35, 1.0],
+        "hflip": 0.5,
+        "color_jitter": None if facts.grey else 0.3,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.25,
+        "re_mode": "pixel",
+    }
+    return {
+        "space": {
+            "name": "autoformer",
+            "image_size": size,
+            "patch_size": patch_size(size),
+            "embed_dim": list(widths(budget)),
+            "depth": list(DEPTHS),
+            "num_heads": list(HEADS),
+            "mlp_ratio": list(RATIOS),
+        },
+        "teacher": {"name": "timm:resnet10t", "pretrained": False, "image_size": size},
+        "teacher_training": {
+            "epochs": math.ceil(TEACHER_STEPS / steps_per_epoch(facts.num_train)),
+            "min_steps": TEACHER_FLOOR,
+            "batch_size": batch,
+            "lr": 0.05,
+            "smoothing": 0.1,
+            "augment": augment,
+        },
+        "probe": {"num_images": min(32, facts.num_train)},
+        "search": {"num_samples": NUM_SAMPLES},
+        "distill": {
+            "epochs": math.ceil(STUDENT_STEPS / steps_per_epoch(facts.num_train)),
+            "batch_size": batch,
+            "lr": 1e-3,
+            "min_lr": 1e-5,
+            "warmup_epochs": 10,
+            "warmup_lr": 1e-6,
+            "clip_grad": 1.0,
+            "ema_decay": 0.99,
+            "smoothing": 0.1,
+            "amp": "auto",
+            "augment": augment,
+        },
+    }
+
+
+def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
+    """The config with as many epochs and architectures as `minutes` hold.
+
+    Raises UsageError where they do not hold the floors of teacher and student.
+    """
+    per_epoch = steps_per_epoch(facts.num_train)
+    needed = (TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s) + speeds.fixed_s
+    if 60 * minutes < needed:
+        raise UsageError(
+            f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
+            f"student take {needed / 60:.1f} minutes here; give more, or a smaller space.image_size"
+        )
+    left = 60 * minutes - speeds.fixed_s
+    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR)
+    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
+    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
+    student = _steps(left - spent, speeds.student_step_s, STUDENT_FLOOR)
+    lengths = {
+        "teacher_training": {"epochs": max(1, teacher // per_epoch)},
+        "search": {"num_samples": samples},
+        "distill": {"epochs": max(1, student // per_epoch)},
+    }
+    return load_config(None, [config.model_dump(mode="json"), lengths])
+
+
+def phases(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int) -> Phases:
+    """What a config takes at these speeds."""
+    per_epoch = steps_per_epoch(facts.num_train)
+    return Phases(
+        teacher=config.teacher_training.num_epochs(facts.num_train) * per_epoch * speeds.teacher_step_s,
+        search=(config.search.num_samples + config.score.calibration_samples) * speeds.arch_s / cores,
+        distill=config.distill.epochs * per_epoch * speeds.student_step_s,
+        fixed=speeds.fixed_s,
+    )
+
+
+def _steps(seconds: float, step_s: float, floor: int) -> int:
+    return int(min(max(seconds / step_s, floor), MOST_STEPS * floor))
