@@ -108,7 +108,11 @@ def _switch(help: str) -> Option:  # noqa: A002
 
 
 OPTIONS: dict[str, Option] = {
-    "config": _value("YAML settings (default: those of configs/digits.yaml)", "FILE", type=path),
+    "config": _value(
+        "YAML settings (default: those of configs/digits.yaml; of imagefolder and parquet, a recipe from the data)",
+        "FILE",
+        type=path,
+    ),
     "dataset": _value("<datasets>", "NAME", "data.name"),
     "teacher": _value("<teachers>", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
@@ -174,6 +178,13 @@ def config_of(args: argparse.Namespace) -> Any:
     from tvt_ray.runs.config import load_config
 
     return load_config(args.config, overrides(args))
+
+
+def own_config_of(args: argparse.Namespace) -> Any:
+    """The same; without a file, images of one's own get the recipe for them. Raises UsageError."""
+    from tvt_ray.stages.facts import own_config
+
+    return own_config(overrides(args)) if args.config is None else config_of(args)
 
 
 def config_of_run(args: argparse.Namespace) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run, path
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, own_config_of, path
 from tvt_ray.cli.output import print_json
 
 
@@ -21,7 +21,7 @@ def execute(args: argparse.Namespace) -> int:
     """Reads and prints; on the scale of --run-dir's calibration where that is given."""
     from tvt_ray.stages.score import score_one
 
-    config = config_of_run(args) if args.run_dir else config_of(args)
+    config = config_of_run(args) if args.run_dir else own_config_of(args)
     scored = score_one(config, args.arch, args.run_dir)
     if args.json:
         print_json(args, scored)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, config_of_run, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, own_config_of, plugins_of
 from tvt_ray.cli.output import print_archs, print_json, print_students, say, seconds_text
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import as_location
@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
     """Searches, prints, and distils where that was asked for."""
     if args.distill_top_k is not None and args.distill_top_k < 1:
         raise UsageError(f"--distill-top-k is at least 1; got {args.distill_top_k}")
-    config = config_of_run(args) if args.resume else config_of(args)
+    config = config_of_run(args) if args.resume else own_config_of(args)
     if args.dry_run:
         return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation

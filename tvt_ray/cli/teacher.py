@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tvt_ray.cli.options import COMMON, Parser, add_options, config_of, path
+from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of, path
 from tvt_ray.cli.output import print_json
 from tvt_ray.errors import UsageError
 
@@ -35,7 +35,7 @@ def train(args: argparse.Namespace) -> int:
 
     if args.teacher_epochs is not None:
         args.set = [f"teacher_training.epochs={args.teacher_epochs}", *args.set]
-    config = config_of(args)
+    config = own_config_of(args)
     if args.out.suffix != ".safetensors":
         raise UsageError(f"--out ends in .safetensors; got {args.out}")
     if config.teacher.weights:
@@ -71,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from tvt_ray.teachers.provide import get_teacher
     from tvt_ray.teachers.training import teacher_accuracy
 
-    config = config_of(args)
+    config = own_config_of(args)
     data = load_data(config)
     parts = [data.train, data.val, data.test] if args.split == "all" else [data.split(args.split)]
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)

@@ -15,7 +15,7 @@ from tvt_ray.data.folders import image_folder
 from tvt_ray.data.notes import listing
 from tvt_ray.data.parquet import parquet_dataset
 from tvt_ray.data.settings import DataSettings, Parts
-from tvt_ray.data.splits import Dataset, Split, carve
+from tvt_ray.data.splits import CARVED, Dataset, Split, carve
 from tvt_ray.errors import UsageError
 
 
@@ -122,9 +122,9 @@ def _complete(settings: DataSettings, parts: Parts, origins: Mapping[str, str]) 
     """Where each split is from, those that are carved too."""
     carved = {}
     if parts.test is None:
-        carved["test"] = f"carved: {settings.test_fraction:.0%} of the images"
+        carved["test"] = f"{CARVED}: {settings.test_fraction:.0%} of the images"
     if parts.val is None:
-        carved["val"] = f"carved: {settings.val_fraction:.0%} of the training images"
+        carved["val"] = f"{CARVED}: {settings.val_fraction:.0%} of the training images"
     return {**origins, **carved}
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from tvt_ray.data.images import ImageSource
 from tvt_ray.errors import UsageError
 
+CARVED = "carved"  # how the origin of a split begins that was split off another here
 Indices = NDArray[np.int64]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class DataFacts:
     num_classes: int
     side: int  # of the training images, the median of the shorter side; pixels
     grey: bool  # whether all images are
+    val_is_carved: bool = True  # from the training images, whose number then depends on the fraction
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,20 @@ def widths(budget: Budget) -> tuple[int, ...]:
 def batch_size(num_train: int) -> int:
     """An eighth of the images, 8 to 128."""
     return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
+
+
+def val_fraction(num_images: int) -> float:
+    """Of the training images: a tenth, and more where that is under 100, up to a fifth."""
+    return min(max(0.1, 100 / num_images), 0.2)
+
+
+def resplit(facts: DataFacts, fraction: float) -> DataFacts:
+    """The facts with another share of the training images carved for validation, where it is carved."""
+    if not facts.val_is_carved:
+        return facts
+    total = facts.num_train + facts.num_val
+    num_val = min(max(round(fraction * total), facts.num_classes), total - facts.num_classes)
+    return dataclasses.replace(facts, num_train=total - num_val, num_val=num_val)
 
 
 def steps_per_epoch(num_train: int) -> int:

@@ -1,0 +1,136 @@
+"""A config from what a dataset is like."""
+
+import itertools
+
+import pytest
+
+from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import load_config
+from tvt_ray.runs.recipe import (
+    IMAGE_SIZES,
+    STUDENT_FLOOR,
+    TEACHER_FLOOR,
+    DataFacts,
+    Machine,
+    Speeds,
+    batch_size,
+    image_size,
+    patch_size,
+    phases,
+    recipe,
+    resplit,
+    steps_per_epoch,
+    val_fraction,
+    widths,
+    with_lengths,
+)
+from tvt_ray.spaces.budget import Budget
+
+ANTS_AND_BEES = DataFacts(num_train=195, num_val=49, num_classes=2, side=96, grey=False)
+TWO_CORES, WORKSTATION = Machine(cpus=2), Machine(cpus=16, gpus=1)
+SPEEDS = Speeds(teacher_step_s=0.2, student_step_s=0.25, arch_s=0.05, fixed_s=40)
+
+
+def config_of(facts=ANTS_AND_BEES, machine=TWO_CORES, budget=None):
+    budget = budget or Budget()
+    return load_config(None, [recipe(facts, machine, budget), {"budget": budget.model_dump()}])
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_every_image_size_makes_16_to_196_tokens(size):
+    assert size % patch_size(size) == 0
+    assert 16 <= (size // patch_size(size)) ** 2 <= 196
+
+
+@pytest.mark.parametrize(
+    ("side", "machine", "size"),
+    [
+        (8, TWO_CORES, 32),
+        (47, TWO_CORES, 32),
+        (96, TWO_CORES, 64),
+        (96, WORKSTATION, 96),
+        (3000, TWO_CORES, 64),
+        (3000, WORKSTATION, 224),
+    ],
+)
+def test_images_are_as_large_as_they_need_not_be_enlarged_and_the_machine_can_take(side, machine, size):
+    assert image_size(side, machine) == size
+
+
+@pytest.mark.parametrize("max_params", [100_000, 1_000_000, 2_000_000, 6_000_000, 40_000_000])
+def test_the_spaces_ceiling_lies_above_the_budget_and_its_floor_below(max_params):
+    space = config_of(budget=Budget(max_params=max_params)).space
+    assert space.smallest(2).params < max_params
+    assert space.largest(2).params > max_params
+
+
+def test_a_budget_that_is_none_leaves_a_space_that_small_data_can_fill():
+    assert widths(Budget()) == (96, 144, 192)
+
+
+@pytest.mark.parametrize("num_train", [10, 40, 195, 1000, 50_000])
+def test_an_epoch_has_eight_batches_or_more_where_there_are_images_for_them(num_train):
+    assert 8 <= batch_size(num_train) <= 128
+    if num_train >= 64:
+        assert batch_size(num_train) <= num_train / 8
+        assert steps_per_epoch(num_train) >= 8
+
+
+@pytest.mark.parametrize(("num_images", "fraction"), [(100, 0.2), (244, 0.2), (800, 0.125), (5000, 0.1)])
+def test_few_images_leave_more_of_them_to_validate_with(num_images, fraction):
+    assert val_fraction(num_images) == pytest.approx(fraction)
+
+
+def test_facts_follow_the_share_that_validates_unless_validation_was_given():
+    carved = resplit(DataFacts(220, 24, 2, 96, False), 0.2)
+    assert (carved.num_train, carved.num_val) == (195, 49)
+    given = DataFacts(220, 24, 2, 96, False, val_is_carved=False)
+    assert resplit(given, 0.2) == given
+
+
+def test_photographs_are_flipped_jittered_augmented_and_erased_by_teacher_and_students_alike():
+    config = config_of()
+    augment = config.distill.augment
+    assert config.teacher_training.augment == augment
+    assert (augment.hflip, augment.random_erasing, augment.re_mode) == (0.5, 0.25, "pixel")
+    assert augment.color_jitter
+    assert augment.auto_augment.startswith("rand-")
+
+
+def test_grey_images_have_no_colour_to_jitter():
+    grey = DataFacts(num_train=195, num_val=49, num_classes=2, side=96, grey=True)
+    assert config_of(grey).distill.augment.color_jitter is None
+
+
+def test_what_time_is_given_is_filled_and_not_overdrawn():
+    config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes=8)
+    takes = phases(config, ANTS_AND_BEES, SPEEDS, 2)
+    assert 0.85 * 480 < takes.total <= 480 * 1.03
+    assert takes.distill > takes.teacher > takes.search > 0
+
+
+@pytest.mark.parametrize("minutes", [4, 8, 30, 600])
+def test_teacher_and_student_make_steps_enough_and_not_without_end(minutes):
+    config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes)
+    per_epoch = steps_per_epoch(ANTS_AND_BEES.num_train)
+    teacher_steps = config.teacher_training.num_epochs(ANTS_AND_BEES.num_train) * per_epoch
+    student_steps = config.distill.epochs * per_epoch
+    assert TEACHER_FLOOR <= teacher_steps <= 21 * TEACHER_FLOOR
+    assert STUDENT_FLOOR - per_epoch <= student_steps <= 21 * STUDENT_FLOOR
+
+
+def test_longer_is_never_less():
+    lengths = [
+        with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes).distill.epochs for minutes in (4, 6, 8, 16, 30)
+    ]
+    assert all(a <= b for a, b in itertools.pairwise(lengths))
+
+
+def test_too_little_time_is_refused_with_what_would_do():
+    with pytest.raises(UsageError, match=r"--minutes 1 is too little: 300 steps of the teacher .* take 2\.9 minutes"):
+        with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes=1)
+
+
+def test_the_same_facts_give_the_same_config_and_it_is_whole():
+    assert config_of() == config_of()
+    assert load_config(None, [config_of().model_dump(mode="json")]) == config_of()

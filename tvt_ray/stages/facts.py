@@ -1,0 +1,149 @@
+"""What a recipe asks of a dataset and of this machine, looked at or measured."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.images import EncodedSource
+from tvt_ray.data.splits import CARVED, Dataset, Split
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.pace import measure
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.recipe import DataFacts, Machine, Speeds, recipe, resplit, val_fraction
+from tvt_ray.scoring.reader import Reader
+from tvt_ray.spaces import Arch
+from tvt_ray.stages.setup import make_task
+from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.training import TeacherTrainer
+from tvt_ray.training.pace import Pace, divide, step_seconds
+
+Layers: TypeAlias = Sequence[Mapping[str, Any]]  # of a config, each over those before it
+
+NUM_LOOKED_AT = 500  # images whose headers are read
+NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
+NUM_READ = 4
+OWN = ("imagefolder:", "parquet:")
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+# Ray starting on this machine and its first worker importing torch, once for search and once for distil, with the
+# driver's own imports: 16 s each were seen on two cores.
+START_S = 40.0
+
+
+def own_config(layers: Layers) -> RunConfig:
+    """The config for whoever names no file: of one's own images the recipe's, else the defaults, `layers` on top."""
+    asked = load_config(None, layers)
+    return config_for(layers)[0] if asked.data.name.startswith(OWN) else asked
+
+
+def machine() -> Machine:
+    """This one. Of a cluster that is joined, the nodes may have more."""
+    return Machine(os.cpu_count() or 1, torch.cuda.device_count())
+
+
+def config_for(layers: Layers) -> tuple[RunConfig, DataFacts]:
+    """The recipe for the dataset that `layers` name, with what else they set on top.
+
+    Raises UsageError for what is wrong with the dataset or the settings.
+    """
+    asked = load_config(None, layers)
+    facts = facts_of(load_dataset(asked.data))
+    fraction = {"data": {"val_fraction": val_fraction(facts.num_train + facts.num_val)}}
+    facts = resplit(facts, load_config(None, [fraction, *layers]).data.val_fraction)
+    chosen = dict(recipe(facts, machine(), asked.budget))
+    if asked.teacher != RunConfig().teacher:  # who brings a teacher has chosen
+        del chosen["teacher"]
+    return load_config(None, [fraction, chosen, *layers]), facts
+
+
+def facts_of(data: Dataset) -> DataFacts:
+    """Of the training images, from the headers of some."""
+    looked = [_header(data.train, i) for i in _spread(len(data.train), NUM_LOOKED_AT)]
+    return DataFacts(
+        num_train=len(data.train),
+        num_val=len(data.val),
+        num_classes=data.num_classes,
+        side=int(np.median([side for side, _ in looked])),
+        grey=all(mode in GREY_MODES for _, mode in looked),
+        val_is_carved=data.origins.get("val", "").startswith(CARVED),
+    )
+
+
+def _spread(total: int, count: int) -> list[int]:
+    return np.unique(np.linspace(0, total - 1, min(total, count)).astype(int)).tolist()  # type: ignore[no-any-return]
+
+
+def _header(split: Split, index: int) -> tuple[int, str]:
+    """The shorter side, and the mode before it became RGB."""
+    if not isinstance(split.source, EncodedSource):
+        image = split[index][0]
+        return min(image.size), image.mode
+    with split.source.opened(int(split.indices[index])) as opened:
+        return min(opened.size), opened.mode
+
+
+def measure_speeds(config: RunConfig, data: Dataset) -> Speeds:
+    """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trainer = TeacherTrainer(_from_scratch(config).teacher, config.teacher_training, data, device)
+    teacher_step_s = _per_step(trainer.measure(), data, config.teacher_training.batch_size)
+    teacher = trainer.teacher.cpu().freeze()
+    arch = _largest(config, data.num_classes)
+    return Speeds(
+        teacher_step_s=teacher_step_s,
+        student_step_s=_per_step(_student_pace(config, data, teacher, arch, device), data, config.distill.batch_size),
+        arch_s=_arch_seconds(config, data, teacher),
+        fixed_s=START_S,
+    )
+
+
+def _from_scratch(config: RunConfig) -> RunConfig:
+    """A network takes as long whatever its weights."""
+    teacher = config.teacher.model_copy(update={"weights": None, "pretrained": False})
+    return config.model_copy(update={"teacher": teacher})
+
+
+def _per_step(pace: Pace, data: Dataset, batch_size: int) -> float:
+    """A step as this machine's cores divide it, with its share of the validation that ends an epoch: a third of a step
+    for as many images.
+    """
+    cpus = os.cpu_count() or 1
+    step = step_seconds(divide(cpus, pace), pace)
+    return step * (1 + len(data.val) / len(data.train) / 3)
+
+
+def _largest(config: RunConfig, num_classes: int) -> Arch:
+    rng, space = random.Random(0), config.space
+    drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
+    admitted = [arch for arch in drawn if config.budget.admits(space.cost(arch, num_classes))]
+    return max(admitted or drawn, key=lambda arch: space.cost(arch, num_classes).flops)
+
+
+def _student_pace(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch, device: torch.device) -> Pace:
+    task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
+    cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device))
+    pace = measure(cohort)
+    cohort.teacher.cpu()
+    return pace
+
+
+def _arch_seconds(config: RunConfig, data: Dataset, teacher: Teacher) -> float:
+    """On one core, as a worker reads."""
+    threads, rng = torch.get_num_threads(), random.Random(0)
+    torch.set_num_threads(1)
+    reader = Reader(make_task(config, data, teacher))
+    seconds = []
+    for _ in range(1 + NUM_READ):
+        start = time.perf_counter()
+        reader.read(config.space.sample(rng))
+        seconds.append(time.perf_counter() - start)
+    torch.set_num_threads(threads)
+    return float(np.mean(seconds[1:]))  # the first one warms up

@@ -1,0 +1,127 @@
+"""Fit: from a folder of images to a trained student, in a time that is said beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.recipe import DataFacts, Phases, phases, with_lengths
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
+from tvt_ray.stages.search import run_search
+from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was
+from tvt_ray.storage.locations import Location
+from tvt_ray.teachers.provide import get_teacher
+
+MINUTES = 8.0  # where none are given
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit would do: what `fit --dry-run --json` prints."""
+
+    dataset: str
+    num_train: int
+    num_val: int
+    num_test: int
+    num_classes: int
+    image_size: int
+    teacher: str
+    teacher_epochs: int
+    num_samples: int
+    distill_epochs: int
+    seconds: Mapping[str, float]  # by phase, as measured here
+
+    def sentences(self) -> list[str]:
+        """For people."""
+        images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
+        seconds = self.seconds
+        return [
+            f"data      {self.dataset}: {images}, {self.num_classes} classes",
+            f"teacher   {self.teacher}, {self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s",
+            f"search    {self.num_samples:,} ViTs at {self.image_size} pixels: about {seconds['search']:,.0f} s",
+            f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
+            f"together  about {sum(seconds.values()) / 60:.1f} minutes",
+        ]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit gives: what `fit --json` prints."""
+
+    students: tuple[TrainedStudent, ...]
+    out: str
+    seconds: Mapping[str, float]  # that each phase took
+
+
+def plan_fit(layers: Layers, minutes: float) -> tuple[RunConfig, Plan]:
+    """The whole config for a dataset, which `layers` name and may change settings of, and what it takes here.
+
+    Raises UsageError for what is wrong with the dataset or the settings, and where the minutes are too few.
+    """
+    config, facts = config_for(layers)
+    with process_as_it_was():
+        data = load_data(config)
+        speeds = measure_speeds(config, data)
+    # Layers come last again: who sets a length keeps it.
+    fixed = with_lengths(config, facts, speeds, machine().cpus, minutes).model_dump(mode="json")
+    config = load_config(None, [fixed, *layers])
+    return config, _plan(config, facts, len(data.test), phases(config, facts, speeds, machine().cpus))
+
+
+def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> Plan:
+    return Plan(
+        dataset=config.data.name,
+        num_train=facts.num_train,
+        num_val=facts.num_val,
+        num_test=num_test,
+        num_classes=facts.num_classes,
+        image_size=config.space.image_size,
+        teacher=config.teacher.name,
+        teacher_epochs=config.teacher_training.num_epochs(facts.num_train),
+        num_samples=config.search.num_samples,
+        distill_epochs=config.distill.epochs,
+        seconds={
+            "teacher": round(takes.teacher, 1),
+            "search": round(takes.search, 1),
+            "distill": round(takes.distill, 1),
+            "start": round(takes.fixed, 1),
+        },
+    )
+
+
+def run_fit(layers: Layers, out: Location, minutes: float = MINUTES, ray_address: str | None = None) -> Fitted:
+    """Plans, or goes on with what `out` holds; then teacher, search and distillation of the best, each where it was.
+
+    Raises UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
+    """
+    clock, folder = Stopwatch(), RunFolder(out)
+    resumed = folder.config_file.exists()
+    with clock("plan"):
+        if resumed:
+            config = load_config(None, [folder.config().model_dump(mode="json"), *layers])
+        else:
+            config, plan = plan_fit(layers, minutes)
+            say("\n".join(plan.sentences()))
+    with clock("teacher"), process_as_it_was():
+        data = load_data(config)
+        folder.make()
+        get_teacher(config.teacher, config.teacher_training, data, folder.path)
+    with clock("search"):
+        run_search(config, out, resumed, ray_address)
+    with clock("distill"):
+        students = run_distill(config, out, resume=True, ray_address=ray_address)
+    if not students:
+        raise RunError(f"no student was trained; {out} holds the run")
+    return Fitted(tuple(students), str(out), clock.seconds)
+
+
+def check_minutes(minutes: float) -> None:
+    """Raises UsageError for a time that is none."""
+    if not minutes > 0:
+        raise UsageError(f"--minutes is more than 0; got {minutes:g}")
