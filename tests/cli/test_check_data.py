@@ -37,7 +37,8 @@ def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_pat
     assert said == [
         "val         carved: 10% of the training images",
         "test        carved: 20% of the images",
-        "balance     ants has 1.29 times the training images of bees; always saying ants is right for 50.0 % of test",
+        "balance     ants has 1.29 times the training images of bees; "
+        "saying one class always is right for 50.0 % of test at most",
         "sizes       smallest 12 x 10, median 12 x 10, largest 50 x 70",
         "modes       RGB 22",
         "empty       1 image of a single value, such as ants/flat.png",

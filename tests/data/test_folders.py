@@ -232,6 +232,8 @@ def test_a_single_class_is_refused_and_a_dataset_one_folder_down_is_found(tmp_pa
     assert "d has the single class a; classification needs at least two" in refused(tmp_path / "d")
     write_class_folders(tmp_path / "e" / "photos", ["cat", "dog"], 10)
     assert f"is the dataset {tmp_path}/e/photos, with cat, dog?" in refused(tmp_path / "e")
+    write_splits(tmp_path / "f" / "photos", train=5)
+    assert f"is the dataset {tmp_path}/f/photos, with train?" in refused(tmp_path / "f")
 
 
 def test_real_photographs(shared_data):

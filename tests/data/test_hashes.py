@@ -65,6 +65,15 @@ def test_a_file_that_was_changed_just_now_is_not_trusted_later(files):
     assert file_hashes(files)[0] == bytes_hash(b"z")
 
 
+def test_a_relative_path_is_of_the_folder_that_one_is_in(files, tmp_path, monkeypatch):
+    (tmp_path / "e").mkdir()
+    (tmp_path / "e" / "a").write_bytes(b"x")
+    os.utime(tmp_path / "e" / "a", (LONG_AGO, LONG_AGO))
+    for folder, content in (("d", b"a"), ("e", b"x"), ("d", b"a")):
+        monkeypatch.chdir(tmp_path / folder)
+        assert file_hashes([Path("a")]) == [bytes_hash(content)]
+
+
 def test_a_copy_elsewhere_has_the_same_hash(files, tmp_path):
     (tmp_path / "other").write_bytes(files[0].read_bytes())
     assert file_hashes([tmp_path / "other"]) == file_hashes(files[:1])

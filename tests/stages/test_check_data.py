@@ -31,7 +31,7 @@ def test_everything_is_said_that_a_long_run_would_stumble_over(tmp_path):
     assert sum(found.classes["a"].values()) == 11
     assert found.origins == {"train": "train/", "test": "Testing/", "val": "carved: 10% of the training images"}
     assert found.notes[0] == "folder unlabeled left out: its name says no split"
-    assert found.imbalance == Imbalance("a", "b", 4.0, {"train": 80.0, "val": 66.67, "test": 20.0})
+    assert found.imbalance == Imbalance("a", "b", 4.0, {"train": 80.0, "val": 66.67, "test": 80.0})
     assert found.images.sizes.smallest == (64, 80)
     assert found.images.sizes.largest == (90, 90)
     assert found.images.modes == {"RGB": 17, "L": 1}

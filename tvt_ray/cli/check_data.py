@@ -66,7 +66,7 @@ def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]
 def _balance(found: Imbalance) -> str:
     spread = f"{found.largest} has {found.ratio:.3g} times the training images of {found.smallest}"
     even = "every class has as many training images"
-    guess = f"always saying {found.largest} is right for {found.majority_percent['test']:.1f} % of test"
+    guess = f"saying one class always is right for {found.majority_percent['test']:.1f} % of test at most"
     return f"{even if found.ratio == 1 else spread}; {guess}"
 
 

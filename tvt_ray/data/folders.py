@@ -196,7 +196,7 @@ class _Reader:
         if len(classes) == 1:
             (name,) = classes
             inner = [below.name for below in listed(folder / name)[0]]
-            hint = f"; is the dataset {shown(folder / name)}, with {listing(inner)}?" if len(inner) > 1 else ""
+            hint = f"; is the dataset {shown(folder / name)}, with {listing(inner)}?" if inner else ""
             raise UsageError(
                 f"{shown(folder)} has the single class {shown(name)}; classification needs at least two{hint}"
             )

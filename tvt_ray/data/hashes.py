@@ -29,6 +29,7 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
     """
     if not paths:
         return []
+    paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (Path.resolve would follow links)
     memory = cache_folder() / "hashes" / f"{bytes_hash(os.fsencode(os.path.commonpath(paths)))[:16]}.json"
     known = _recall(memory)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing leave the interpreter's lock

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tvt_ray.data.hashes import bytes_hash, combined_hash, file_hashes
 from tvt_ray.data.pixels import SCHEME, WHITE, Colour, to_rgb
@@ -89,6 +89,8 @@ def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iter
         raise
     except FileNotFoundError:
         raise UsageError(f"image {name} is listed but not there") from None
+    except UnidentifiedImageError:  # whose own words name an object in memory
+        raise UsageError(f"corrupt image {name}: it is of no kind that PIL reads") from None
     except MemoryError:
         raise UsageError(f"image {name} does not fit into memory; data.max_pixels bounds what is read") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken files

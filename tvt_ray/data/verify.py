@@ -17,7 +17,7 @@ from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import cache_folder
 
-CHUNK = 64
+CHUNK = 16
 IN_FLIGHT_PIXELS = 64_000_000  # decoded at a time, by all threads: a few hundred MB, more with an alpha channel
 DRAFT = 8  # JPEG is decoded at this fraction of its size: a file that ends too early shows at any scale
 

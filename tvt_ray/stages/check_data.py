@@ -18,14 +18,12 @@ from tvt_ray.report.contact_sheet import write_contact_sheets
 
 @dataclass(frozen=True)
 class Imbalance:
-    """Of the training images."""
+    """How unevenly the classes are filled."""
 
-    largest: str  # class
+    largest: str  # class by training images
     smallest: str
-    ratio: float  # how many times as many images the largest has
-    majority_percent: Mapping[
-        str, float
-    ]  # by split: how many are of the largest class, which always saying it gets right
+    ratio: float  # how many times as many training images the largest has
+    majority_percent: Mapping[str, float]  # by split: what saying one class always is right for, at most
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,6 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
 def _imbalance(data: Dataset) -> Imbalance:
     counts = np.bincount(data.train.labels, minlength=data.num_classes)
     most, least = int(counts.argmax()), int(counts.argmin())
-    shares = {name: round(100 * float((split.labels == most).mean()), 2) for name, split in data.splits.items()}
+    shares = {name: round(100 * np.bincount(split.labels).max() / len(split), 2) for name, split in data.splits.items()}
     names = data.class_names
     return Imbalance(names[most], names[least], round(float(counts[most] / counts[least]), 2), shares)
