@@ -27,11 +27,9 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.stages.reorder import settle_score
-from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
+from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, provide_teacher, resolve
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.parts import PartWriter
-from tvt_ray.teachers.provide import get_teacher
-from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import teacher_accuracy
 from tvt_ray.teachers.verdict import Verdict, judge
 
@@ -72,7 +70,7 @@ def run_distill(
             folder.keep_data(identity)
             try:
                 with PartWriter(folder.measurements(), lock.check) as writer:
-                    _Training(config, folder, data, writer).run(left, ray_address, command)
+                    _Training(config, folder, data, writer, ray_address).run(left, command)
             except RunError as error:
                 raise RunError(f"{error}; go on with: {command}") from None
             folder.measurements().compact()
@@ -135,9 +133,17 @@ def check_student_folder(path: Location, config: RunConfig, resume: bool) -> Non
 class _Training:
     """The students of one call, their teacher, and what is kept of them."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, data: Dataset, writer: PartWriter[Measurement]) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        data: Dataset,
+        writer: PartWriter[Measurement],
+        ray_address: str | None,
+    ) -> None:
         self.config, self.folder, self.data, self.writer = config, folder, data, writer
-        self.teacher: Teacher = get_teacher(config.teacher, config.teacher_training, data, folder.path)[0]
+        self.ray_address = ray_address
+        self.teacher = provide_teacher(config, data, folder.path, ray_address)
         self.verdict = judge(self.teacher, data)
         self.settings = guided_or_not(config.distill, self.verdict, self.teacher.name)
         self.teacher_test_acc = teacher_accuracy(self.teacher, data.test)
@@ -145,7 +151,7 @@ class _Training:
         self.recipe = recipe_of(config, data)
         self.tasks: dict[str, DistillTask] = {}
 
-    def run(self, rows: Sequence[Row], ray_address: str | None, command: str) -> None:
+    def run(self, rows: Sequence[Row], command: str) -> None:
         """Trains them on the cluster. `command`: what goes on with it."""
         config, data, space, settings = self.config, self.data, self.config.space, self.settings
         say(f"teacher: {self.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
@@ -154,7 +160,7 @@ class _Training:
             for row in rows
         }
         inputs = DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
-        with connected(ray_address, lambda reason: end_without_ray(reason, command)):
+        with connected(self.ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             share = allot(config.cluster, len(rows))
             begun_with = json.dumps(config.distill.model_dump(mode="json"), indent=1)

@@ -14,9 +14,8 @@ from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
 from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was
+from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was, provide_teacher
 from tvt_ray.storage.locations import Location
-from tvt_ray.teachers.provide import get_teacher
 
 MINUTES = 8.0  # where none are given
 
@@ -111,7 +110,7 @@ def run_fit(layers: Layers, out: Location, minutes: float = MINUTES, ray_address
     with clock("teacher"), process_as_it_was():
         data = load_data(config)
         folder.make()
-        get_teacher(config.teacher, config.teacher_training, data, folder.path)
+        provide_teacher(config, data, folder.path, ray_address)
     with clock("search"):
         run_search(config, out, resumed, ray_address)
     with clock("distill"):

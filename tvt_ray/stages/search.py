@@ -70,7 +70,7 @@ def run_search(
             folder.keep_data(identity)
             folder.claim(config)
             with clock("teacher"):
-                task = make_task(config, data, teacher or load_teacher(config, data, folder.path))
+                task = make_task(config, data, teacher or load_teacher(config, data, folder.path, ray_address))
             reading = _Reading(config, folder, lock, clock)
             clock.add("ray", 0.0)  # listed before the scoring that it is for
             start = time.perf_counter()

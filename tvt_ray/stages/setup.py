@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from tvt_ray.cluster.teacher import cluster_trainer
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
@@ -75,14 +76,22 @@ def check_budget(space: Space, budget: Budget, num_classes: int) -> None:
             raise UsageError(f"no architecture of this space meets min_{name} {floor:,}: the largest has {high:,}")
 
 
-def load_teacher(config: RunConfig, data: Dataset, kept_in: Location | None = None) -> Teacher | None:
-    """The trained teacher, where anything that the run reads compares with it; trained now where there is none.
+def load_teacher(
+    config: RunConfig, data: Dataset, kept_in: Location | None = None, ray_address: str | None = None
+) -> Teacher | None:
+    """The trained teacher, where anything that the run reads compares with it; trained now where there is none."""
+    return provide_teacher(config, data, kept_in, ray_address) if need_teacher(config.score.to_read) else None
+
+
+def provide_teacher(
+    config: RunConfig, data: Dataset, kept_in: Location | None = None, ray_address: str | None = None
+) -> Teacher:
+    """The trained teacher; where there is none it is trained now, on a GPU of this machine or of the cluster, if any.
 
     `kept_in`: the run folder, which keeps a copy of one that was trained.
     """
-    if not need_teacher(config.score.to_read):
-        return None
-    return get_teacher(config.teacher, config.teacher_training, data, kept_in)[0]
+    train = cluster_trainer(ray_address, config.plugins, config.cluster.max_failures)
+    return get_teacher(config.teacher, config.teacher_training, data, kept_in, train)[0]
 
 
 def make_task(config: RunConfig, data: Dataset, teacher: Teacher | None) -> ReadingTask:

@@ -1,0 +1,203 @@
+"""What a step of distillation costs beside a plain loop and timm's task, what waiting for images does, and two workers.
+
+python benchmarks/distill.py [--config FILE] [--dataset NAME] [--steps 40] [--max-params N]
+
+One student, the largest of 200 drawn within the budget, learns from labels and the teacher's logits in three ways, in
+turn and on the same batches: by this package's cohort, by a loop of a dozen lines, and by timm's
+`LogitDistillationTask` in such a loop. Then the cohort alone on one thread, against two processes of one thread each
+that share each batch. Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort),
+`timm_ratio` (the same of timm's), `data_wait_share` (of the cohort's time) and `scaling_2_workers` (images per second
+of two over those of one).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import socket
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of
+from tvt_ray.data.transforms import train_transform
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.stages.facts import NUM_DRAWN
+from tvt_ray.stages.setup import load_data
+from tvt_ray.students import build_student
+from tvt_ray.teachers import build_teacher
+from tvt_ray.training.loaders import ShuffledBatches, train_loader
+
+CPU = torch.device("cpu")
+ROUNDS = 2  # each way is timed so often, in turn, and its best counts
+
+
+def prepare(config: RunConfig, steps: int) -> tuple[DistillTask, DistillInputs]:
+    """A student, and the images of `steps` batches. The teacher has random weights: a step takes as long."""
+    data, space = load_data(config), config.space
+    rng = random.Random(0)
+    drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
+    fitting = [arch for arch in drawn if config.budget.admits(space.cost(arch, data.num_classes))]
+    arch = max(fitting or drawn, key=lambda arch: space.cost(arch, data.num_classes).params)
+    loss = config.distill.loss.model_copy(update={"weights": {"cross_entropy": 1.0, "logits": 1.0}})
+    changes = {"loss": loss, "epochs": 1, "warmup_epochs": 0, "ema_decay": None, "amp": "off", "clip_grad": None}
+    settings = config.distill.model_copy(update={**changes, "weights": "last", "smoothing": 0.0})
+    teacher = build_teacher(
+        config.teacher.model_copy(update={"weights": None, "pretrained": False}), data.num_classes
+    ).freeze()
+    train = data.train.take(torch.arange(min(steps * settings.batch_size, len(data.train))).numpy())
+    few = data.val.take(torch.arange(min(16, len(data.val))).numpy())
+    task = DistillTask(space, arch, data.num_classes, settings, config.plugins)
+    return task, DistillInputs(train.portable(), few.portable(), few.portable(), teacher)
+
+
+def by_cohort(task: DistillTask, inputs: DistillInputs) -> tuple[float, float]:
+    """Seconds of an epoch's steps, and the share of them that waited for images."""
+    cohort = Cohort([task], inputs, WorkerContext(CPU))
+    (metrics,) = cohort.run_epoch().values()
+    return len(inputs.train) / metrics["images_per_s"], metrics["data_wait_share"]
+
+
+def by_loop(task: DistillTask, inputs: DistillInputs, make: Callable[[nn.Module], Any]) -> float:
+    """Seconds of an epoch's steps of a plain loop; `make` gives a student's loss, of images and labels."""
+    settings = task.settings
+    student = build_student(task.space, task.arch, task.num_classes, settings.seed).train()
+    optimizer = torch.optim.AdamW(student.parameters(), settings.lr, weight_decay=settings.weight_decay)
+    batches = ShuffledBatches(inputs.train.labels, settings.batch_size, settings.seed)
+    transform = train_transform(settings.augment, task.space.image_size)
+    loss_of, start = make(student), time.perf_counter()
+    for images, labels in train_loader(inputs.train, transform, batches):
+        optimizer.zero_grad()
+        loss_of(images, labels).backward()
+        optimizer.step()
+    return time.perf_counter() - start
+
+
+def plainly(task: DistillTask, inputs: DistillInputs) -> float:
+    """With the loss written out."""
+    temperature = task.settings.loss.temperature
+
+    def make(student: nn.Module) -> Any:
+        def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            logits = student(images)
+            with torch.no_grad():
+                taught = inputs.teacher(images)[0]
+            ours, theirs = (F.log_softmax(each / temperature, 1) for each in (logits, taught))
+            distilled = F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * temperature**2
+            return F.cross_entropy(logits, labels) + distilled
+
+        return loss
+
+    return by_loop(task, inputs, make)
+
+
+class LogitsAlone(nn.Module):
+    """A teacher as timm's task calls it."""
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> logits (B, classes)."""
+        return self.teacher(images)[0]  # type: ignore[no-any-return]
+
+
+def by_timm(task: DistillTask, inputs: DistillInputs) -> float:
+    """With timm's task, which normalises images for the teacher again where the two differ: here they do not."""
+    from timm.task import DistillationTeacher, LogitDistillationTask
+
+    def make(student: nn.Module) -> Any:
+        teacher = DistillationTeacher(LogitsAlone(inputs.teacher), num_classes=task.num_classes, in_chans=3, device=CPU)
+        distilling = LogitDistillationTask(
+            student,
+            teacher,
+            nn.CrossEntropyLoss(),
+            distill_loss_weight=1.0,
+            task_loss_weight=1.0,
+            temperature=task.settings.loss.temperature,
+            device=CPU,
+            verbose=False,
+        )
+        return lambda images, labels: distilling(images, labels)["loss"]
+
+    return by_loop(task, inputs, make)
+
+
+def worker(rank: int, world_size: int, port: int, prepared: Any, seconds: Any) -> None:
+    """One of the processes that share each batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
+    task, inputs = prepared
+    context = WorkerContext(CPU, rank, world_size, nn.parallel.DistributedDataParallel)
+    (metrics,) = Cohort([task], inputs, context).run_epoch().values()
+    seconds.put(len(inputs.train) / metrics["images_per_s"])
+    torch.distributed.destroy_process_group()
+
+
+def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> float:
+    """Seconds of an epoch's steps by processes of one thread each, the slowest's."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("spawn")
+    seconds = context.Queue()
+    arguments = [(rank, world_size, port, (task, inputs), seconds) for rank in range(world_size)]
+    processes = [context.Process(target=worker, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    taken = [seconds.get(timeout=600) for _ in processes]
+    for process in processes:
+        process.join()
+    return max(taken)
+
+
+def distill(args: argparse.Namespace) -> int:
+    """Measures and prints."""
+    torch.set_num_threads(1)
+    task, inputs = prepare(own_config_of(args), args.steps)
+    times: dict[str, list[float]] = {"cohort": [], "plain loop": [], "timm": []}
+    waits = []
+    for _ in range(ROUNDS):
+        seconds, wait = by_cohort(task, inputs)
+        times["cohort"].append(seconds)
+        waits.append(wait)
+        times["plain loop"].append(plainly(task, inputs))
+        times["timm"].append(by_timm(task, inputs))
+    best = {name: min(values) for name, values in times.items()}
+    alone, shared = (by_workers(task, inputs, count) for count in (1, 2))
+    for name, seconds in {**best, "one worker": alone, "two workers": shared}.items():
+        print(f"{name:12} {len(inputs.train) / seconds:8,.0f} images/s")
+    result = {
+        "speed_ratio": round(best["plain loop"] / best["cohort"], 3),
+        "timm_ratio": round(best["timm"] / best["cohort"], 3),
+        "data_wait_share": round(min(waits), 3),
+        "scaling_2_workers": round(alone / shared, 2),
+    }
+    print(json.dumps(result))
+    return 0
+
+
+def main() -> int:
+    """The command."""
+    parser = Parser(prog="benchmarks/distill.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    add_options(parser, "config", *COMMON, "max-params")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches of each epoch that is timed")
+    parser.set_defaults(command=distill)
+    return run(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""tvt fit: what it plans and what it refuses. That it fits is in tests/cluster/test_fit.py."""
+
+import json
+
+import pytest
+
+from tests.conftest import call
+from tests.data.samples import labelled, write_class_folders
+from tvt_ray.cli.fit import dataset_name
+
+# Networks of milliseconds; what a plan says of them is measured.
+TINY = ["--set", "space.embed_dim=[48]", "--set", "space.depth=[2]", "--set", "space.num_heads=[3]"]
+TINY += ["--set", "teacher.name=resnet20", "--set", "teacher.image_size=8"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return write_class_folders(tmp_path / "photos", ["ant", "bee"], 20)
+
+
+def test_a_plan_counts_every_phase_and_writes_nothing(capsys, photos, tmp_path):
+    flags = ["--out", tmp_path / "out", "--dry-run", "--minutes", "30", *TINY]
+    code, out, err = call(capsys, "fit", photos, *flags, "--json")
+    assert code == 0, err
+    plan = json.loads(out.splitlines()[-1])
+    assert plan["dataset"] == f"imagefolder:{photos}"
+    assert (plan["num_train"], plan["num_val"], plan["num_test"]) == (26, 6, 8)
+    assert plan["seconds"].keys() == {"teacher", "search", "distill", "start"}
+    assert all(seconds > 0 for seconds in plan["seconds"].values())
+    assert not (tmp_path / "out").exists()
+    code, out, _ = call(capsys, "fit", photos, *flags)
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["data", "teacher", "search", "distill", "together"]
+
+
+def test_what_is_set_stays_set(capsys, photos, tmp_path):
+    flags = ["--set", "distill.epochs=3", "--set", "search.num_samples=7", "--seed", "5"]
+    _, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY, *flags, "--json")
+    plan = json.loads(out.splitlines()[-1])
+    assert (plan["distill_epochs"], plan["num_samples"]) == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["no/such/folder"], "unknown dataset 'no/such/folder'"),
+        (["PHOTOS", "--minutes", "0"], "--minutes is more than 0; got 0"),
+        (["PHOTOS", "--minutes", "0.2"], "--minutes 0.2 is too little"),
+        (["PHOTOS", "--minutes", "soon"], "invalid float value"),
+        (["PHOTOS", "--max-params", "10"], "no architecture of this space meets max_params 10"),
+        (["PHOTOS", "--set", "distill.epoch=3"], "did you mean 'distill.epochs'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(flags, message, capsys, photos, tmp_path):
+    words = [str(photos) if word == "PHOTOS" else word for word in flags]
+    code, out, err = call(capsys, "fit", *words, "--out", tmp_path / "out", *TINY)
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(photos, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    (tmp_path / "tables" / "data").mkdir(parents=True)
+    pq.write_table(labelled([0, 1]), tmp_path / "tables" / "data" / "train.parquet")
+    monkeypatch.chdir(tmp_path)
+    assert dataset_name("photos") == "imagefolder:photos"
+    assert dataset_name("tables") == "parquet:tables"
+    assert dataset_name("tables/data/train.parquet") == "parquet:tables/data/train.parquet"
+    assert dataset_name("digits") == "digits"
+    assert dataset_name("imagefolder:photos") == "imagefolder:photos"

@@ -1,0 +1,53 @@
+"""tvt fit on a real Ray, as a user types it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tvt_ray
+from tests.conftest import call
+from tvt_ray.runs.run import Run
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SHORT = [
+    *("--set", "space.embed_dim=[48]", "--set", "space.depth=[2, 3]", "--set", "space.num_heads=[3]"),
+    *("--set", "teacher.name=resnet20", "--set", "teacher.image_size=16"),
+    *("--set", "teacher_training.epochs=6", "--set", "teacher_training.min_steps=0"),
+    *("--set", "search.num_samples=6", "--set", "score.calibration_samples=4", "--set", "cluster.scoring_workers=1"),
+    *("--set", "distill.epochs=2", "--set", "cluster.gpus_per_trial=0", "--set", "cluster.gpus_per_training_worker=0"),
+]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Sunsets and forests: red ones and green ones, noisy, of different sizes."""
+    rng = np.random.default_rng(0)
+    for label, colour in (("forest", (40, 160, 60)), ("sunset", (200, 90, 40))):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.normal(colour, 60, (40 + i, 50, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{i}.jpg")
+    return tmp_path / "photos"
+
+
+def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(cluster, capsys, photos, tmp_path):
+    flags = ["fit", photos, "--out", tmp_path / "out", *SHORT, "--ray-address", cluster, "--json"]
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["out"] == str(tmp_path / "out")
+    assert result["seconds"].keys() == {"plan", "teacher", "search", "distill"}
+    (student,) = result["students"]
+    assert student["epochs"] == 2
+    assert tvt_ray.load_student(student["path"]).class_names == ("forest", "sunset")
+    config = Run.load(tmp_path / "out").config
+    assert (config.space.image_size, config.data.val_fraction) == (32, 0.2)
+    assert config.distill.augment.hflip == 0.5
+    assert "teacher resnet20" in err
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["students"] == [student]
+    assert "trained earlier" in err

@@ -1,0 +1,56 @@
+"""Several workers that share each batch, as real processes."""
+
+import socket
+from multiprocessing import get_context
+
+import pytest
+import torch
+
+from tests.distillation.conftest import few, only, train
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import WorkerContext
+
+pytestmark = pytest.mark.slow
+
+
+def work(rank, world_size, port, task, inputs, begun, folder):
+    """One worker: goes on from a state to the end, and leaves its own."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+    )
+    wrap = torch.nn.parallel.DistributedDataParallel
+    cohort = Cohort([task], inputs, WorkerContext(torch.device("cpu"), rank, world_size, wrap))
+    cohort.load_state_dict(begun)
+    train(cohort)
+    torch.save(cohort.state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_a_training_goes_on_with_two_workers_to_the_weights_that_one_would_have_reached(make, inputs, tmp_path):
+    """97 images make batches of 32, 32 and 33, of which the last is shared unevenly."""
+    inputs = DistillInputs(few(inputs.train, 97), inputs.val, inputs.test, inputs.teacher)
+    task = only(make(epochs=2)).task
+    whole, begun = (Cohort([task], inputs, WorkerContext(torch.device("cpu"))) for _ in range(2))
+    train(whole)
+    begun.run_epoch()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = get_context("spawn")
+    arguments = [(rank, 2, port, task, inputs, begun.state_dict(), tmp_path) for rank in range(2)]
+    processes = [context.Process(target=work, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    expected, start = flat(only(whole).guided.state_dict()), flat(only(begun).guided.state_dict())
+    for rank in range(2):
+        (state,) = torch.load(tmp_path / f"{rank}.pt", weights_only=True).values()
+        # AdamW makes much of gradients that are nearly zero, whose sums differ in their last bits.
+        assert (flat(state["guided"]) - expected).norm() < 0.02 * (expected - start).norm()
+
+
+def flat(state):
+    return torch.cat([value.flatten() for value in state.values()])
