@@ -13,7 +13,7 @@ from tvt_ray.distillation.learner import WorkerContext
 pytestmark = pytest.mark.slow
 
 
-def work(rank, world_size, port, task, inputs, begun, folder):
+def work(rank, world_size, port, task, inputs, folder):
     """One worker: goes on from a state to the end, and leaves its own."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -21,7 +21,7 @@ def work(rank, world_size, port, task, inputs, begun, folder):
     )
     wrap = torch.nn.parallel.DistributedDataParallel
     cohort = Cohort([task], inputs, WorkerContext(torch.device("cpu"), rank, world_size, wrap))
-    cohort.load_state_dict(begun)
+    cohort.load_state_dict(torch.load(folder / "begun.pt", weights_only=True))
     train(cohort)
     torch.save(cohort.state_dict(), folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -34,23 +34,26 @@ def test_a_training_goes_on_with_two_workers_to_the_weights_that_one_would_have_
     whole, begun = (Cohort([task], inputs, WorkerContext(torch.device("cpu"))) for _ in range(2))
     train(whole)
     begun.run_epoch()
+    torch.save(begun.state_dict(), tmp_path / "begun.pt")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = get_context("spawn")
-    arguments = [(rank, 2, port, task, inputs, begun.state_dict(), tmp_path) for rank in range(2)]
+    arguments = [(rank, 2, port, task, inputs, tmp_path) for rank in range(2)]
     processes = [context.Process(target=work, args=each) for each in arguments]
     for process in processes:
         process.start()
     for process in processes:
         process.join(120)
         assert process.exitcode == 0
-    expected, start = flat(only(whole).guided.state_dict()), flat(only(begun).guided.state_dict())
+    images = torch.randn(20, 3, 32, 32)
+    expected, start = (answers(cohort, images) for cohort in (whole, begun))
     for rank in range(2):
-        (state,) = torch.load(tmp_path / f"{rank}.pt", weights_only=True).values()
-        # AdamW makes much of gradients that are nearly zero, whose sums differ in their last bits.
-        assert (flat(state["guided"]) - expected).norm() < 0.02 * (expected - start).norm()
+        begun.load_state_dict(torch.load(tmp_path / f"{rank}.pt", weights_only=True))
+        assert (answers(begun, images) - expected).norm() < 0.02 * (expected - start).norm()
 
 
-def flat(state):
-    return torch.cat([value.flatten() for value in state.values()])
+@torch.no_grad()
+def answers(cohort, images):
+    """Logits, which the bias of keys does not move: its gradients are rounding errors, which AdamW makes steps of."""
+    return only(cohort).student.eval()(images)
