@@ -35,16 +35,16 @@ def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_pat
     assert lines[0] == f"imagefolder:{folder}: 2 classes"
     said = lines[next(i for i, line in enumerate(lines) if line.startswith("val ")) :]
     assert said == [
-        "val         carved: 10% of the training images",
+        "val         carved: 20% of the training images",
         "test        carved: 20% of the images",
-        "balance     ants has 1.29 times the training images of bees; "
+        "balance     ants has 1.33 times the training images of bees; "
         "saying one class always is right for 50.0 % of test at most",
         "sizes       smallest 12 x 10, median 12 x 10, largest 50 x 70",
         "modes       RGB 22",
         "empty       1 image of a single value, such as ants/flat.png",
         "duplicates  1 image in more than one split, such as ants/0.png and ants/copy.png: "
         "accuracy there counts what was seen in training",
-        "image size  32 pixels suit these images; space.image_size is 32",
+        "image size  32 pixels suit these images",
         "note        1 image in no class folder left out (such as loose.png)",
         "note        1 file is no image and left out: .md 1 (such as README.md)",
         f"drawn       {tmp_path}/out/contact_sheet.png",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, path
+from tvt_ray.cli.options import COMMON, add_options, own_config_of, path
 from tvt_ray.cli.output import print_json, print_table
 from tvt_ray.data.notes import counted
 
@@ -29,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvt_ray.stages.check_data import describe_data
     from tvt_ray.storage.locations import check_writable
 
-    config = config_of(args)
+    config = own_config_of(args)
     if args.out:
         check_writable(args.out / "contact_sheet.png")
     described = describe_data(config.data, config.space.image_size, args.out)
@@ -39,12 +39,12 @@ def execute(args: argparse.Namespace) -> int:
     rows = [[name, *[f"{counts[split]:,}" for split in SPLITS]] for name, counts in described.classes.items()]
     rows.append(["all", *[f"{described.num_images[split]:,}" for split in SPLITS]])
     print_table(f"{described.dataset}: {described.num_classes} classes", ["class", *SPLITS], rows)
-    for title, text in _lines(described, config.space.image_size):
+    for title, text in _lines(described):
         print(f"{title:11} {text}")
     return 0
 
 
-def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]:
+def _lines(described: DataDescription) -> list[tuple[str, str]]:
     """(title, text) of all that is no count by class."""
     from tvt_ray.data.duplicates import tell
 
@@ -57,7 +57,7 @@ def _lines(described: DataDescription, image_size: int) -> list[tuple[str, str]]
         *_told(images.single_value, "of a single value"),
         *_told(images.few_levels, f"with values at most {images.num_levels} of 255 apart"),
         *[("duplicates", sentence) for sentence in tell(described.duplicates) or ["none"]],
-        ("image size", f"{images.recommended_image_size} pixels suit these images; space.image_size is {image_size}"),
+        ("image size", f"{images.recommended_image_size} pixels suit these images"),
         *[("note", note) for note in described.notes],
         *[("drawn", sheet) for sheet in described.contact_sheets],
     ]
