@@ -143,7 +143,7 @@ OPTIONS: dict[str, Option] = {
         type=int,
     ),
     "epochs": _value("of the training", "N", "distill.epochs", type=int),
-    "num-workers": _value("Ray Train workers per student", "N", "cluster.training_workers", type=int),
+    "num-workers": _value("Ray Train workers of each training", "N", "cluster.training_workers", type=int),
     "ray-address": _value("a running cluster (default: RAY_ADDRESS, or Ray on this machine)", "ADDRESS"),
     "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
 }
