@@ -9,12 +9,13 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.recipe import DataFacts, Phases, phases, with_lengths
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
 from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was, provide_teacher
+from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was, provide_teacher, resolve
 from tvt_ray.storage.locations import Location
 
 MINUTES = 8.0  # where none are given
@@ -100,19 +101,22 @@ def run_fit(layers: Layers, out: Location, minutes: float = MINUTES, ray_address
     Raises UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
     """
     clock, folder = Stopwatch(), RunFolder(out)
-    resumed = folder.config_file.exists()
     with clock("plan"):
-        if resumed:
-            config = load_config(None, [folder.config().model_dump(mode="json"), *layers])
-        else:
-            config, plan = plan_fit(layers, minutes)
+        if not folder.config_file.exists():
+            planned, plan = plan_fit(layers, minutes)
             say("\n".join(plan.sentences()))
+            folder.make()
+            folder.claim(resolve(planned))  # so that who goes on keeps to these lengths
+        config = load_config(None, [folder.config().model_dump(mode="json"), *layers])
     with clock("teacher"), process_as_it_was():
         data = load_data(config)
-        folder.make()
+        identity = DataIdentity.of(data, config.probe)
+        if folder.data_file.exists():
+            folder.check_data(identity)
+        folder.keep_data(identity)
         provide_teacher(config, data, folder.path, ray_address)
     with clock("search"):
-        run_search(config, out, resumed, ray_address)
+        run_search(config, out, resume=True, ray_address=ray_address)
     with clock("distill"):
         students = run_distill(config, out, resume=True, ray_address=ray_address)
     if not students:
