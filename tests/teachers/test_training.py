@@ -109,7 +109,7 @@ def test_a_state_on_disk_is_kept_on_the_way_and_gone_on_from(few, tmp_path, monk
 def test_measuring_changes_nothing(few):
     training = TeacherTraining(epochs=1, batch_size=32)
     plain, measured = (TeacherTrainer(SETTINGS, training, few, CPU) for _ in range(2))
-    pace = measured.measure()
+    pace = measured.measure(2)
     assert pace.load_s > 0
     assert pace.step_s > 0
     for subject in (plain, measured):

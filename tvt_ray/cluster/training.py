@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -196,17 +197,20 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: Allotment) -> Cohort:
     context, device = ray.train.get_context(), ray.train.torch.get_device()
-    torch.set_num_threads(max(1, share.cpus))
     worker = WorkerContext(device, context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
     return Cohort(tasks, inputs, worker)
 
 
 def _divide_cpus(cohort: Cohort, share: Allotment) -> None:
-    """Between loading and computing: as the settings say, else as measured here."""
+    """Between loading and computing: as the settings say, else as measured here.
+
+    Ray may count more CPUs than there are, whose threads would wait for each other.
+    """
+    cpus = min(share.cpus, os.cpu_count() or 1)
     if share.loader_workers is None:
-        division = divide(share.cpus, measure(cohort))
+        division = divide(cpus, measure(cohort, cpus))
     else:
-        division = Division(share.loader_workers, max(1, share.cpus - share.loader_workers))
+        division = Division(share.loader_workers, max(1, cpus - share.loader_workers))
     torch.set_num_threads(division.threads)
     cohort.load_with(division.loader_workers)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import time
 
 import torch
@@ -10,18 +10,22 @@ import torch
 from tvt_ray.distillation.cohort import Cohort
 from tvt_ray.distillation.losses import distillation_loss
 from tvt_ray.training.loaders import generators_as_they_were
-from tvt_ray.training.pace import Pace
+from tvt_ray.training.pace import Pace, scaling_of
 
 
-def measure(cohort: Cohort) -> Pace:
-    """Of one batch, the second of two, on one thread. The cohort's weights and generators stay as they are."""
-    threads, pace = torch.get_num_threads(), Pace(math.inf, math.inf)
-    torch.set_num_threads(1)
+def measure(cohort: Cohort, cpus: int) -> Pace:
+    """Of one batch, the second of two, on one thread and on `cpus`. Weights and generators stay as they are."""
+    threads = torch.get_num_threads()
     with generators_as_they_were():
-        for _ in range(2):
-            pace = _measure_batch(cohort)
+        one, many = (_on_threads(cohort, count) for count in (1, cpus))
     torch.set_num_threads(threads)
-    return pace
+    return dataclasses.replace(one, scaling=scaling_of(one.step_s, many.step_s, cpus))
+
+
+def _on_threads(cohort: Cohort, threads: int) -> Pace:
+    torch.set_num_threads(threads)
+    _measure_batch(cohort)
+    return _measure_batch(cohort)
 
 
 def _measure_batch(cohort: Cohort) -> Pace:
@@ -36,4 +40,5 @@ def _measure_batch(cohort: Cohort) -> Pace:
         learner.optimizer.zero_grad()
     if cohort.worker.device.type == "cuda":
         torch.cuda.synchronize(cohort.worker.device)
-    return Pace(loaded - start, time.perf_counter() - loaded, cohort.worker.device.type == "cuda")
+    on_gpu = cohort.worker.device.type == "cuda"
+    return Pace(loaded - start, time.perf_counter() - loaded, on_gpu=on_gpu)

@@ -94,7 +94,7 @@ def measure_speeds(config: RunConfig, data: Dataset) -> Speeds:
     """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = TeacherTrainer(_from_scratch(config).teacher, config.teacher_training, data, device)
-    teacher_step_s = _per_step(trainer.measure(), data, config.teacher_training.batch_size)
+    teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data, config.teacher_training.batch_size)
     teacher = trainer.teacher.cpu().freeze()
     arch = _largest(config, data.num_classes)
     return Speeds(
@@ -130,7 +130,7 @@ def _largest(config: RunConfig, num_classes: int) -> Arch:
 def _student_pace(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch, device: torch.device) -> Pace:
     task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
     cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device))
-    pace = measure(cohort)
+    pace = measure(cohort, os.cpu_count() or 1)
     cohort.teacher.cpu()
     return pace
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import math
 import os
@@ -27,7 +28,7 @@ from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
-from tvt_ray.training.pace import Pace, divide
+from tvt_ray.training.pace import Pace, divide, scaling_of
 from tvt_ray.training.selection import Selection, Weights, resolve_weights
 
 SECONDS_BETWEEN_STATES = 10.0
@@ -116,19 +117,27 @@ class TeacherTrainer:
         loss = F.cross_entropy(logits, labels.to(self.device), label_smoothing=self.training.smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def measure(self) -> Pace:
-        """What a batch takes, of two the second; weights and BatchNorm's statistics stay as they are."""
-        kept, pace = {k: v.clone() for k, v in self.teacher.state_dict().items()}, Pace(0, 0)
+    def measure(self, cpus: int) -> Pace:
+        """What a batch takes on one thread and on `cpus`; weights and BatchNorm's statistics stay as they are."""
+        kept, threads = {k: v.clone() for k, v in self.teacher.state_dict().items()}, torch.get_num_threads()
         with generators_as_they_were():
-            for _ in range(2):
-                start = time.perf_counter()
-                images, labels = next(iter(self.loader))
-                loaded = time.perf_counter()
-                self._gradients(images, labels)
-                pace = Pace(loaded - start, time.perf_counter() - loaded, self.device.type == "cuda")
+            one, many = (self._on_threads(count) for count in (1, cpus))
+        torch.set_num_threads(threads)
         self.optimizer.zero_grad()
         self.teacher.load_state_dict(kept)
-        return pace
+        return dataclasses.replace(one, scaling=scaling_of(one.step_s, many.step_s, cpus))
+
+    def _on_threads(self, threads: int) -> Pace:
+        torch.set_num_threads(threads)
+        self._measure_batch()
+        return self._measure_batch()
+
+    def _measure_batch(self) -> Pace:
+        start = time.perf_counter()
+        images, labels = next(iter(self.loader))
+        loaded = time.perf_counter()
+        self._gradients(images, labels)
+        return Pace(loaded - start, time.perf_counter() - loaded, on_gpu=self.device.type == "cuda")
 
     def finish(self) -> tuple[Teacher, float]:
         """The frozen teacher with the weights that are kept, its statistics settled; percent on validation."""
@@ -178,7 +187,8 @@ def train_teacher(
 
 
 def _train(trainer: TeacherTrainer, state_file: Location | None, name: str) -> None:
-    division = divide(min(torch.get_num_threads(), os.cpu_count() or 1), trainer.measure())
+    cpus = min(torch.get_num_threads(), os.cpu_count() or 1)
+    division = divide(cpus, trainer.measure(cpus))
     torch.set_num_threads(division.threads)
     trainer.load_with(division.loader_workers)
     images, kept = trainer.num_epochs * len(trainer.data.train), time.monotonic()

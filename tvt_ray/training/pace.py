@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-
-# What t threads make of a student's small matrices: t^0.7 times as fast as one (1.6 times for two).
-THREAD_SCALING = 0.7
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that a batch takes on one thread: to load and augment, and to train on."""
+    """Seconds that a batch takes on one thread: to load and augment, and to train on.
+
+    `scaling`: t threads train t^scaling times as fast; 0 where a batch is too small for more than one.
+    """
 
     load_s: float
     step_s: float
+    scaling: float = 0.7
     on_gpu: bool = False
+
+
+def scaling_of(one_s: float, many_s: float, threads: int) -> float:
+    """From a step's seconds on one thread and on several: 0 to 1."""
+    if threads < 2:
+        return 0.0
+    return min(max(math.log(one_s / many_s) / math.log(threads), 0.0), 1.0)
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,7 @@ def divide(cpus: int, pace: Pace) -> Division:
 
 def step_seconds(division: Division, pace: Pace) -> float:
     """What a step takes, images included."""
-    computing = pace.step_s if pace.on_gpu else pace.step_s / division.threads**THREAD_SCALING
+    computing = pace.step_s if pace.on_gpu else pace.step_s / division.threads**pace.scaling
     if division.loader_workers == 0:
         return pace.load_s + computing
     return max(pace.load_s / division.loader_workers, computing)
