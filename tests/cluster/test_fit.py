@@ -14,8 +14,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 SHORT = [
     *("--set", "space.embed_dim=[48]", "--set", "space.depth=[2, 3]", "--set", "space.num_heads=[3]"),
-    *("--set", "teacher.name=resnet20", "--set", "teacher.image_size=16"),
-    *("--set", "teacher_training.epochs=6", "--set", "teacher_training.min_steps=0"),
+    *("--set", "teacher_training.epochs=3", "--set", "teacher_training.min_steps=0"),
     *("--set", "search.num_samples=6", "--set", "score.calibration_samples=4", "--set", "cluster.scoring_workers=1"),
     *("--set", "distill.epochs=2", "--set", "cluster.gpus_per_trial=0", "--set", "cluster.gpus_per_training_worker=0"),
 ]
@@ -46,7 +45,7 @@ def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(c
     config = Run.load(tmp_path / "out").config
     assert (config.space.image_size, config.data.val_fraction) == (32, 0.2)
     assert config.distill.augment.hflip == 0.5
-    assert "teacher resnet20" in err
+    assert "teacher timm:resnet10t" in err
     code, out, err = call(capsys, *flags)
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]

@@ -31,6 +31,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.training.pace import Division, divide
+from tvt_ray.vision_compat import ensure_torchvision
 
 STATE_FILE = "checkpoint.pt"
 SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
@@ -169,6 +170,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     tasks: list[DistillTask] = config["tasks"]
     board, share = config["board"], config["share"]
     load_plugins(tasks[0].plugins)
+    ensure_torchvision()  # before a timm teacher is unpickled
     cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
     cohort.load_state_dict(_read_states(board, config["arch_ids"], cohort.worker.device))
     _divide_cpus(cohort, share)
