@@ -102,6 +102,12 @@ def test_grey_images_have_no_colour_to_jitter():
     assert config_of(grey).distill.augment.color_jitter is None
 
 
+@pytest.mark.parametrize(("num_train", "epochs"), [(24, 300), (195, 100), (20_000, 40)])
+def test_without_a_time_few_images_are_seen_more_often(num_train, epochs):
+    facts = DataFacts(num_train, 49, 2, 96, grey=False)
+    assert config_of(facts).distill.epochs == epochs
+
+
 def test_what_time_is_given_is_filled_and_not_overdrawn():
     config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes=8)
     takes = phases(config, ANTS_AND_BEES, SPEEDS, 2)

@@ -21,7 +21,7 @@ SMALLEST_BATCH, LARGEST_BATCH = 8, 128
 BATCHES_PER_EPOCH = 8  # at least
 # Steps of the optimiser: with fewer, a teacher knows little more than the largest class, and a student less than it.
 TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
-TEACHER_STEPS, STUDENT_STEPS = 1000, 3000  # where no time is given
+TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
 MOST_STEPS = 20  # times the floor: beyond, a small dataset is only learned by heart
 NUM_SAMPLES = 2000
 
@@ -146,7 +146,7 @@ def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, A
         },
         "teacher": {"name": "timm:resnet10t", "pretrained": False, "image_size": size},
         "teacher_training": {
-            "epochs": math.ceil(TEACHER_STEPS / steps_per_epoch(facts.num_train)),
+            "epochs": _epochs(TEACHER_STEPS, facts.num_train),
             "min_steps": TEACHER_FLOOR,
             "batch_size": batch,
             "lr": 0.02,
@@ -156,7 +156,7 @@ def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, A
         "probe": {"num_images": min(32, facts.num_train)},
         "search": {"num_samples": NUM_SAMPLES},
         "distill": {
-            "epochs": math.ceil(STUDENT_STEPS / steps_per_epoch(facts.num_train)),
+            "epochs": _epochs(STUDENT_STEPS, facts.num_train),
             "batch_size": batch,
             "lr": 1e-3,
             "min_lr": 1e-5,
@@ -170,6 +170,10 @@ def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, A
             "augment": augment,
         },
     }
+
+
+def _epochs(steps: int, num_train: int) -> int:
+    return max(math.ceil(steps / steps_per_epoch(num_train)), EPOCHS)
 
 
 def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
