@@ -43,7 +43,7 @@ def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(c
     assert student["epochs"] == 2
     assert tvt_ray.load_student(student["path"]).class_names == ("forest", "sunset")
     config = Run.load(tmp_path / "out").config
-    assert (config.space.image_size, config.data.val_fraction) == (32, 0.2)
+    assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
     assert config.distill.augment.hflip == 0.5
     assert "teacher timm:resnet10t" in err
     code, out, err = call(capsys, *flags)
