@@ -45,7 +45,7 @@ def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(c
     config = Run.load(tmp_path / "out").config
     assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
     assert config.distill.augment.hflip == 0.5
-    assert "teacher timm:resnet10t" in err
+    assert "timm:resnet10t is trained on a GPU of the cluster" in err  # one in name only
     code, out, err = call(capsys, *flags)
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]
