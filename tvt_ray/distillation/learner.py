@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,12 +136,14 @@ class Learner:
         """Once; a training that goes on elsewhere keeps to what was chosen."""
         if self.precision_chosen:
             return
-
-        def step() -> None:
-            distillation_loss(self.guided(images), taught, targets, self.task.settings.loss)["loss"].backward()  # type: ignore[no-untyped-call]
-
+        rehearse = functools.partial(self.rehearse, images, targets, taught)
         with torch.random.fork_rng(devices=[]):
-            self.set_precision(choose_precision(self.task.settings.amp, self.worker.device, step))
+            self.set_precision(choose_precision(self.task.settings.amp, self.worker.device, rehearse))
+
+    def rehearse(self, images: Tensor, targets: Tensor, taught: Outputs) -> None:
+        """What a step computes, without the step: for who times it."""
+        self.guided.train()
+        distillation_loss(self.guided(images), taught, targets, self.task.settings.loss)["loss"].backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad()
 
     def set_precision(self, precision: torch.dtype | None) -> None:
@@ -154,8 +157,8 @@ class Learner:
         metrics = {"epoch": self.epoch, **losses, "val_acc": measure(self.student)}
         if self.average is not None:
             metrics["ema_val_acc"] = measure(self.average.module)
-        averaged = self.selection.rule == "ema" and self.average is not None
-        kept = self.average.module if averaged else self.student  # type: ignore[union-attr]
+        averaged = self.selection.rule == "ema"
+        kept = self.average.module if averaged else self.student
         self.selection.offer(self.epoch, metrics["ema_val_acc" if averaged else "val_acc"], kept.state_dict())
         return {**metrics, "kept_val_acc": self.selection.val_acc, "lr": self.optimizer.param_groups[0]["lr"]}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import math
 import os
@@ -28,7 +27,7 @@ from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
-from tvt_ray.training.pace import Pace, divide, scaling_of
+from tvt_ray.training.pace import Pace, divide, finished, measure_pace
 from tvt_ray.training.selection import Selection, Weights, resolve_weights
 
 SECONDS_BETWEEN_STATES = 10.0
@@ -119,25 +118,18 @@ class TeacherTrainer:
 
     def measure(self, cpus: int) -> Pace:
         """What a batch takes on one thread and on `cpus`; weights and BatchNorm's statistics stay as they are."""
-        kept, threads = {k: v.clone() for k, v in self.teacher.state_dict().items()}, torch.get_num_threads()
-        with generators_as_they_were():
-            one, many = (self._on_threads(count) for count in (1, cpus))
-        torch.set_num_threads(threads)
+        kept = {key: value.clone() for key, value in self.teacher.state_dict().items()}
+        pace = measure_pace(self._measure_batch, cpus)
         self.optimizer.zero_grad()
         self.teacher.load_state_dict(kept)
-        return dataclasses.replace(one, scaling=scaling_of(one.step_s, many.step_s, cpus))
-
-    def _on_threads(self, threads: int) -> Pace:
-        torch.set_num_threads(threads)
-        self._measure_batch()
-        return self._measure_batch()
+        return pace
 
     def _measure_batch(self) -> Pace:
         start = time.perf_counter()
         images, labels = next(iter(self.loader))
         loaded = time.perf_counter()
         self._gradients(images, labels)
-        return Pace(loaded - start, time.perf_counter() - loaded, on_gpu=self.device.type == "cuda")
+        return Pace(loaded - start, finished(self.device) - loaded, on_gpu=self.device.type == "cuda")
 
     def finish(self) -> tuple[Teacher, float]:
         """The frozen teacher with the weights that are kept, its statistics settled; percent on validation."""

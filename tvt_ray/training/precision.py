@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from tvt_ray.students.kernels import HAS_BF16
+from tvt_ray.training.pace import finished
 
 Amp = Literal["off", "auto", "bfloat16", "float16"]
 NUM_TIMED = 3
@@ -55,7 +56,5 @@ def _seconds(dtype: torch.dtype | None, device: torch.device, step: Callable[[],
         start = time.perf_counter()
         with autocast(dtype, device):
             step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(finished(device) - start)
     return min(times[1:])
