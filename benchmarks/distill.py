@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import socket
 import sys
 import time
@@ -32,7 +31,7 @@ from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.stages.facts import NUM_DRAWN
+from tvt_ray.stages.facts import largest_arch
 from tvt_ray.stages.setup import load_data
 from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
@@ -45,16 +44,11 @@ ROUNDS = 2  # each way is timed so often, in turn, and its best counts
 def prepare(config: RunConfig, steps: int) -> tuple[DistillTask, DistillInputs]:
     """A student, and the images of `steps` batches. The teacher has random weights: a step takes as long."""
     data, space = load_data(config), config.space
-    rng = random.Random(0)
-    drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
-    fitting = [arch for arch in drawn if config.budget.admits(space.cost(arch, data.num_classes))]
-    arch = max(fitting or drawn, key=lambda arch: space.cost(arch, data.num_classes).params)
+    arch = largest_arch(config, data.num_classes)
     loss = config.distill.loss.model_copy(update={"weights": {"cross_entropy": 1.0, "logits": 1.0}})
     changes = {"loss": loss, "epochs": 1, "warmup_epochs": 0, "ema_decay": None, "amp": "off", "clip_grad": None}
     settings = config.distill.model_copy(update={**changes, "weights": "last", "smoothing": 0.0})
-    teacher = build_teacher(
-        config.teacher.model_copy(update={"weights": None, "pretrained": False}), data.num_classes
-    ).freeze()
+    teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
     train = data.train.take(torch.arange(min(steps * settings.batch_size, len(data.train))).numpy())
     few = data.val.take(torch.arange(min(16, len(data.val))).numpy())
     task = DistillTask(space, arch, data.num_classes, settings, config.plugins)

@@ -147,6 +147,8 @@ class _Training:
         self.verdict = judge(self.teacher, data)
         self.settings = guided_or_not(config.distill, self.verdict, self.teacher.name)
         self.teacher_test_acc = teacher_accuracy(self.teacher, data.test)
+        size, own = config.space.image_size, self.teacher.image_size
+        self.at_student = self.teacher_test_acc if size == own else teacher_accuracy(self.teacher, data.test, size)
         self.imbalance_told = False
         self.recipe = recipe_of(config, data)
         self.tasks: dict[str, DistillTask] = {}
@@ -207,7 +209,7 @@ class _Training:
             "test_acc": trained.test_acc,
             "teacher": self.teacher.name,
             "teacher_test_acc": self.teacher_test_acc,
-            "teacher_test_acc_at_student": teacher_accuracy(self.teacher, self.data.test, self.config.space.image_size),
+            "teacher_test_acc_at_student": self.at_student,
             "guided": self.settings.loss.follow_teacher,
             "dataset": self.data.name,
         }

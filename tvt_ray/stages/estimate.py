@@ -117,4 +117,4 @@ def _teacher_for_timing(config: RunConfig, data: Dataset) -> tuple[Teacher | Non
     path = cached_teacher_path(config.teacher, config.teacher_training, data)
     if config.teacher.weights or path.exists():
         return get_teacher(config.teacher, config.teacher_training, data)[0], False
-    return build_teacher(config.teacher.model_copy(update={"pretrained": False}), data.num_classes).freeze(), True
+    return build_teacher(config.teacher.untrained(), data.num_classes).freeze(), True

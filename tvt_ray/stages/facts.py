@@ -93,25 +93,19 @@ def _header(split: Split, index: int) -> tuple[int, str]:
 def measure_speeds(config: RunConfig, data: Dataset) -> Speeds:
     """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = TeacherTrainer(_from_scratch(config).teacher, config.teacher_training, data, device)
-    teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data, config.teacher_training.batch_size)
+    trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
+    teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
     teacher = trainer.teacher.cpu().freeze()
-    arch = _largest(config, data.num_classes)
+    arch = largest_arch(config, data.num_classes)
     return Speeds(
         teacher_step_s=teacher_step_s,
-        student_step_s=_per_step(_student_pace(config, data, teacher, arch, device), data, config.distill.batch_size),
+        student_step_s=_per_step(_student_pace(config, data, teacher, arch, device), data),
         arch_s=_arch_seconds(config, data, teacher),
         fixed_s=START_S,
     )
 
 
-def _from_scratch(config: RunConfig) -> RunConfig:
-    """A network takes as long whatever its weights."""
-    teacher = config.teacher.model_copy(update={"weights": None, "pretrained": False})
-    return config.model_copy(update={"teacher": teacher})
-
-
-def _per_step(pace: Pace, data: Dataset, batch_size: int) -> float:
+def _per_step(pace: Pace, data: Dataset) -> float:
     """A step as this machine's cores divide it, with its share of the validation that ends an epoch: a third of a step
     for as many images.
     """
@@ -120,7 +114,8 @@ def _per_step(pace: Pace, data: Dataset, batch_size: int) -> float:
     return step * (1 + len(data.val) / len(data.train) / 3)
 
 
-def _largest(config: RunConfig, num_classes: int) -> Arch:
+def largest_arch(config: RunConfig, num_classes: int) -> Arch:
+    """Of some that are drawn within the budget, the one with most FLOPs."""
     rng, space = random.Random(0), config.space
     drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
     admitted = [arch for arch in drawn if config.budget.admits(space.cost(arch, num_classes))]

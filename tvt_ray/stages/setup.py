@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import random
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 
 from tvt_ray.cluster.teacher import cluster_trainer
@@ -30,6 +28,7 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.teachers import check_settings
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.training.loaders import generators_as_they_were
 
 WRITING_S = 2.0
 
@@ -167,12 +166,10 @@ def end_without_ray(reason: str, command: str) -> None:
 def process_as_it_was() -> Iterator[None]:
     """Whatever the block does to torch's threads, random numbers and Optuna's log is undone at its end."""
     threads, optuna = torch.get_num_threads(), logging.getLogger("optuna")
-    level, python_state, numpy_state = optuna.level, random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    level = optuna.level
+    with generators_as_they_were():
         try:
             yield
         finally:
             torch.set_num_threads(threads)
             optuna.setLevel(level)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)

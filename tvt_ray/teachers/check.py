@@ -31,7 +31,7 @@ def check_maps(settings: TeacherSettings, build: Build, is_large: bool = False) 
     A large one comes without numbers, in milliseconds. Torch has to import for that what timm has imported already.
     Raises UsageError for a network that gives no such maps, or not of images of that size.
     """
-    untrained = settings.model_copy(update={"weights": None, "pretrained": False})
+    untrained = settings.untrained()
     teacher, maps = _try_shapes(untrained, build) if is_large else _try_in_full(untrained, build)
     sizes = [features.shape[-1] for features in maps]
     if len(sizes) != NUM_STAGES:

@@ -60,21 +60,17 @@ def get_teacher(
     cached = cached_teacher_path(settings, training, data)
     places: list[Location] = [kept_in / cached.name] if kept_in is not None else []
     places.append(cached)
+    unfinished = places[0].parent / f"{cached.name}.unfinished"
     teacher = next((kept for path in places if (kept := _read_kept(settings, data.num_classes, path))), None)
     if teacher is None:
-        unfinished = places[0].parent / f"{cached.name}.unfinished"
         teacher, val_acc = train(settings, training, data, unfinished)
         say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation")
     for path in places:
         if not path.exists():
             keep_if_possible(functools.partial(save_teacher, teacher, path), f"the teacher in {path.parent}")
-    _forget(places[0].parent / f"{cached.name}.unfinished")
-    return teacher, next((path for path in reversed(places) if path.exists()), cached)
-
-
-def _forget(unfinished: Location) -> None:
     if unfinished.exists():
         keep_if_possible(unfinished.unlink, f"a tidy folder: {unfinished}")
+    return teacher, next((path for path in reversed(places) if path.exists()), cached)
 
 
 def _read_kept(settings: TeacherSettings, num_classes: int, path: Location) -> Teacher | None:

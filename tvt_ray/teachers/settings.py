@@ -18,6 +18,10 @@ class TeacherSettings(BaseModel):
     pretrained: bool | AbsolutePath = True  # timm only, where there are no weights: what training starts from
     image_size: PositiveInt | None = None  # pixels; None: the teacher's own (32 for CIFAR ResNets)
 
+    def untrained(self) -> TeacherSettings:
+        """The same network with random weights, for who asks what it takes: that does not depend on them."""
+        return self.model_copy(update={"weights": None, "pretrained": False})
+
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
