@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import tempfile
@@ -31,6 +30,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.training.pace import Division, divide
+from tvt_ray.training.states import from_bytes, to_bytes
 from tvt_ray.vision_compat import ensure_torchvision
 
 STATE_FILE = "checkpoint.pt"
@@ -182,7 +182,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
             for arch_id, epoch in metrics.items():
                 record_epoch(arch_id, epoch)
             if cohort.done or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
-                ray.get(board.keep.remote(_states(cohort)))
+                ray.get(board.keep.remote({arch_id: to_bytes(state) for arch_id, state in cohort.state_dict().items()}))
                 kept = time.monotonic()
         ray.train.report({"epoch": cohort.epoch})  # which also holds a failed worker's fellows
     test_accs = cohort.test()
@@ -217,18 +217,6 @@ def _divide_cpus(cohort: Cohort, share: Allotment) -> None:
     cohort.load_with(division.loader_workers)
 
 
-def _states(cohort: Cohort) -> dict[str, bytes]:
-    states = {}
-    for arch_id, state in cohort.state_dict().items():
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        states[arch_id] = buffer.getvalue()
-    return states
-
-
 def _read_states(board: Any, arch_ids: Sequence[str], device: torch.device) -> dict[str, Any]:
     stored: Mapping[str, bytes] = ray.get(board.states.remote(arch_ids))
-    return {
-        arch_id: torch.load(io.BytesIO(state), map_location=device, weights_only=True)
-        for arch_id, state in stored.items()
-    }
+    return {arch_id: from_bytes(state, device) for arch_id, state in stored.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import write_atomically
+from tvt_ray.training.states import from_bytes, to_bytes
 
 
 def sample_archs(space: Space, count: int, seed: int) -> list[Arch]:
@@ -43,12 +43,10 @@ def train_cohort(
     """
     cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
     if state_file.exists():
-        cohort.load_state_dict(torch.load(state_file, map_location=device, weights_only=True))
+        cohort.load_state_dict(from_bytes(state_file.read_bytes(), device))
     while not cohort.done:
         cohort.run_epoch(on_batch)
-        state = io.BytesIO()
-        torch.save(cohort.state_dict(), state)
-        write_atomically(state_file, state.getvalue())
+        write_atomically(state_file, to_bytes(cohort.state_dict()))
     return {arch_id: cohort.accuracy(learner.student, inputs.test) for arch_id, learner in cohort.learners.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import time
@@ -29,6 +28,7 @@ from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
 from tvt_ray.training.pace import Pace, divide, finished, measure_pace
 from tvt_ray.training.selection import Selection, Weights, resolve_weights
+from tvt_ray.training.states import from_bytes, to_bytes
 
 SECONDS_BETWEEN_STATES = 10.0
 SETTLING_BATCH = 256
@@ -167,7 +167,7 @@ def train_teacher(
     device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
     trainer = TeacherTrainer(settings, training, data, device)
     if state_file is not None and state_file.exists():
-        trainer.load_state_dict(torch.load(io.BytesIO(state_file.read_bytes()), device, weights_only=True))
+        trainer.load_state_dict(from_bytes(state_file.read_bytes(), device))
     name, epochs = settings.name, trainer.num_epochs
     say(f"teacher: {name} has no weights yet: training it on {data.name} ({epochs - trainer.epoch} epochs)")
     try:
@@ -195,9 +195,7 @@ def _train(trainer: TeacherTrainer, state_file: Location | None, name: str) -> N
 
 
 def _keep(trainer: TeacherTrainer, state_file: Location) -> None:
-    buffer = io.BytesIO()
-    torch.save(trainer.state_dict(), buffer)
-    write_atomically(state_file, buffer.getvalue())
+    write_atomically(state_file, to_bytes(trainer.state_dict()))
 
 
 def teacher_transform(training: TeacherTraining, image_size: int) -> Callable[[Image.Image], Tensor]:
