@@ -5,7 +5,12 @@ import itertools
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from PIL import Image
+
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.errors import UsageError
 
 
 def picture(seed, size=(12, 10)):
@@ -44,3 +49,16 @@ def check_splits(data, num_train, num_val, num_test):
         assert one.source is not other.source or not set(one.indices) & set(other.indices)
     seen = [image.tobytes() for split in splits for image, _ in (split[i] for i in range(len(split)))]
     assert len(seen) == num_train + num_val + num_test
+
+
+def load(kind, path, **settings):
+    """A dataset of one's own, `imagefolder` or `parquet`."""
+    return load_dataset(DataSettings(name=f"{kind}:{path}", **settings))
+
+
+def refused(kind, path, **settings):
+    """The one line that says why it is."""
+    with pytest.raises(UsageError) as error:
+        load(kind, path, **settings)
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -1,5 +1,6 @@
 """Image folders in the layouts that people keep them in, which the tests write."""
 
+import functools
 import os
 import shutil
 from pathlib import Path
@@ -7,24 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data import samples
 from tests.data.samples import check_splits, picture, write_class_folders
-from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import WORDS
 from tvt_ray.data.verify import verify_images
 from tvt_ray.errors import UsageError
 
-
-def load(path):
-    return load_dataset(DataSettings(name=f"imagefolder:{path}"))
-
-
-def refused(path):
-    """The one line that says why."""
-    with pytest.raises(UsageError) as error:
-        load(path)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+load, refused = (functools.partial(call, "imagefolder") for call in (samples.load, samples.refused))
 
 
 def write_splits(path, **counts):

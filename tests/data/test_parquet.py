@@ -1,27 +1,16 @@
 """Which Parquet files belong to which split, in the layouts of Hugging Face and of people, which the tests write."""
 
+import functools
 import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.data import samples
 from tests.data.samples import check_splits, labelled
-from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.settings import DataSettings
-from tvt_ray.errors import UsageError
 
-
-def load(path, **settings):
-    return load_dataset(DataSettings(name=f"parquet:{path}", **settings))
-
-
-def refused(path, **settings):
-    """The one line that says why."""
-    with pytest.raises(UsageError) as error:
-        load(path, **settings)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+load, refused = (functools.partial(call, "parquet") for call in (samples.load, samples.refused))
 
 
 def write(root, counts, metadata=None):
