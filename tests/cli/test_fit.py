@@ -48,6 +48,7 @@ def test_what_is_set_stays_set(capsys, photos, tmp_path):
         (["PHOTOS", "--minutes", "0.2"], "--minutes 0.2 is too little"),
         (["PHOTOS", "--minutes", "soon"], "invalid float value"),
         (["PHOTOS", "--max-params", "10"], "no architecture of this space meets max_params 10"),
+        (["PHOTOS", "--set", "distill.augment.auto_augment=rnd"], "config distill.augment.auto_augment: timm"),
         (["PHOTOS", "--set", "distill.epoch=3"], "did you mean 'distill.epochs'"),
     ],
 )

@@ -54,6 +54,10 @@ def weights(teacher, tmp_path):
         (["--set", "plugins=[no_such_module]"], "plugin 'no_such_module' cannot be imported"),
         (["--teacher", "timm:resnet19"], "timm has no model 'resnet19'; near: "),
         (["--distill-top-k", "1", "--set", "distill.augment.auto_augment=rand-x9"], "distill.augment.auto_augment"),
+        (
+            ["--set", "teacher_training.augment.auto_augment=rand-x9"],
+            "teacher_training.augment.auto_augment: timm",
+        ),
     ],
 )
 def test_wrong_search_flags(flags, message, capsys, teacher, tmp_path, monkeypatch):

@@ -37,3 +37,5 @@ def test_an_augmentation_that_timm_does_not_know_is_one_clear_line():
     with pytest.raises(UsageError, match=r"auto_augment.*'rnd-m9'.*rand-m9-mstd0\.5-inc1") as error:
         check_augmentation(AugmentSettings(auto_augment="rnd-m9"))
     assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match=r"config teacher_training\.augment\.auto_augment: timm does not"):
+        check_augmentation(AugmentSettings(auto_augment="rnd-m9"), "teacher_training")

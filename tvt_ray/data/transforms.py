@@ -68,13 +68,16 @@ def train_transform(settings: AugmentSettings, size: int) -> Callable[[Image.Ima
     return transform
 
 
-def check_augmentation(settings: AugmentSettings) -> None:
-    """Raises UsageError for an `auto_augment` that timm does not know; it says so by exceptions of many kinds."""
+def check_augmentation(settings: AugmentSettings, section: str = "distill") -> None:
+    """Raises UsageError for an `auto_augment` that timm does not know; it says so by exceptions of many kinds.
+
+    `section`: of the config, whose `augment` this is.
+    """
     try:
         train_transform(settings, 32)
     except Exception as error:
         raise UsageError(
-            f"config distill.augment.auto_augment: timm does not take {settings.auto_augment!r} "
+            f"config {section}.augment.auto_augment: timm does not take {settings.auto_augment!r} "
             f"({first_line(error)}); it is written as in rand-m9-mstd0.5-inc1, original-mstd0.5 or augmix-m5-w4-d2"
         ) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, load_config
@@ -65,6 +66,7 @@ def plan_fit(layers: Layers, minutes: float) -> tuple[RunConfig, Plan]:
     Raises UsageError for what is wrong with the dataset or the settings, and where the minutes are too few.
     """
     config, facts = config_for(layers)
+    check_augmentation(config.distill.augment)
     with process_as_it_was():
         data = load_data(config)
         speeds = measure_speeds(config, data)

@@ -16,6 +16,7 @@ from tvt_ray.cluster.teacher import cluster_trainer
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
+from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.proxies import need_teacher
@@ -45,6 +46,8 @@ def load_data(config: RunConfig) -> Dataset:
     Raises UsageError for whatever is wrong with it or the budget.
     """
     teacher = check_settings(config.teacher)
+    if config.teacher_training.augment is not None:
+        check_augmentation(config.teacher_training.augment, "teacher_training")
     data = load_dataset(config.data)
     check_budget(config.space, config.budget, data.num_classes)
     data = decode_once(data, max(config.space.image_size, teacher.image_size))
