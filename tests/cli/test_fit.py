@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import call
 from tests.data.samples import labelled, write_class_folders
 from tvt_ray.cli.fit import dataset_name
+from tvt_ray.runs.recipe import Speeds
 
 # Networks of milliseconds; what a plan says of them is measured.
 TINY = ["--set", "space.embed_dim=[48]", "--set", "space.depth=[2]", "--set", "space.num_heads=[3]"]
@@ -38,6 +39,19 @@ def test_what_is_set_stays_set(capsys, photos, tmp_path):
     _, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY, *flags, "--json")
     plan = json.loads(out.splitlines()[-1])
     assert (plan["distill_epochs"], plan["num_samples"]) == (3, 7)
+
+
+def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_path, monkeypatch):
+    """Nobody asked for eight, so nobody is refused for them."""
+    slow = Speeds(teacher_step_s=2.0, student_step_s=2.0, arch_s=0.1, fixed_s=40)
+    monkeypatch.setattr("tvt_ray.stages.fit.measure_speeds", lambda config, data: slow)
+    flags = ["--out", tmp_path / "out", "--dry-run", *TINY, "--json"]
+    code, out, err = call(capsys, "fit", photos, *flags)
+    assert code == 0, err
+    assert 20 < sum(json.loads(out.splitlines()[-1])["seconds"].values()) / 60 < 24  # the floors, and the search
+    code, _, err = call(capsys, "fit", photos, *flags, "--minutes", "8")
+    assert code == 2
+    assert "--minutes 8 is too little" in err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
+from pathlib import Path
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides
 from tvt_ray.cli.output import print_json, print_students
@@ -14,7 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "From a folder of images to a trained student: teacher, search and distillation in one."
     parser.add_argument("dataset", metavar="DATASET", help="a folder of class folders, of Parquet files, or <datasets>")
     parser.add_argument("--out", dest="run_dir", required=True, metavar="DIR", help="where it goes: a run folder")
-    parser.add_argument("--minutes", type=float, metavar="N", help="that it may take (default: 8)")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="that it may take (default: 8, more on a slow machine)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and how long it would take")
     add_options(parser, "max-params", "max-flops", "teacher", "teacher-weights", "seed", "set", *OUTPUT, "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
@@ -22,24 +26,21 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def resume_command(args: argparse.Namespace) -> str:
     """The same call: every phase goes on where it was."""
-    import shlex
-
     return f"tvt fit {shlex.quote(args.given)} --out {shlex.quote(str(args.run_dir))}"
 
 
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
-    from tvt_ray.stages.fit import MINUTES, check_minutes, plan_fit, run_fit
+    from tvt_ray.stages.fit import check_minutes, plan_fit, run_fit
 
     args.given, args.dataset = args.dataset, dataset_name(args.dataset)
-    minutes = MINUTES if args.minutes is None else args.minutes
-    check_minutes(minutes)
+    check_minutes(args.minutes)
     layers = [*_seeds(args), *overrides(args)]
     if args.dry_run:
-        _, plan = plan_fit(layers, minutes)
+        _, plan = plan_fit(layers, args.minutes)
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0
-    fitted = run_fit(layers, args.run_dir, minutes, args.ray_address)
+    fitted = run_fit(layers, args.run_dir, args.minutes, args.ray_address)
     if args.json:
         print_json(args, dataclasses.asdict(fitted))
         return 0
@@ -59,8 +60,6 @@ def _seeds(args: argparse.Namespace) -> list[dict[str, object]]:
 
 def dataset_name(text: str) -> str:
     """A path alone is an image folder, or Parquet where it is such a file or holds some; else a name of the table."""
-    from pathlib import Path
-
     path = Path(text).expanduser()
     if ":" in text or not path.exists():
         return text

@@ -176,17 +176,22 @@ def _epochs(steps: int, num_train: int) -> int:
     return max(math.ceil(steps / steps_per_epoch(num_train)), EPOCHS)
 
 
+def least_minutes(speeds: Speeds) -> float:
+    """That the floors of teacher and student take."""
+    return (TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s + speeds.fixed_s) / 60
+
+
 def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
     """The config with as many epochs and architectures as `minutes` hold.
 
     Raises UsageError where they do not hold the floors of teacher and student.
     """
     per_epoch = steps_per_epoch(facts.num_train)
-    needed = (TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s) + speeds.fixed_s
-    if 60 * minutes < needed:
+    needed = least_minutes(speeds)
+    if minutes < needed:
         raise UsageError(
             f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
-            f"student take {needed / 60:.1f} minutes here; give more, or a smaller space.image_size"
+            f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
     left = 60 * minutes - speeds.fixed_s
     teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR)

@@ -11,7 +11,7 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.runs.recipe import DataFacts, Phases, phases, with_lengths
+from tvt_ray.runs.recipe import DataFacts, Phases, least_minutes, phases, with_lengths
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
@@ -19,7 +19,7 @@ from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was, provide_teacher, resolve
 from tvt_ray.storage.locations import Location
 
-MINUTES = 8.0  # where none are given
+MINUTES = 8.0  # where none are given and the floors fit in
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,18 @@ class Fitted:
     seconds: Mapping[str, float]  # that each phase took
 
 
-def plan_fit(layers: Layers, minutes: float) -> tuple[RunConfig, Plan]:
+def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, Plan]:
     """The whole config for a dataset, which `layers` name and may change settings of, and what it takes here.
 
-    Raises UsageError for what is wrong with the dataset or the settings, and where the minutes are too few.
+    Where no minutes are given they are eight, or what the floors of teacher and student take here. Raises UsageError
+    for what is wrong with the dataset or the settings, and where those that are given are too few.
     """
     config, facts = config_for(layers)
     check_augmentation(config.distill.augment)
     with process_as_it_was():
         data = load_data(config)
         speeds = measure_speeds(config, data)
+    minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     # Layers come last again: who sets a length keeps it.
     fixed = with_lengths(config, facts, speeds, machine().cpus, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
@@ -97,7 +99,7 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> 
     )
 
 
-def run_fit(layers: Layers, out: Location, minutes: float = MINUTES, ray_address: str | None = None) -> Fitted:
+def run_fit(layers: Layers, out: Location, minutes: float | None = None, ray_address: str | None = None) -> Fitted:
     """Plans, or goes on with what `out` holds; then teacher, search and distillation of the best, each where it was.
 
     Raises UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
@@ -124,7 +126,7 @@ def run_fit(layers: Layers, out: Location, minutes: float = MINUTES, ray_address
     return Fitted(tuple(students), str(out), clock.seconds)
 
 
-def check_minutes(minutes: float) -> None:
+def check_minutes(minutes: float | None) -> None:
     """Raises UsageError for a time that is none."""
-    if not minutes > 0:
+    if minutes is not None and not minutes > 0:
         raise UsageError(f"--minutes is more than 0; got {minutes:g}")
