@@ -1,6 +1,7 @@
 """Images decoded once."""
 
 import dataclasses
+import functools
 import pickle
 
 import numpy as np
@@ -14,6 +15,7 @@ from tvt_ray.data.decoded import DecodedImages, decode_once, shrunk
 from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset, Split
+from tvt_ray.data.verify import LOOK_AHEAD, PixelBudget, in_order
 from tvt_ray.errors import UsageError
 
 
@@ -128,8 +130,9 @@ def test_few_images_are_decoded_ahead_of_the_one_that_is_written(cache, monkeypa
     begun, small = [], decoded._small
     monkeypatch.setattr(decoded, "_small", lambda *args: begun.append(args[-1]) or small(*args))
     source = made(*[picture(i) for i in range(60)]).train.source
-    for number, _ in enumerate(decoded._in_order(source, 16)):
-        assert len(begun) <= number + 2 * decoded.LOOK_AHEAD + 1
+    decode = functools.partial(decoded._small, PixelBudget(), source, 16)
+    for number, _ in enumerate(in_order(decode, range(60))):
+        assert len(begun) <= number + 2 * LOOK_AHEAD + 1
     assert sorted(begun) == list(range(60))
 
 

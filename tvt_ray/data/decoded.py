@@ -8,13 +8,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import itertools
-import os
 import shutil
 import uuid
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +20,12 @@ from PIL import Image
 from tvt_ray.data.images import EncodedSource, ImageSource
 from tvt_ray.data.pixels import to_rgb
 from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.verify import PixelBudget, verify_images
+from tvt_ray.data.verify import PixelBudget, in_order, verify_images
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import cache_folder, first_line
 
 SCHEME = "decoded-1"  # changes with what is done to pixels below
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
-LOOK_AHEAD = 4  # images per thread that are decoded before those in front of them are written
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
 
@@ -133,7 +127,8 @@ def _write(file: Path, source: EncodedSource, side: int) -> None:
     temporary = [path.with_name(path.name + own) for path in (_pixel_file(file), file)]
     try:
         with temporary[0].open("wb") as pixels, Meter("decoding images", len(source), "images") as meter:
-            for image in _in_order(source, side):
+            decode = functools.partial(_small, PixelBudget(), source, side)
+            for image in in_order(decode, range(len(source))):
                 shapes.append(image.shape[:2])
                 pixels.write(image.tobytes())
                 meter.advance(1)
@@ -144,21 +139,6 @@ def _write(file: Path, source: EncodedSource, side: int) -> None:
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
-
-
-def _in_order(source: EncodedSource, side: int) -> Iterator[NDArray[np.uint8]]:
-    """Images as arrays (H, W, 3), decoded by all cores, few of them ahead of the one that is given."""
-    threads, decode = os.cpu_count() or 1, functools.partial(_small, PixelBudget(), source, side)
-    with ThreadPoolExecutor(threads) as pool:  # PIL decodes outside the interpreter lock
-        indices, ahead = iter(range(len(source))), threads * LOOK_AHEAD
-        waiting = deque(pool.submit(decode, index) for index in itertools.islice(indices, ahead))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(decode, index) for index in itertools.islice(indices, 1))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def _small(budget: PixelBudget, source: EncodedSource, side: int, index: int) -> NDArray[np.uint8]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,8 +21,10 @@ from tvt_ray.storage.locations import cache_folder
 
 CHUNK = 16
 IN_FLIGHT_PIXELS = 64_000_000  # decoded at a time, by all threads: a few hundred MB, more with an alpha channel
+LOOK_AHEAD = 4  # jobs per thread that are begun before what those in front of them give is taken
 DRAFT = 8  # JPEG is decoded at this fraction of its size: a file that ends too early shows at any scale
 
+J = TypeVar("J")
 T = TypeVar("T")
 
 
@@ -72,17 +76,29 @@ def look_at_all(splits: Sequence[Split], look: Callable[[Split, int], T], title:
         return [look(split, index) for index in range(start, min(start + CHUNK, len(split)))]
 
     found: list[T] = []
-    # PIL decodes outside the interpreter lock, so threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool, Meter(title, sum(map(len, splits)), "images") as meter:
-        try:
-            for part in pool.map(look_at_chunk, jobs):
-                found += part
-                meter.advance(len(part))
-        except Exception:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with Meter(title, sum(map(len, splits)), "images") as meter:
+        for part in in_order(look_at_chunk, jobs):
+            found += part
+            meter.advance(len(part))
     taken = iter(found)
     return [[next(taken) for _ in range(len(split))] for split in splits]
+
+
+def in_order(work: Callable[[J], T], jobs: Iterable[J]) -> Iterator[T]:
+    """What `work` gives for each job, in order, by a thread per core; few jobs are begun ahead of what is given.
+
+    PIL decodes outside the interpreter lock, so threads use all cores. The first exception ends it.
+    """
+    threads, jobs = os.cpu_count() or 1, iter(jobs)
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque(pool.submit(work, job) for job in itertools.islice(jobs, threads * LOOK_AHEAD))
+        try:
+            while waiting:
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(work, job) for job in itertools.islice(jobs, 1))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _decode(budget: PixelBudget, split: Split, index: int) -> None:
