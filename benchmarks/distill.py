@@ -27,6 +27,7 @@ from torch import nn
 
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of
+from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
@@ -111,7 +112,8 @@ def by_timm(task: DistillTask, inputs: DistillInputs) -> float:
     """With timm's task, which normalises images for the teacher again where the two differ: here they do not."""
     from timm.task import DistillationTeacher, LogitDistillationTask
 
-    def make(student: nn.Module) -> Any:
+    def make(student: Any) -> Any:
+        student.pretrained_cfg = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # which timm's task asks for
         teacher = DistillationTeacher(LogitsAlone(inputs.teacher), num_classes=task.num_classes, in_chans=3, device=CPU)
         distilling = LogitDistillationTask(
             student,
