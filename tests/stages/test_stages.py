@@ -8,10 +8,11 @@ import pytest
 from tests.data.samples import picture
 from tests.stages.conftest import SPACE
 from tvt_ray.errors import UsageError
-from tvt_ray.stages.distill import recipe_of, run_distill
+from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.score import score_one
 from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import load_data
+from tvt_ray.stages.teaching import recipe_of
 
 
 @pytest.fixture
@@ -83,6 +84,12 @@ def test_a_recipe_does_not_depend_on_where_the_images_lie(photos, config_of, tmp
     configs = [config_of(photos), config_of(tmp_path / "copy"), config_of(photos, data={"split_seed": 1})]
     here, copy, other = (recipe_of(config, load_data(config)) for config in configs)
     assert here == copy != other
+
+
+def test_a_recipe_does_not_depend_on_the_seed_which_stands_beside_it(photos, config_of):
+    configs = [config_of(photos, distill={"seed": seed, "epochs": epochs}) for seed, epochs in ((0, 3), (1, 3), (0, 4))]
+    first, other_seed, longer = (recipe_of(config, load_data(config)) for config in configs)
+    assert first == other_seed != longer
 
 
 def test_a_run_that_does_not_say_which_images_it_is_of_is_taken_to_be_of_these(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +10,8 @@ from tvt_ray.cluster.slots import allot
 from tvt_ray.cluster.training import Trained, Watch, train_students
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
-from tvt_ray.distillation.cohort import DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import guided_blocks
-from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
 from tvt_ray.exports.folder import ARCH_FILE
@@ -27,14 +24,13 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.stages.reorder import settle_score
-from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, provide_teacher, resolve
+from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
+from tvt_ray.stages.teaching import Teaching
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.parts import PartWriter
 from tvt_ray.teachers.training import teacher_accuracy
-from tvt_ray.teachers.verdict import Verdict, judge
 
 SETTINGS_FILE = "distill.json"
-DWARFS = 10
 OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
 
 
@@ -143,25 +139,18 @@ class _Training:
     ) -> None:
         self.config, self.folder, self.data, self.writer = config, folder, data, writer
         self.ray_address = ray_address
-        self.teacher = provide_teacher(config, data, folder.path, ray_address)
-        self.verdict = judge(self.teacher, data)
-        self.settings = guided_or_not(config.distill, self.verdict, self.teacher.name)
-        self.teacher_test_acc = teacher_accuracy(self.teacher, data.test)
-        size, own = config.space.image_size, self.teacher.image_size
-        self.at_student = self.teacher_test_acc if size == own else teacher_accuracy(self.teacher, data.test, size)
-        self.imbalance_told = False
-        self.recipe = recipe_of(config, data)
+        self.teaching = Teaching(config, data, folder.path, ray_address)
+        teacher = self.teaching.teacher
+        self.teacher_test_acc = teacher_accuracy(teacher, data.test)
+        size, own = config.space.image_size, teacher.image_size
+        self.at_student = self.teacher_test_acc if size == own else teacher_accuracy(teacher, data.test, size)
         self.tasks: dict[str, DistillTask] = {}
 
     def run(self, rows: Sequence[Row], command: str) -> None:
         """Trains them on the cluster. `command`: what goes on with it."""
-        config, data, space, settings = self.config, self.data, self.config.space, self.settings
-        say(f"teacher: {self.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
-        self.tasks = {
-            row.arch_id: DistillTask(space, space.from_json(row.arch), data.num_classes, settings, config.plugins)
-            for row in rows
-        }
-        inputs = DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
+        config, teaching = self.config, self.teaching
+        say(f"teacher: {teaching.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
+        self.tasks = {row.arch_id: teaching.task(row) for row in rows}
         with connected(self.ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             share = allot(config.cluster, len(rows))
@@ -169,74 +158,30 @@ class _Training:
             for row in rows:
                 write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, begun_with.encode())
             watch = Watch(self.keep_epoch, self.keep_student)
-            train_students(list(self.tasks.values()), inputs, self.folder.distill_folder, share, watch)
+            train_students(list(self.tasks.values()), teaching.inputs(), self.folder.distill_folder, share, watch)
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
-        self._tell_of_imbalance(epoch)
-        self.writer.put([self._measurement(arch_id, epoch)])
-
-    def _tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
-        """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
-        weights = self.settings.loss.terms
-        if (
-            self.imbalance_told
-            or self.settings.loss.guidance_limit
-            or not {"guidance", "cross_entropy"} <= weights.keys()
-        ):
-            return
-        guidance, entropy = (weights[name] * epoch[name] for name in ("guidance", "cross_entropy"))
-        if guidance > DWARFS * entropy:
-            self.imbalance_told = True
-            say(
-                f"guidance is {guidance:.3g} beside a cross-entropy of {entropy:.3g}, and dwarfs it: "
-                "distill.loss.guidance_limit=1 would bound it"
-            )
-
-    def _measurement(self, arch_id: str, epoch: Mapping[str, float]) -> Measurement:
-        seed = self.config.distill.seed
-        return Measurement(arch_id, int(epoch["epoch"]), seed, epoch["val_acc"], epoch["seconds"], self.recipe)
+        self.teaching.tell_of_imbalance(epoch)
+        self.writer.put([self.teaching.measurement(arch_id, epoch)])
 
     def keep_student(self, arch_id: str, trained: Trained) -> None:
         """The student's folder, in every format of the table, and measurements that no driver was there to hear of.
 
         One that is stored already counts once.
         """
-        self.writer.put([self._measurement(arch_id, epoch) for epoch in trained.history])
+        self.writer.put([self.teaching.measurement(arch_id, epoch) for epoch in trained.history])
         results = {
             "epochs": self.config.distill.epochs,
             "val_acc": trained.val_acc,
             "test_acc": trained.test_acc,
-            "teacher": self.teacher.name,
+            "teacher": self.teaching.teacher.name,
             "teacher_test_acc": self.teacher_test_acc,
             "teacher_test_acc_at_student": self.at_student,
-            "guided": self.settings.loss.follow_teacher,
+            "guided": self.teaching.settings.loss.follow_teacher,
             "dataset": self.data.name,
         }
         arch, background = self.tasks[arch_id].arch, self.config.data.background
         card = StudentCard(self.config.space, arch, self.data.class_names, results, background)
         for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
             EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
-
-
-def guided_or_not(settings: DistillSettings, verdict: Verdict, name: str) -> DistillSettings:
-    """The settings without the terms that follow the teacher, where they say so or the teacher is not worth it."""
-    if settings.guided == "never":
-        return settings.model_copy(update={"loss": settings.loss.alone()})
-    if verdict.worth_following or not settings.loss.follow_teacher:
-        return settings
-    if settings.guided == "always":
-        say(f"teacher: {name} is followed, though {verdict.sentence()}")
-        return settings
-    say(
-        f"teacher: {name} is not followed: {verdict.sentence()}; students learn from labels alone "
-        "(distill.guided=always follows it, a better one comes with --teacher-weights or longer teacher_training)"
-    )
-    return settings.model_copy(update={"loss": settings.loss.alone()})
-
-
-def recipe_of(config: RunConfig, data: Dataset) -> str:
-    """A hash of all that a student's accuracy depends on beside its architecture: recipe, teacher and data."""
-    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training"})
-    text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,9 +1,9 @@
-"""What distil decides before it trains."""
+"""What is decided before anything trains."""
 
 import pytest
 
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.stages.distill import guided_or_not
+from tvt_ray.stages.teaching import guided_or_not
 from tvt_ray.teachers.verdict import Verdict
 
 GOOD, BAD = Verdict(90.0, 54.0, 100), Verdict(60.0, 54.0, 100)

@@ -1,0 +1,87 @@
+"""What all trainings of a run share: images, teacher, and the recipe by which students learn from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from tvt_ray.data.splits import Dataset
+from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.progress import say
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.scoring.rows import Row
+from tvt_ray.stages.setup import provide_teacher
+from tvt_ray.storage.locations import Location
+from tvt_ray.teachers.verdict import Verdict, judge
+
+DWARFS = 10
+
+
+class Teaching:
+    """A dataset, its teacher, whether that is followed, and the settings that follow from it."""
+
+    def __init__(self, config: RunConfig, data: Dataset, kept_in: Location, ray_address: str | None) -> None:
+        """`kept_in`: the run folder. Trains the teacher where there is none."""
+        self.config, self.data = config, data
+        self.teacher = provide_teacher(config, data, kept_in, ray_address)
+        self.settings = guided_or_not(config.distill, judge(self.teacher, data), self.teacher.name)
+        self.recipe = recipe_of(config, data)
+        self.imbalance_told = False
+
+    def inputs(self) -> DistillInputs:
+        """As workers on other machines need them."""
+        data = self.data
+        return DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
+
+    def task(self, row: Row, seed: int | None = None) -> DistillTask:
+        """A row's training, by the settings' seed or another."""
+        space, settings = self.config.space, self.settings
+        if seed is not None:
+            settings = settings.model_copy(update={"seed": seed})
+        return DistillTask(space, space.from_json(row.arch), self.data.num_classes, settings, self.config.plugins)
+
+    def measurement(self, arch_id: str, epoch: Mapping[str, float], seed: int | None = None) -> Measurement:
+        """What an epoch of a student says."""
+        seed = self.settings.seed if seed is None else seed
+        return Measurement(arch_id, int(epoch["epoch"]), seed, epoch["val_acc"], epoch["seconds"], self.recipe)
+
+    def tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
+        """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
+        loss = self.settings.loss
+        if self.imbalance_told or loss.guidance_limit or not {"guidance", "cross_entropy"} <= loss.terms.keys():
+            return
+        guidance, entropy = (loss.terms[name] * epoch[name] for name in ("guidance", "cross_entropy"))
+        if guidance > DWARFS * entropy:
+            self.imbalance_told = True
+            say(
+                f"guidance is {guidance:.3g} beside a cross-entropy of {entropy:.3g}, and dwarfs it: "
+                "distill.loss.guidance_limit=1 would bound it"
+            )
+
+
+def guided_or_not(settings: DistillSettings, verdict: Verdict, name: str) -> DistillSettings:
+    """The settings without the terms that follow the teacher, where they say so or the teacher is not worth it."""
+    if settings.guided == "never":
+        return settings.model_copy(update={"loss": settings.loss.alone()})
+    if verdict.worth_following or not settings.loss.follow_teacher:
+        return settings
+    if settings.guided == "always":
+        say(f"teacher: {name} is followed, though {verdict.sentence()}")
+        return settings
+    say(
+        f"teacher: {name} is not followed: {verdict.sentence()}; students learn from labels alone "
+        "(distill.guided=always follows it, a better one comes with --teacher-weights or longer teacher_training)"
+    )
+    return settings.model_copy(update={"loss": settings.loss.alone()})
+
+
+def recipe_of(config: RunConfig, data: Dataset) -> str:
+    """A hash of all that a student's accuracy depends on beside architecture and seed: recipe, teacher and data."""
+    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training"})
+    del sections["distill"]["seed"]  # which stands in each measurement
+    text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
