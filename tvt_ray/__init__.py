@@ -2,6 +2,7 @@
 
 run = tvt_ray.search("configs/digits.yaml", run_dir="runs/first")   # a Run: a table that stages add to
 run.ranking(by="tvt", k=5, max_params=1_000_000)                    # any score, without scoring again
+tvt_ray.refine(run, num_students=16)                                # trains a few shortly, ranks all by those
 students = tvt_ray.distill(run, top_k=2)                            # trained students
 students[0].load().predict([image])
 """
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
     from tvt_ray.runs.config import RunConfig, load_config
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.verbs import distill, search
+    from tvt_ray.stages.verbs import distill, refine, search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "distill",
     "load_config",
     "load_student",
+    "refine",
     "search",
 ]
 
@@ -39,6 +41,7 @@ _HOMES = {
     "load_config": "runs.config",
     "Run": "runs.run",
     "search": "stages.verbs",
+    "refine": "stages.verbs",
     "distill": "stages.verbs",
 }
 

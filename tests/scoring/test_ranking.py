@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import make_row
 from tvt_ray.errors import UsageError
 from tvt_ray.scoring.calibration import Calibration
-from tvt_ray.scoring.ranking import Ranking, make_ranking, order
+from tvt_ray.scoring.ranking import Ranking, by_score, make_ranking
 from tvt_ray.spaces.budget import Budget
 
 NOT_CALIBRATED = Calibration(())  # enough for scores that are single readings
@@ -44,7 +44,7 @@ def test_the_pareto_front_holds_what_nothing_beats():
     beaten = [each for each in ranking.scored if each not in front]
     assert len(beaten) == 2
     assert all(any(f.score >= b.score and f.row.flops <= b.row.flops for f in front) for b in beaten)
-    assert order(rows, "zen", lambda row: None).front() == []
+    assert by_score("zen", []).front() == []
 
 
 def test_of_equals_the_front_holds_one():

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvt_ray import __version__
-from tvt_ray.cli import check_data, distill, fit, predict, rank, report, score, search, teacher
+from tvt_ray.cli import check_data, distill, fit, predict, rank, refine, report, score, search, teacher
 from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line
@@ -25,6 +25,7 @@ Command = Callable[[argparse.Namespace], int]
 COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...] = (
     ("fit", "from a folder of images to a trained student, in one", fit.add),
     ("search", "score untrained ViTs and keep the best", search.add),
+    ("refine", "train a few shortly, and rank all by what they teach", refine.add),
     ("distill", "train a run's best architectures with the teacher", distill.add),
     ("teacher", "train or evaluate a teacher", teacher.add),
     ("score", "score one architecture", score.add),

@@ -51,9 +51,9 @@ def _searchers() -> list[str]:
 
 
 def _scores() -> list[str]:
-    from tvt_ray.scoring.scores import score_names
+    from tvt_ray.scoring.scores import MEASURED, score_names
 
-    return score_names()
+    return [*score_names(), MEASURED]
 
 
 # What a help text may list.
@@ -143,6 +143,7 @@ OPTIONS: dict[str, Option] = {
         type=int,
     ),
     "epochs": _value("of the training", "N", "distill.epochs", type=int),
+    "num-students": _value("students that are trained shortly", "N", "refine.num_students", type=int),
     "num-workers": _value("Ray Train workers of each training", "N", "cluster.training_workers", type=int),
     "ray-address": _value("a running cluster (default: RAY_ADDRESS, or Ray on this machine)", "ADDRESS"),
     "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
@@ -200,7 +201,8 @@ def config_of_run(args: argparse.Namespace) -> Any:
     stored = RunFolder(args.run_dir).config()
     if args.config is not None:
         return load_config(args.config, [{"score": {"proxies": stored.score.proxies}}, *layers])
-    return load_config(None, [stored.model_dump(mode="json"), *layers])
+    prior = {"score": {"prior": stored.score.zero_cost}}  # of `measured`, where that is asked for now
+    return load_config(None, [stored.model_dump(mode="json"), prior, *layers])
 
 
 def plugins_of(args: argparse.Namespace) -> list[str]:

@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     config = config_of(args)
     if args.out:
         check_writable(args.out / "ranking.parquet")
-    proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.name, "tvt", "params"])
+    proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.zero_cost, "tvt", "params"])
     columns = tuple(args.columns.split(",")) if args.columns else None
     request = study.RankRequest(
         tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds

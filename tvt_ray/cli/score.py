@@ -26,7 +26,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print_json(args, scored)
         return 0
-    print(f"{scored.arch_id}\n{config.score.name:22} {scored.score:.4f}")
+    print(f"{scored.arch_id}\n{config.score.zero_cost:22} {scored.score:.4f}")
     for name, value in {"params": scored.params, "flops": scored.flops, **scored.components}.items():
         print(f"{name:22} {value:,}" if isinstance(value, int) else f"{name:22} {value:.6g}")
     return 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvt_ray.cli.options import COMMON, add_options, config_of_run, own_config_of, plugins_of
 from tvt_ray.cli.output import print_archs, print_json, print_students, say, seconds_text
+from tvt_ray.cli.refine import print_refined
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import as_location
 
@@ -26,6 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
     add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
     add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "gpus-per-trial", "archs-per-trial")
+    parser.add_argument("--refine", type=int, metavar="N", help="train N shortly afterwards, and rank all by those")
     parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
     parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
@@ -42,33 +44,54 @@ def resume_command(args: argparse.Namespace) -> str:
 
 def execute(args: argparse.Namespace) -> int:
     """Searches, prints, and distils where that was asked for."""
-    if args.distill_top_k is not None and args.distill_top_k < 1:
-        raise UsageError(f"--distill-top-k is at least 1; got {args.distill_top_k}")
+    for flag, number in (("--refine", args.refine), ("--distill-top-k", args.distill_top_k)):
+        if number is not None and number < 1:
+            raise UsageError(f"{flag} is at least 1; got {number}")
     config = config_of_run(args) if args.resume else own_config_of(args)
     if args.dry_run:
         return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.distill import run_distill
     from tvt_ray.stages.search import run_search
 
-    if args.distill_top_k:
+    if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
     args.run_dir = args.run_dir or as_location(f"runs/{_run_name(config)}")
     summary = run_search(config, args.run_dir, args.resume, args.ray_address)
-    output = dataclasses.asdict(summary)
     if not args.json:
         _print(Run(args.run_dir, summary), args.by_score)
-    if args.distill_top_k:
-        students = run_distill(
-            config, args.run_dir, args.distill_top_k, resume=args.resume, ray_address=args.ray_address
-        )
-        output["students"] = [dataclasses.asdict(student) for student in students]
-        if not args.json:
-            print_students(students)
+    output = {**dataclasses.asdict(summary), **_refine(args, config), **_distill(args, config)}
     if args.json:
         print_json(args, output)
     return 0
+
+
+def _refine(args: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """Where that was asked for; what it adds to the output."""
+    if not args.refine:
+        return {}
+    from tvt_ray.stages.refine import run_refine
+
+    settings = config.refine.model_copy(update={"num_students": args.refine})
+    config = config.model_copy(update={"refine": settings})
+    summary = run_refine(config, args.run_dir, args.resume, args.ray_address)
+    if not args.json:
+        print_refined(summary)
+    return {"refine": dataclasses.asdict(summary)}
+
+
+def _distill(args: argparse.Namespace, config: Any) -> dict[str, Any]:
+    """Where that was asked for, by what ranks the run by now; what it adds to the output."""
+    if not args.distill_top_k:
+        return {}
+    from tvt_ray.runs.folder import RunFolder
+    from tvt_ray.stages.distill import run_distill
+
+    config = config.model_copy(update={"score": RunFolder(args.run_dir).config().score})
+    students = run_distill(config, args.run_dir, args.distill_top_k, resume=args.resume, ray_address=args.ray_address)
+    if not args.json:
+        print_students(students)
+    return {"students": [dataclasses.asdict(student) for student in students]}
 
 
 def _dry_run(args: argparse.Namespace, config: Any) -> int:

@@ -21,6 +21,7 @@ class ClusterSettings(BaseModel):
     training_workers: PositiveInt = 1  # Ray Train workers of each training
     cpus_per_training_worker: PositiveInt | None = None  # None: the cluster's cores, shared evenly
     gpus_per_training_worker: float | None = Field(None, ge=0)  # None: 1 where there are GPUs, else 0
+    gpus_per_cohort: float | None = Field(None, gt=0, le=1)  # of refine; None: a half where there are GPUs
     loader_workers: NonNegativeInt | None = None  # of each, that load and augment; None: as measured there
     max_failures: NonNegativeInt = 3  # restarts of a training that lost a worker
 

@@ -18,6 +18,7 @@ from tvt_ray.progress import say
 from tvt_ray.scoring.reader import Reader, ReadingTask
 
 DEFAULT_SHARE = 0.25
+DEFAULT_COHORT_SHARE = 0.5
 MEMORY_MARGIN = 0.85  # of a GPU's memory that its actors may plan with
 CONTEXT_BYTES = 600 * 2**20  # what CUDA itself takes in each process, libraries and kernels included
 MAX_ACTORS_PER_GPU = 16
@@ -160,6 +161,20 @@ def allot(settings: ClusterSettings, num_jobs: int) -> Allotment:
     jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_training_worker or 1))))
     each = settings.cpus_per_training_worker or max(1, min(cpus // (jobs * workers), _largest_node(share)))
     return Allotment(workers, each, share, jobs, settings.loader_workers, settings.max_failures)
+
+
+def allot_cohorts(settings: ClusterSettings, num_students: int) -> Allotment:
+    """Shares the connected cluster among cohorts that train so many students: as many at a time as fit.
+
+    On CPUs each has a core, or more where there are more than students: small models gain little from a second one.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    share = (DEFAULT_COHORT_SHARE if settings.gpus_per_cohort is None else settings.gpus_per_cohort) if gpus else 0.0
+    fitting = min(cpus, int(gpus) * math.floor(1 / share + 1e-6)) if share else cpus
+    jobs = max(1, min(fitting, num_students))
+    each = max(1, min(cpus // jobs, _largest_node(share)))
+    return Allotment(1, each, share, jobs, settings.loader_workers, settings.max_failures)
 
 
 def _largest_node(share: float) -> int:

@@ -66,7 +66,7 @@ class TrainingBoard:
         self.folder, self.entries = folder, list[tuple[str, Metrics]]()
 
     def post(self, metrics: Mapping[str, Metrics]) -> None:
-        """An epoch of some students, by architecture."""
+        """An epoch of some students, by name."""
         self.entries += metrics.items()
 
     def take(self) -> list[tuple[str, Metrics]]:
@@ -76,13 +76,13 @@ class TrainingBoard:
 
     def keep(self, states: Mapping[str, bytes]) -> None:
         """Students' states. Raises RunError where they cannot be written."""
-        for arch_id, state in states.items():
-            write_atomically(self.folder / arch_id / STATE_FILE, state)
+        for name, state in states.items():
+            write_atomically(self.folder / name / STATE_FILE, state)
 
-    def states(self, arch_ids: Sequence[str]) -> dict[str, bytes]:
+    def states(self, names: Sequence[str]) -> dict[str, bytes]:
         """Those that are kept."""
-        files = {arch_id: self.folder / arch_id / STATE_FILE for arch_id in arch_ids}
-        return {arch_id: file.read_bytes() for arch_id, file in files.items() if file.exists()}
+        files = {name: self.folder / name / STATE_FILE for name in names}
+        return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 
 
 def train_students(
@@ -110,7 +110,7 @@ def train_students(
     if failures:
         cohort, error = failures[0]
         ids = ", ".join(task.arch_id for task in cohort)
-        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {ids}: {_root_cause(error)}")
+        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {ids}: {root_cause(error)}")
 
 
 def _watch(
@@ -129,7 +129,7 @@ def _watch(
             time.sleep(POLL_SECONDS)
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """The last line of the deepest message: Ray wraps a worker's exception in several of its own."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -172,19 +172,10 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     load_plugins(tasks[0].plugins)
     ensure_torchvision()  # before a timm teacher is unpickled
     cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
-    cohort.load_state_dict(_read_states(board, config["arch_ids"], cohort.worker.device))
-    _divide_cpus(cohort, share)
-    kept = time.monotonic()
-    while not cohort.done:
-        metrics = cohort.run_epoch()
-        if cohort.worker.rank == 0:
-            ray.get(board.post.remote(metrics))
-            for arch_id, epoch in metrics.items():
-                record_epoch(arch_id, epoch)
-            if cohort.done or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
-                ray.get(board.keep.remote({arch_id: to_bytes(state) for arch_id, state in cohort.state_dict().items()}))
-                kept = time.monotonic()
-        ray.train.report({"epoch": cohort.epoch})  # which also holds a failed worker's fellows
+    ids = {arch_id: arch_id for arch_id in config["arch_ids"]}
+    cohort.load_state_dict(read_states(board, ids, cohort.worker.device))
+    divide_cpus(cohort, share)
+    train_until(cohort, cohort.settings.epochs, board, ids, ray.train.report)  # which holds a failed worker's fellows
     test_accs = cohort.test()
     return {
         arch_id: {
@@ -203,7 +194,7 @@ def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: All
     return Cohort(tasks, inputs, worker)
 
 
-def _divide_cpus(cohort: Cohort, share: Allotment) -> None:
+def divide_cpus(cohort: Cohort, share: Allotment) -> None:
     """Between loading and computing: as the settings say, else as measured here.
 
     Ray may count more CPUs than there are, whose threads would wait for each other.
@@ -217,6 +208,32 @@ def _divide_cpus(cohort: Cohort, share: Allotment) -> None:
     cohort.load_with(division.loader_workers)
 
 
-def _read_states(board: Any, arch_ids: Sequence[str], device: torch.device) -> dict[str, Any]:
-    stored: Mapping[str, bytes] = ray.get(board.states.remote(arch_ids))
-    return {arch_id: from_bytes(state, device) for arch_id, state in stored.items()}
+def read_states(board: Any, names: Mapping[str, str], device: torch.device) -> dict[str, Any]:
+    """What the board keeps of some students, by architecture. `names`: which each has there, by architecture."""
+    stored: Mapping[str, bytes] = ray.get(board.states.remote(list(names.values())))
+    return {arch_id: from_bytes(stored[name], device) for arch_id, name in names.items() if name in stored}
+
+
+def train_until(
+    cohort: Cohort,
+    epochs: int,
+    board: Any,
+    names: Mapping[str, str],
+    on_epoch: Callable[[dict[str, int]], None] = lambda metrics: None,
+) -> None:
+    """Trains all of a cohort until so many epochs are behind them, and tells the board. `names` as in `read_states`.
+
+    Every worker of the cohort calls it; `on_epoch` is called after each epoch, on each.
+    """
+    kept = time.monotonic()
+    while cohort.epoch < epochs:
+        metrics = cohort.run_epoch()
+        if cohort.worker.rank == 0:
+            ray.get(board.post.remote({names[arch_id]: epoch for arch_id, epoch in metrics.items()}))
+            for arch_id, epoch in metrics.items():
+                record_epoch(arch_id, epoch)
+            if cohort.epoch >= epochs or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
+                states = cohort.state_dict().items()
+                ray.get(board.keep.remote({names[arch_id]: to_bytes(state) for arch_id, state in states}))
+                kept = time.monotonic()
+        on_epoch({"epoch": cohort.epoch})

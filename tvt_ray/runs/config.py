@@ -20,6 +20,7 @@ from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.proxies.probe import ProbeSettings
+from tvt_ray.refinement.settings import RefineSettings
 from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers.settings import SearchSettings
@@ -55,6 +56,7 @@ class RunConfig(BaseModel):
     probe: ProbeSettings = ProbeSettings()
     score: ScoreSettings = ScoreSettings()
     search: SearchSettings = SearchSettings()
+    refine: RefineSettings = RefineSettings()
     distill: DistillSettings = DistillSettings(
         epochs=40,
         batch_size=32,

@@ -14,10 +14,13 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.rounds import Rounds
 from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.measured import Learned, choose_recipe
 from tvt_ray.scoring.measurements import MEASUREMENTS, Measurement
-from tvt_ray.scoring.ranking import Entry, Ranking
+from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
+from tvt_ray.scoring.scores import MEASURED, ScoreSettings
 from tvt_ray.spaces.base import Space
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.storage.locks import FolderLock
@@ -75,6 +78,16 @@ class RunFolder:
         return self.path / "distill"
 
     @property
+    def refine_folder(self) -> Location:
+        """What students that were measured go on from."""
+        return self.path / "refine"
+
+    @property
+    def rounds_file(self) -> Location:
+        """Whom refine chose."""
+        return self.path / "refine.json"
+
+    @property
     def report_file(self) -> Location:
         """What people would rather look at."""
         return self.path / "report.html"
@@ -88,6 +101,10 @@ class RunFolder:
         which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
         return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume{_named(plugins)}"
 
+    def refine_command(self, plugins: Sequence[str] = ()) -> str:
+        """What goes on with a refinement."""
+        return f"tvt refine --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
+
     def rows(self) -> Parts[Row]:
         """What was read of each architecture."""
         return Parts(self.rows_folder, ROWS)
@@ -99,6 +116,24 @@ class RunFolder:
     def calibration(self) -> Calibration:
         """Raises UsageError where it is missing or damaged."""
         return Calibration.load(self.calibration_file)
+
+    def ranking(self, by: ScoreSettings, rows: Sequence[Row] | None = None) -> Ranking:
+        """The rows that can be ranked (None: those on disk), best first: what every stage goes by.
+
+        Raises UsageError for a score that is made of what was not read.
+        """
+        return self.learned(by, rows).ranking if by.name == MEASURED else self._by_readings(by.name, rows)
+
+    def _by_readings(self, score: str, rows: Sequence[Row] | None) -> Ranking:
+        return make_ranking(self.rows().read() if rows is None else rows, score, self.calibration())
+
+    def learned(self, by: ScoreSettings, rows: Sequence[Row] | None = None) -> Learned:
+        """What the measurements say of the rows: of refine's recipe, else of the one that trained most students."""
+        rounds, measurements = Rounds.load(self.rounds_file), self.measurements().read()
+        chosen = choose_recipe(measurements, rounds.recipe if rounds else None)
+        last = max((each.epochs for each in chosen), default=1)
+        rungs = rounds.rungs if rounds else (last,)
+        return Learned(self._by_readings(by.zero_cost, rows), self.config().space, chosen, rungs)
 
     def config(self) -> RunConfig:
         """The stored, resolved config. Raises UsageError when the folder holds no run, or one of another version."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import ARCH_FILE, DistilledStudent, load_student
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice, RunFolder
-from tvt_ray.scoring.ranking import Ranking, make_ranking
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.storage.locations import Location, as_location
 
@@ -89,9 +88,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run({str(self.folder.path)!r})"
 
-    @cached_property
+    @property
     def config(self) -> RunConfig:
-        """The resolved config."""
+        """The resolved config, as it is now: stages may change what ranks."""
         return self.folder.config()
 
     @property
@@ -114,11 +113,10 @@ class Run:
     ) -> Ranking:
         """The rows by any score (None: the run's own), best first, one of each shape, without scoring again.
 
-        `k`: so many at most. Raises UsageError for an unknown score, or one that is made of what was not read.
+        "measured" ranks by the accuracy that trainings of a few predict for all. `k`: so many at most. Raises UsageError for an unknown score, or one that is made of what was not read.
         """
-        by = by or self.config.score.name
         try:
-            ranking = make_ranking(self.folder.rows().read(), by, self.folder.calibration())
+            ranking = self.folder.ranking(self.config.score if by is None else self.config.score.named(by))
         except ValueError as error:
             raise UsageError(str(error)) from None
         ranking = ranking.within(Budget(max_params=max_params, max_flops=max_flops))

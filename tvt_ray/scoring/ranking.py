@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,12 +76,14 @@ class Ranking:
         return [front[i] for i in dict.fromkeys(int(np.abs(logs - rung).argmin()) for rung in rungs)]
 
 
-def order(rows: Iterable[Row], by: str, score: Callable[[Row], float | None]) -> Ranking:
-    """Orders the rows that can be scored."""
-    scored = [Entry(row, value) for row in rows if (value := score(row)) is not None]
+def by_score(by: str, scored: Iterable[Entry]) -> Ranking:
+    """Puts rows that have a score in order."""
     return Ranking(by, tuple(sorted(scored, key=lambda each: (-each.score, each.row.flops, each.row.arch_id))))
 
 
 def make_ranking(rows: Sequence[Row], by: str, calibration: Calibration) -> Ranking:
-    """By a named score. Raises UsageError where it is made of what the rows do not hold."""
-    return order(rows, by, lambda row: calibration.score(by, row))
+    """The rows that can be scored, by a named score.
+
+    Raises UsageError where it is made of what the rows do not hold.
+    """
+    return by_score(by, (Entry(row, score) for row in rows if (score := calibration.score(by, row)) is not None))

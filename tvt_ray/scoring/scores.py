@@ -47,6 +47,8 @@ SCORES: dict[str, Score] = {
     "tvt": Score((Term("attention_similarity"), Term("l2_norm")), "min-max"),
 }
 
+MEASURED = "measured"  # no score of untrained architectures: what trainings of a few say of all (refine)
+
 # What a `full` run reads of every architecture, so that `capacity` and `tvt` can both rank it: a forward pass, no more.
 FULL = ("attention_similarity", "l2_norm", "rank_sum", "log_norm")
 
@@ -71,6 +73,7 @@ class ScoreSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "capacity"
+    prior: str = "capacity"  # where `name` is `measured`: the score that stands in for what was not measured
     # full: TVT's two metrics and the capacity readings; score: what the score reads, which may need no teacher
     readings: Literal["full", "score"] = "full"
     proxies: tuple[str, ...] | None = None  # None: those that `readings` says; a run keeps the ones that it began with
@@ -79,8 +82,24 @@ class ScoreSettings(BaseModel):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
+        if name != MEASURED and name not in score_names():
+            raise ValueError(f"unknown score {name!r}; choices: {', '.join([*score_names(), MEASURED])}")
+        return name
+
+    @field_validator("prior")
+    @classmethod
+    def _prior_known(cls, name: str) -> str:
         find_score(name)
         return name
+
+    @property
+    def zero_cost(self) -> str:
+        """The score that needs no training: the name, or its prior."""
+        return self.prior if self.name == MEASURED else self.name
+
+    def named(self, name: str) -> ScoreSettings:
+        """The same with another score in front; `measured` keeps the present one as its prior."""
+        return self.model_copy(update={"name": name, "prior": self.zero_cost})
 
     @field_validator("proxies")
     @classmethod
@@ -94,11 +113,11 @@ class ScoreSettings(BaseModel):
 
     @model_validator(mode="after")
     def _read_what_it_is_made_of(self) -> ScoreSettings:
-        for name in find_score(self.name).proxies if self.proxies is not None else ():
+        for name in find_score(self.zero_cost).proxies if self.proxies is not None else ():
             if name not in self.to_read:
                 read = ", ".join([*ARITHMETIC, *self.to_read])
                 raise ValueError(
-                    f"score {self.name!r} is made of {name!r}, which this run did not read; it read {read}"
+                    f"score {self.zero_cost!r} is made of {name!r}, which this run did not read; it read {read}"
                 )
         return self
 
@@ -107,4 +126,4 @@ class ScoreSettings(BaseModel):
         """The proxies that every architecture is read by."""
         if self.proxies is not None:
             return self.proxies
-        return tuple(dict.fromkeys([*(FULL if self.readings == "full" else ()), *find_score(self.name).proxies]))
+        return tuple(dict.fromkeys([*(FULL if self.readings == "full" else ()), *find_score(self.zero_cost).proxies]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.cluster.connection import check_address, connected, resolve_address, wait_for_gpus
 from tvt_ray.cluster.slots import allot
-from tvt_ray.cluster.training import Trained, Watch, train_students
+from tvt_ray.cluster.training import STATE_FILE, Trained, Watch, train_students
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.learner import DistillTask
@@ -19,9 +20,9 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, difference
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.measurements import Measurement
-from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.stages.reorder import settle_score
 from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
@@ -101,7 +102,7 @@ def choose_rows(folder: RunFolder, config: RunConfig, top: int | None, arch_id: 
         if not chosen:
             raise UsageError(f"run {folder.path} has no architecture {arch_id!r}; top.json lists the best")
         return [verified(row, space) for row in chosen]
-    best = make_ranking(rows, config.score.name, folder.calibration()).top(top or 1) if rows else []
+    best = folder.ranking(config.score, rows).top(top or 1) if rows else []
     if not best:
         raise UsageError(f"run {folder.path} has no scored architectures to distil")
     return [verified(each.row, space) for each in best]
@@ -157,8 +158,25 @@ class _Training:
             begun_with = json.dumps(config.distill.model_dump(mode="json"), indent=1)
             for row in rows:
                 write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, begun_with.encode())
+            self._take_over(self.tasks.values())
             watch = Watch(self.keep_epoch, self.keep_student)
             train_students(list(self.tasks.values()), teaching.inputs(), self.folder.distill_folder, share, watch)
+
+    def _take_over(self, tasks: Iterable[DistillTask]) -> None:
+        """Students that refine trained go on from there, where they learn by the same recipe."""
+        rounds, states = Rounds.load(self.folder.rounds_file), self.folder.refine_folder
+        for task in tasks:
+            begun, own = (
+                states / state_name(task) / STATE_FILE,
+                self.folder.distill_folder / task.arch_id / STATE_FILE,
+            )
+            if rounds is None or own.exists() or not begun.exists():
+                continue
+            if rounds.recipe == self.teaching.recipe:
+                write_atomically(own, begun.read_bytes())
+                say(f"{task.arch_id} goes on from what refine trained")
+            else:
+                say(f"{task.arch_id} starts anew: refine trained it by other settings, teacher or data")
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""

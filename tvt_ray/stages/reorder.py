@@ -9,7 +9,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import RunConfig, validate
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.ranking import Ranking, make_ranking
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
 from tvt_ray.storage.locations import Location
 
@@ -18,8 +18,8 @@ def with_score(config: RunConfig, score: str | None) -> RunConfig:
     """The config with another score. Raises UsageError for one that is unknown, or made of what was not read."""
     if score is None:
         return config
-    values = config.model_dump(mode="json")
-    return validate({**values, "score": {**values["score"], "name": score}})
+    named = config.score.named(score).model_dump(mode="json")
+    return validate({**config.model_dump(mode="json"), "score": named})
 
 
 def reorder(run_dir: Location, score: str | None = None) -> tuple[RunConfig, Ranking]:
@@ -40,16 +40,20 @@ def reorder(run_dir: Location, score: str | None = None) -> tuple[RunConfig, Ran
 
 def settle_score(folder: RunFolder, config: RunConfig) -> None:
     """Ranks anew where the config's score is not the run's; for a driver that holds the lock."""
-    if folder.config().score.name != config.score.name:
+    if _ranks_by(folder.config()) != _ranks_by(config):
         write_order(folder, config, folder.rows().read())
 
 
 def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ranking:
     """Config, top list and report, all by the config's score."""
-    ranking = make_ranking(rows, config.score.name, folder.calibration())
-    stored = folder.config()
-    if stored.score.name != config.score.name:
-        folder.claim(stored.model_copy(update={"score": stored.score.model_copy(update={"name": config.score.name})}))
+    ranking, stored = folder.ranking(config.score, rows), folder.config()
+    if _ranks_by(stored) != _ranks_by(config):
+        score = stored.score.model_copy(update=_ranks_by(config))
+        folder.claim(stored.model_copy(update={"score": score}))
     folder.write_top(ranking, config.space)
     write_report(folder.report_file, rows, ranking, config)
     return ranking
+
+
+def _ranks_by(config: RunConfig) -> dict[str, str]:
+    return {"name": config.score.name, "prior": config.score.prior}

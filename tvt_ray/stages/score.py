@@ -52,7 +52,7 @@ def score_one(config: RunConfig, arch_file: Path, run_dir: Location | None) -> S
             calibration = stored.calibration()
         else:
             calibration = calibrate_here(reader, calibration_archs(config, data.num_classes))
-    score = calibration.score(config.score.name, row)
+    score = calibration.score(config.score.zero_cost, row)
     assert score is not None  # failed rows do not get this far
     return ScoredArch(row.arch_id, score, row.params, row.flops, dict(row.readings))
 

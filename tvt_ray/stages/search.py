@@ -19,7 +19,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import SearchSummary
-from tvt_ray.scoring.ranking import Ranking, make_ranking
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.searchers import build_algorithm
@@ -117,7 +117,7 @@ class _Reading:
         settings, space = self._settings(), self.config.space
         calibrated = self.folder.calibration_file.exists()
         scorer = Scorer(
-            self.config.score.name,
+            self.config.score.zero_cost,
             settings.num_objectives,
             self.folder.calibration() if calibrated else None,
         )
@@ -158,7 +158,7 @@ class _Reading:
         note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
         self._check_complete(rows, dispatcher.stop_reason, note)
         with self.clock("report"):
-            ranking = make_ranking(rows, self.config.score.name, self.folder.calibration())
+            ranking = self.folder.ranking(self.config.score, rows)
             self.folder.write_top(ranking, self.config.space)
             write_report(self.folder.report_file, rows, ranking, self.config)
         return self._summarise(rows, ranking, outcome, dispatcher, note)

@@ -11,6 +11,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.refine import RefineSummary, run_refine
 from tvt_ray.stages.reorder import with_score
 from tvt_ray.stages.search import run_search
 from tvt_ray.storage.locations import as_location
@@ -35,6 +36,25 @@ def search(
         config = Run.load(str(location)).config
     summary = run_search(as_config(config), location, resume, ray_address)
     return Run(location, summary)
+
+
+def refine(
+    run: Run | str | Path,
+    *,
+    num_students: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> RefineSummary:
+    """Trains `num_students` of a run shortly, as cohorts on Ray, and ranks all rows by what they teach.
+
+    Afterwards `run.ranking()` is by predicted accuracy. `settings`: changes the run's own, as in
+    {"refine": {"rounds": 3}}. Raises UsageError, RunError.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    wanted = {} if num_students is None else {"refine": {"num_students": num_students}}
+    config = load_config(None, [run.folder.config().model_dump(mode="json"), settings or {}, wanted])
+    return run_refine(config, run.folder.path, resume, ray_address)
 
 
 def distill(

@@ -1,0 +1,197 @@
+"""Cohorts as real Ray actors, and refine on top of them."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cluster.conftest import variant, wait_until
+from tests.conftest import REPO, set_flags
+from tests.distillation.conftest import SETTINGS, SPACE, few, same
+from tvt_ray.cluster import training
+from tvt_ray.cluster.cohorts import CohortPool, state_name
+from tvt_ray.cluster.settings import ClusterSettings
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.evaluation.make_truth import sample_archs
+from tvt_ray.progress import Meter
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.rounds import Rounds
+from tvt_ray.runs.run import Run
+from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.refine import run_refine
+from tvt_ray.training.states import from_bytes
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+CPU = torch.device("cpu")
+RUNGS = {"rungs": [1, 2], "num_students": 9, "repeats": 1}
+
+
+@pytest.fixture
+def tasks():
+    settings = SETTINGS.model_copy(update={"epochs": 6})
+    return [DistillTask(SPACE, arch, 10, settings) for arch in sample_archs(SPACE, 3, seed=0)]
+
+
+@pytest.fixture
+def inputs(digits, teacher):
+    return DistillInputs(digits.train.portable(), few(digits.val, 40), few(digits.test, 40), teacher)
+
+
+def workers():
+    """Processes of cohort workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cmdline").read_text().startswith("ray::CohortWorker"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def kill_workers():
+    for pid in workers():
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
+def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, inputs, tmp_path):
+    plain = Cohort(tasks, inputs, WorkerContext(CPU))
+    while not plain.done:
+        plain.run_epoch()
+    heard = {}
+    with CohortPool(inputs, tmp_path, ClusterSettings(), 3, 8) as pool, Meter("refining", 18, "epochs") as meter:
+
+        def hear(task, epoch):
+            if len(heard) == 3:  # in mid-training
+                kill_workers()
+            heard.setdefault((task.arch_id, int(epoch["epoch"])), epoch["val_acc"])
+
+        pool.train(tasks[:1], 2, meter, hear)
+        assert heard.keys() == {(tasks[0].arch_id, 1), (tasks[0].arch_id, 2)}
+        pool.train(tasks, 6, meter, hear)
+    for arch_id, learner in plain.learners.items():
+        assert [heard[arch_id, epoch] for epoch in range(1, 7)] == [each["val_acc"] for each in learner.history]
+        state = from_bytes((tmp_path / state_name(learner.task) / training.STATE_FILE).read_bytes(), CPU)
+        assert same(state["guided"], learner.guided.state_dict())
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
+def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tasks, inputs, tmp_path):
+    settings, heard = ClusterSettings(max_failures=0), set()
+    killed = []
+
+    def hear(task, epoch):
+        heard.add((task.arch_id, epoch["epoch"]))
+        if not killed:
+            killed.append(workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with CohortPool(inputs, tmp_path, settings, 3, 8) as pool, Meter("refining", 18, "epochs") as meter:
+        with pytest.raises(RunError, match=r"a cohort failed; autoformer-\S+: "):
+            pool.train(tasks, 6, meter, hear)
+        assert len(pool.workers) == 1  # of two on half of a GPU each
+        pool.train(tasks, 6, meter, hear)
+    assert {(task.arch_id, epoch) for task in tasks for epoch in range(1, 7)} <= heard
+
+
+@pytest.fixture(scope="module")
+def refined(finished, cluster, config, tmp_path_factory):
+    """A copy of the session's run, refined without any disturbance, its settings and what refine said."""
+    folder = tmp_path_factory.mktemp("refined") / "run"
+    shutil.copytree(finished[0], folder)
+    settings = variant(config, distill={"epochs": 3}, refine=RUNGS)
+    return folder, settings, run_refine(settings, folder)
+
+
+def measured(folder):
+    return {(m.arch_id, m.seed, m.epochs): m.val_acc for m in RunFolder(folder).measurements().read()}
+
+
+def test_a_few_are_trained_in_rounds_and_all_are_ranked_by_them(refined, config):
+    folder, settings, summary = refined
+    rounds, found = Rounds.load(RunFolder(folder).rounds_file), measured(folder)
+    assert [len(students) for students in rounds.students] == [5, 4]
+    assert len(set(rounds.chosen)) == summary.num_students == 9
+    assert {(arch_id, 0, 1) for arch_id in rounds.chosen} | {(rounds.chosen[0], 1, 1)} <= found.keys()
+    longest = {arch_id for arch_id, seed, epochs in found if epochs == 2}
+    assert 3 <= len(longest) <= 5
+    assert len(found) == 10 + len(longest) == summary.epochs_spent
+    run = Run.load(folder)
+    assert run.config.score.name == "measured"
+    assert run.config.score.prior == config.score.name
+    ranking = run.ranking()
+    assert [each.arch_id for each in summary.best] == [each.row.arch_id for each in ranking.top(10)]
+    assert ranking.scored[0].score > ranking.scored[-1].score
+    top = json.loads((folder / "top.json").read_text())
+    assert [each["arch_id"] for each in top["best"]] == [each.arch_id for each in summary.best]
+    for each in summary.best:
+        low, high = each.interval
+        assert low < each.predicted_acc < high
+        own = [found[key] for key in found if key[0] == each.arch_id and key[2] == each.epochs]
+        assert (each.measured_acc in own) if each.epochs else each.measured_acc is None
+    assert summary.lessons
+    assert 0.5 <= summary.sure_of_first <= 1
+    assert run.ranking(by=config.score.name).by == config.score.name
+
+
+def test_killed_in_mid_round_and_resumed_it_measures_the_same_and_ranks_the_same(refined, finished, cluster, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    command = [sys.executable, "-m", "tvt_ray", "refine", "--run-dir", str(folder), "--epochs", "3"]
+    command += [*set_flags({"refine": RUNGS}), "--ray-address", cluster]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(measured(folder)) >= 3 or process.poll() is not None, 120)
+    process.kill()
+    assert 3 <= len(measured(folder)) < len(measured(refined[0])), process.stderr.read()
+    again = run_refine(refined[1], folder, resume=True)
+    assert measured(folder) == measured(refined[0])
+    assert again.best == refined[2].best
+
+
+def test_more_students_are_more_rounds(refined, cluster, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(refined[0], folder)
+    settings = variant(refined[1], refine={**RUNGS, "num_students": 11})
+    before = Rounds.load(RunFolder(folder).rounds_file)
+    summary = run_refine(settings, folder, resume=True)
+    after = Rounds.load(RunFolder(folder).rounds_file)
+    assert after.students[:2] == before.students
+    assert summary.num_students == 11
+    assert measured(refined[0]).items() <= measured(folder).items()
+
+
+def test_distil_goes_on_from_what_refine_trained_and_says_where_it_cannot(refined, cluster, capsys):
+    folder, settings, _ = refined
+    arch_id = next(arch_id for arch_id, seed, epochs in measured(folder) if epochs == 2)
+    before = {m.epochs: m for m in RunFolder(folder).measurements().read() if (m.arch_id, m.seed) == (arch_id, 0)}
+    settings = variant(settings, cluster={"gpus_per_training_worker": 0, "cpus_per_training_worker": 1})
+    (student,) = run_distill(settings, folder, arch_id=arch_id)
+    assert f"{arch_id} goes on from what refine trained" in capsys.readouterr().err
+    history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2, 3]
+    assert [(line["val_acc"], line["seconds"]) for line in history[:2]] == [
+        (before[epoch].val_acc, before[epoch].seconds) for epoch in (1, 2)
+    ]
+    other = next(other for other, _, epochs in measured(folder) if other != arch_id)
+    run_distill(variant(settings, distill={"epochs": 1}), folder, arch_id=other)
+    assert f"{other} starts anew: refine trained it by other settings" in capsys.readouterr().err
+
+
+def test_what_was_begun_is_gone_on_with_on_request_alone_and_by_the_same_recipe(refined, cluster):
+    folder, settings, summary = refined
+    with pytest.raises(UsageError, match="was refined before"):
+        run_refine(settings, folder)
+    with pytest.raises(UsageError, match=r"begun with rungs \(1, 2\), here \(1, 3\)"):
+        run_refine(variant(settings, refine={**RUNGS, "rungs": [1, 3]}), folder, resume=True)
+    with pytest.raises(UsageError, match="begun with another recipe"):
+        run_refine(variant(settings, distill={"epochs": 3, "lr": 0.1}), folder, resume=True)
+    assert run_refine(settings, folder, resume=True).best == summary.best

@@ -1,0 +1,59 @@
+"""tvt refine."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import TYPE_CHECKING
+
+from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, plugins_of
+from tvt_ray.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from tvt_ray.stages.refine import Refined, RefineSummary
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = "Trains a few of a run's students shortly, learns what the dataset rewards, and ranks anew."
+    add_options(parser, "config", *COMMON)
+    parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)
+    add_options(parser, "num-students", "epochs", "resume", "ray-address")
+    parser.set_defaults(command=execute, resume_command=resume_command)
+
+
+def resume_command(args: argparse.Namespace) -> str:
+    """What goes on with trainings that were cut short."""
+    from tvt_ray.runs.folder import RunFolder
+
+    return RunFolder(args.run_dir).refine_command(plugins_of(args))
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Refines and prints."""
+    from tvt_ray.stages.refine import run_refine
+
+    config = config_of_run(args)
+    summary = run_refine(config, args.run_dir, args.resume, args.ray_address)
+    print_json(args, summary) if args.json else print_refined(summary)
+    return 0
+
+
+def print_refined(summary: RefineSummary) -> None:
+    """The best as a table, what was learned, and what comes next."""
+    from tvt_ray.spaces.budget import format_count
+
+    def cells(each: Refined) -> list[str]:
+        predicted = "" if each.predicted_acc is None else f"{each.predicted_acc:.1f}"
+        interval = "" if each.interval is None else "{:.1f} to {:.1f}".format(*each.interval)
+        measured = "" if each.measured_acc is None else f"{each.measured_acc:.1f} after {each.epochs}"
+        return [each.arch_id, format_count(each.params), predicted, interval, measured]
+
+    title = f"the best by {summary.num_students} students, {summary.epochs_spent:,} epochs; validation, percent"
+    columns = ["architecture", "params", f"after {summary.rungs[-1]}", "90 %", "measured"]
+    print_table(title, columns, [cells(each) for each in summary.best])
+    for lesson in summary.lessons:
+        print(f"learned {lesson}")
+    if summary.sure_of_first is not None:
+        print(f"sure    the first ends above the second with a chance of {100 * summary.sure_of_first:.0f} %")
+    print(f"train   python distill.py --run-dir {shlex.quote(summary.run_dir)} --top-k 2")

@@ -1,0 +1,100 @@
+"""Successive halving over rounds of students: what is to be trained next, from what was measured. A pure function.
+
+It depends on nothing but the rounds and the measurements at the rungs. So whoever goes on after a crash, and replays
+it, comes to the same trainings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tvt_ray.refinement.settings import RefineSettings
+
+Measured = Mapping[tuple[str, int, int], float]  # (arch id, seed, epochs) -> validation accuracy in percent
+
+
+@dataclass(frozen=True)
+class Training:
+    """A student that is to be trained, from where it is, until it has so many epochs behind it."""
+
+    arch_id: str
+    seed: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Halving:
+    """The rule: rungs, and how many students each leaves."""
+
+    rungs: tuple[int, ...]  # epochs, rising
+    reduction: int
+    repeats: int
+    seed: int  # of all trainings but repeats, which have the next one
+
+    @classmethod
+    def of(cls, settings: RefineSettings, epochs: int, seed: int) -> Halving:
+        """For trainings of so many epochs. Raises ValueError for a rung beyond that."""
+        return cls(settings.rungs_of(epochs), settings.reduction, settings.repeats, seed)
+
+    def survivors(self, num_students: int, rung: int) -> int:
+        """How many of them are trained to the `rung`-th rung (from 0)."""
+        return max(1, math.ceil(num_students / self.reduction**rung)) if num_students else 0
+
+    def missing(self, rounds: Sequence[Sequence[str]], measured: Measured) -> list[Training]:
+        """What is to be trained next, all to one rung; empty where every round is over.
+
+        After each round, the best of all students so far are trained on, those of earlier rounds among them.
+        """
+        trained: list[list[str]] = [[] for _ in self.rungs]  # by rung, in earlier rounds
+        num_students = 0
+        for students in rounds:
+            num_students += len(students)
+            trained[0] += students
+            for rung in range(len(self.rungs)):
+                if rung:
+                    pool = self._best(trained[rung - 1], rung - 1, measured)
+                    going = pool[: self.survivors(num_students, rung)]
+                    trained[rung] += [arch_id for arch_id in going if arch_id not in trained[rung]]
+                todo = self._untrained(trained[rung], self.seed, rung, measured)
+                if rung == 0:
+                    todo += self._untrained(rounds[0][: self.repeats], self.seed + 1, rung, measured)
+                if todo:
+                    return todo
+        return []
+
+    def _best(self, arch_ids: Sequence[str], rung: int, measured: Measured) -> list[str]:
+        """The best first; of equally good ones, the one that was chosen first."""
+        return sorted(arch_ids, key=lambda arch_id: -measured[arch_id, self.seed, self.rungs[rung]])
+
+    def _untrained(self, arch_ids: Sequence[str], seed: int, rung: int, measured: Measured) -> list[Training]:
+        epochs = self.rungs[rung]
+        return [Training(each, seed, epochs) for each in arch_ids if (each, seed, epochs) not in measured]
+
+    def most_epochs(self, sizes: Sequence[int]) -> int:
+        """Epochs that rounds of so many students take at most, over all students, repeats included.
+
+        A student that a later round overtakes keeps the epochs that it has had, so that each round may train on as
+        many as it leaves.
+        """
+        total, num_students, steps = 0, 0, self._steps()
+        for size in sizes:
+            num_students += size
+            goers = [size, *(self.survivors(num_students, rung) for rung in range(1, len(steps)))]
+            total += sum(min(count, num_students) * step for count, step in zip(goers, steps, strict=True))
+        return total + min(self.repeats, sizes[0] if sizes else 0) * steps[0]
+
+    def _steps(self) -> list[int]:
+        """Epochs from each rung to the next."""
+        return [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]
+
+
+def next_round_size(settings: RefineSettings, halving: Halving, rounds: Sequence[Sequence[str]]) -> int:
+    """Students of the round that follows; 0 where all have been chosen, or the budget of epochs holds no more."""
+    sizes = [len(students) for students in rounds]
+    wanted = min(math.ceil(settings.num_students / settings.rounds), settings.num_students - sum(sizes))
+    if settings.max_epochs is not None:
+        while wanted > 0 and halving.most_epochs([*sizes, wanted]) > settings.max_epochs:
+            wanted -= 1
+    return max(wanted, 0)

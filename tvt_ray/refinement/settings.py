@@ -1,0 +1,41 @@
+"""How many students are measured, and how."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+
+SHARES = (9, 3)  # of the epochs of a whole training: a ninth, then a third
+
+
+class RefineSettings(BaseModel):
+    """Successive halving (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943), in rounds.
+
+    Each round adds students, which rounds before have taught to choose. Trainings are the beginnings of whole ones by
+    the settings of `distill`, which can go on with them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    num_students: PositiveInt = 16  # in all rounds
+    rounds: PositiveInt = 2
+    # Epochs after which students are compared; None: a ninth and a third of distill.epochs
+    rungs: tuple[PositiveInt, ...] | None = None
+    reduction: int = Field(3, ge=2)  # of so many students at a rung, one goes on to the next
+    repeats: NonNegativeInt = 2  # students that a second seed trains to the first rung, which tells how much is luck
+    max_epochs: PositiveInt | None = None  # over all students: no round begins that would take more
+    cohort_size: PositiveInt = 8  # students that train side by side, at most
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, rungs: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if rungs is not None and (not rungs or list(rungs) != sorted(set(rungs))):
+            raise ValueError(f"rungs are numbers of epochs, each larger than the one before; got {list(rungs)}")
+        return rungs
+
+    def rungs_of(self, epochs: int) -> tuple[int, ...]:
+        """Epochs of each rung, where a whole training has `epochs`. Raises ValueError for a rung beyond that."""
+        if self.rungs is None:
+            return tuple(sorted({max(1, epochs // share) for share in SHARES}))
+        if self.rungs[-1] > epochs:
+            raise ValueError(f"refine.rungs ends at {self.rungs[-1]} epochs, distill.epochs is {epochs}")
+        return self.rungs

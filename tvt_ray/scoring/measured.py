@@ -1,0 +1,91 @@
+"""The ranking that measurements give: what a few trainings say of every row of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tvt_ray.scoring.features import FeatureTable, feature_table
+from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.scoring.ranking import Entry, Ranking, by_score
+from tvt_ray.scoring.scores import MEASURED
+from tvt_ray.scoring.surrogate import Floats, Observation, Prediction, predict
+from tvt_ray.spaces.base import Space
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Rows under a zero-cost ranking, and what measurements of some predict for all."""
+
+    prior: Ranking
+    space: Space
+    measurements: tuple[Measurement, ...]  # of one recipe
+    rungs: tuple[int, ...]  # epochs at which students are compared; the last one is what is predicted
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """Rows with their prior scores, in the order of all arrays here.
+
+        Of a shape that was measured, only the rows that were: a copy has nothing to say beside them.
+        """
+        measured = {each.arch_id for each in self.measurements}
+        shapes = {each.row.shape for each in self.prior.scored if each.row.arch_id in measured}
+        scored = (each for each in self.prior.scored if each.row.shape not in shapes or each.row.arch_id in measured)
+        return tuple(scored)
+
+    @cached_property
+    def features(self) -> FeatureTable:
+        """Of `entries`."""
+        return feature_table([each.row for each in self.entries], self.space)
+
+    @property
+    def scores(self) -> Floats:
+        """The prior's: (n,)."""
+        return np.array([each.score for each in self.entries])
+
+    @cached_property
+    def observations(self) -> tuple[Observation, ...]:
+        """Measurements at the rungs, of rows that are there."""
+        index = {each.row.arch_id: number for number, each in enumerate(self.entries)}
+        return tuple(
+            Observation(index[each.arch_id], each.epochs, each.seed, each.val_acc)
+            for each in self.measurements
+            if each.arch_id in index and each.epochs in self.rungs
+        )
+
+    @cached_property
+    def prediction(self) -> Prediction | None:
+        """None where too few rows were measured: the prior then stays."""
+        return predict(self.features, self.scores, self.observations, self.rungs[-1]) if self.entries else None
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """By predicted accuracy in percent; by the prior's score where nothing is predicted."""
+        values = self.scores if self.prediction is None else self.prediction.mean
+        return by_score(MEASURED, [Entry(each.row, float(v)) for each, v in zip(self.entries, values, strict=True)])
+
+    def index(self, arch_id: str) -> int:
+        """Where a row stands in the arrays. Raises KeyError where it is none of them."""
+        return self._index[arch_id]
+
+    @cached_property
+    def _index(self) -> Mapping[str, int]:
+        return {each.row.arch_id: number for number, each in enumerate(self.entries)}
+
+    def last_measured(self, arch_id: str) -> Measurement | None:
+        """Of a row's longest training."""
+        own = [each for each in self.measurements if each.arch_id == arch_id]
+        return max(own, key=lambda each: (each.epochs, -each.seed), default=None)
+
+
+def choose_recipe(measurements: Sequence[Measurement], wanted: str | None) -> tuple[Measurement, ...]:
+    """Those of one recipe: the wanted one, else the one by which most architectures were trained, the later of equals."""
+    if wanted is None:
+        students: dict[str, set[str]] = {}
+        for each in measurements:
+            students.setdefault(each.recipe, set()).add(each.arch_id)
+        wanted = max(reversed(list(students)), key=lambda recipe: len(students[recipe]), default=None)
+    return tuple(each for each in measurements if each.recipe == wanted)
