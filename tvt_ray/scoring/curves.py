@@ -15,6 +15,7 @@ Indices = NDArray[np.int64]
 # How far above the best that was measured accuracies may go on growing, in ranges of what was measured. With a ceiling
 # that is near, differences count for more towards the top; with one far off, the scale is straight. Evidence picks one.
 HEADROOMS = (0.1, 0.3, 1.0, 3.0)
+MIN_MEASURED = 8  # rows; with fewer, the score that needed no training decides alone
 MIN_RANGE = 0.1  # percentage points; smaller differences are no scale
 MAX_RUNGS = 6
 
@@ -86,7 +87,7 @@ class Scale:
 
     ceilings: Floats  # (rungs,) percent
     offsets: Floats  # (rungs,) what is 0
-    unit: float
+    unit: float  # what is 1: the standard deviation at the last rung of at least eight observations
 
     def latent(self, accuracy: Floats, rungs: Indices) -> Floats:
         """Of accuracies (m,) in percent at rungs (m,)."""
@@ -112,6 +113,6 @@ def make_scale(curves: Curves, headroom: float) -> Scale:
     gap = headroom * max(MIN_RANGE, *(float(np.ptp(each)) for each in by_rung))
     ceilings = np.array([each.max() + gap for each in by_rung])
     logs = [-np.log(ceiling - each) for ceiling, each in zip(ceilings, by_rung, strict=True)]
-    most = max(reversed(logs), key=len)  # of as many, the later rung
-    unit = max(float(most.std()), MIN_RANGE / (gap + MIN_RANGE))
+    wide = [each for each in logs if len(each) >= MIN_MEASURED] or [max(reversed(logs), key=len)]
+    unit = max(float(wide[-1].std()), MIN_RANGE / (gap + MIN_RANGE))
     return Scale(ceilings, np.array([each.mean() for each in logs]), unit)

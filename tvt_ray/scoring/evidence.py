@@ -24,7 +24,7 @@ from tvt_ray.scoring.features import Floats
 # Before anything is measured: how much of the variance scores and features explain, ...
 EXPLAINED = (0.02, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
 FEATURE_SHARES = (0.0, 0.3, 0.8)  # ... spread that features may add, in that of the score, ...
-SPREADS = (0.8, 1.3)  # ... and the standard deviation of all rows in that of those measured
+SPREADS = (0.8, 1.4)  # ... and the standard deviation of all rows in that of those measured
 SLOPE_DOUBT = 0.5  # standard deviation of the slope in its mean: a score has been right before, so 2 of them to 0
 GIVEN = 0.5  # probability that the given score leads, rather than one of the readings
 LEVEL_VARIANCE = 10.0
@@ -81,7 +81,7 @@ def find_links(curves: Curves, scores: Floats, features: Floats, latent: Floats)
     start = np.concatenate([[0.0], np.zeros(curves.num_rungs - 1), np.log(0.5) * np.ones(curves.num_rungs - 1)])
     if curves.num_rungs == 1 and not repeated:
         return _links(start, curves.num_rungs)
-    deviations = np.concatenate([[1.5], np.full(curves.num_rungs - 1, 0.5), np.ones(curves.num_rungs - 1)])
+    deviations = np.concatenate([[1.5], np.ones(curves.num_rungs - 1), np.ones(curves.num_rungs - 1)])
 
     def loss(parameters: Floats) -> float:
         """Minus the log of the posterior density; the first two are the explained variance and the spread."""
@@ -145,8 +145,8 @@ def infer(design: Design, latent: Floats) -> Posterior:
 
 
 def _grid(num_scores: int) -> list[Setting]:
-    others = num_scores - 1
-    log_priors = [np.log(GIVEN if others else 1.0), *[np.log((1 - GIVEN) / others)] * others]
+    others = max(num_scores - 1, 1)
+    log_priors = [np.log(GIVEN), *[np.log((1 - GIVEN) / others)] * (num_scores - 1)]
     return [
         _setting(leader, explained, share, spread, log_priors[leader])
         for leader, explained, share, spread in itertools.product(range(num_scores), EXPLAINED, FEATURE_SHARES, SPREADS)
@@ -199,7 +199,7 @@ class _Weighed:
 
 
 def _weigh(noise: Floats, explained: Floats, left: Floats, off: Floats, log_priors: Floats) -> _Weighed:
-    inverses = np.linalg.inv(explained + left[:, None, None] * noise)
+    inverses: Floats = np.asarray(np.linalg.inv(explained + left[:, None, None] * noise), dtype=np.float64)
     solved = np.einsum("kij,kj->ki", inverses, off)
     log_densities = (np.linalg.slogdet(inverses)[1] - (off * solved).sum(1)) / 2 + log_priors
     return _Weighed(noise, inverses, solved, log_densities)

@@ -11,12 +11,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import linalg, special
+from threadpoolctl import threadpool_limits
 
-from tvt_ray.scoring.curves import HEADROOMS, Curves, Indices, Observation, Scale, arrange, make_scale
+from tvt_ray.scoring.curves import (
+    HEADROOMS,
+    MIN_MEASURED,
+    Curves,
+    Indices,
+    Observation,
+    Scale,
+    arrange,
+    make_scale,
+)
 from tvt_ray.scoring.evidence import TAILS, Posterior, find_links, infer, make_design
 from tvt_ray.scoring.features import FeatureTable, Floats, normal_scores
 
-MIN_MEASURED = 8  # rows; with fewer, the score that needed no training decides alone
 LESSON_LEVEL = 0.9
 CHUNK = 100  # draws at a time where there may be many rows
 
@@ -99,7 +108,7 @@ class Prediction:
     num_measured: int  # rows
     mean: Floats  # (n,) as likely too low as too high
     deviation: Floats  # (n,) half the width of what holds 68 %
-    noise: float  # standard deviation, in points, of a training around its row, at the best row
+    noise: float  # standard deviation, in points, of a training around its row, at the median row
     lessons: tuple[Lesson, ...]  # of each feature of the shape
     latent: Latent = field(repr=False)
 
@@ -163,7 +172,8 @@ def predict(
     if len(curves.measured) < MIN_MEASURED:
         return None
     scores = np.column_stack([normal_scores(prior), features.readings])
-    scale, posterior = _best_scale(curves, scores, features.values)
+    with threadpool_limits(1):  # many small matrices, over which a core's threads only wait for each other
+        scale, posterior = _best_scale(curves, scores, features.values)
     latent = _latent(curves, scores, features.values, scale, posterior)
     means, deviations = latent.means(), latent.deviations()
     return Prediction(
@@ -171,7 +181,7 @@ def predict(
         num_measured=len(curves.measured),
         mean=scale.percent(means),
         deviation=(scale.percent(means + deviations) - scale.percent(means - deviations)) / 2,
-        noise=latent.noise * scale.points_per_latent(float(means.max())),
+        noise=latent.noise * scale.points_per_latent(float(np.median(means))),
         lessons=_lessons(features, latent),
         latent=latent,
     )
