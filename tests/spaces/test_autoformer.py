@@ -1,6 +1,7 @@
 """What is the AutoFormer space's own."""
 
 import collections
+import math
 import random
 
 import pytest
@@ -118,3 +119,10 @@ def test_a_space_of_one_has_nothing_to_mutate_to():
     (arch,) = space.enumerate()
     with pytest.raises(ValueError, match="single architecture"):
         space.mutate(arch, random.Random(0))
+
+
+def test_features_are_doublings_in_the_mean_over_blocks():
+    arch = AutoFormerArch(192, (2, 4), (2.0, 8.0))
+    space = AutoFormerSpace(embed_dim=(192,), depth=(2,), num_heads=(2, 4), mlp_ratio=(2, 8))
+    expected = {"width": 7 + math.log2(1.5), "depth": 1.0, "heads": 1.5, "mlp_ratio": 2.0}
+    assert space.features(arch) == pytest.approx(expected)

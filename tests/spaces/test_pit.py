@@ -65,3 +65,9 @@ def test_wrong_architectures_are_refused_with_the_choices(entry, message):
 def test_impossible_spaces_cannot_be_written(settings, message):
     with pytest.raises(ValueError, match=message):
         PiTSpace(**settings)
+
+
+def test_features_are_doublings_by_stage():
+    features = PiTSpace().features(PiTArch(16, (2, 8, 4), (2, 4, 4), 4))
+    shape = {"base_dim": 4, "depth_1": 1, "depth_2": 3, "depth_3": 2, "heads_1": 1, "heads_2": 2, "heads_3": 2}
+    assert features == pytest.approx({**shape, "mlp_ratio": 2})

@@ -3,6 +3,7 @@
 import collections
 import itertools
 import json
+import math
 import random
 import re
 
@@ -72,6 +73,13 @@ def test_encoding_is_of_fixed_length_within_the_dimensions_and_decodes_back(spac
         indices = space.encode(arch)
         assert all(0 <= i < count for i, count in zip(indices, space.dimensions, strict=True))
         assert space.decode(indices) == arch
+
+
+def test_features_are_finite_and_have_the_same_names_for_all(space):
+    features = [space.features(arch) for arch in itertools.islice(space.enumerate(), 200)]
+    assert len({tuple(each) for each in features}) == 1
+    assert all(math.isfinite(value) for each in features for value in each.values())
+    assert len({tuple(each.values()) for each in features}) > 1
 
 
 def test_json_goes_there_and_back_with_the_same_id(space):

@@ -8,7 +8,9 @@ supernet's attention (head width 64, relative positions) is `head_dim: 64`, `rel
 from __future__ import annotations
 
 import itertools
+import math
 import random
+import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -182,6 +184,15 @@ class AutoFormerSpace(BaseModel):
     def num_blocks(self, arch: AutoFormerArch) -> int:
         """Its depth."""
         return arch.depth
+
+    def features(self, arch: AutoFormerArch) -> dict[str, float]:
+        """Base-2 logarithms of width and depth, and of heads and ratio in the (geometric) mean over the blocks."""
+        return {
+            "width": math.log2(arch.embed_dim),
+            "depth": math.log2(arch.depth),
+            "heads": statistics.fmean(map(math.log2, arch.num_heads)),
+            "mlp_ratio": statistics.fmean(map(math.log2, arch.mlp_ratio)),
+        }
 
     def to_json(self, arch: AutoFormerArch) -> dict[str, Any]:
         """`embed_dim`, `depth`, and `num_heads` and `mlp_ratio` as lists of that length."""

@@ -85,6 +85,10 @@ class Space(Protocol):
         """Transformer blocks over all stages."""
         ...
 
+    def features(self, arch: Arch) -> dict[str, float]:
+        """Its shape in numbers, the same names for all: base-2 logarithms, so that 1 more is twice as much."""
+        ...
+
     def to_json(self, arch: Arch) -> dict[str, Any]:
         """As files hold it."""
         ...

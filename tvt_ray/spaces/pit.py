@@ -7,6 +7,7 @@ https://arxiv.org/abs/2312.09059): 1,600 architectures by default.
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -164,6 +165,12 @@ class PiTSpace(BaseModel):
     def num_blocks(self, arch: PiTArch) -> int:
         """Over the three stages."""
         return sum(arch.depth)
+
+    def features(self, arch: PiTArch) -> dict[str, float]:
+        """Base-2 logarithms of base_dim, of depth and heads in each stage, and of the ratio."""
+        by_stage = {"depth": arch.depth, "heads": arch.num_heads}
+        stages = {f"{name}_{i}": math.log2(n) for name, triple in by_stage.items() for i, n in enumerate(triple, 1)}
+        return {"base_dim": math.log2(arch.base_dim), **stages, "mlp_ratio": math.log2(arch.mlp_ratio)}
 
     def to_json(self, arch: PiTArch) -> dict[str, Any]:
         """`base_dim`, `depth` and `num_heads` by stage, `mlp_ratio`."""
