@@ -118,7 +118,12 @@ class CohortPool:
             first, reason = failures[0]
             ids = ", ".join(task.arch_id for task in first)
             cohorts = "a cohort" if len(failures) == 1 else f"{len(failures)} cohorts"
-            raise RunError(f"{cohorts} failed; {ids}: {root_cause(reason)}")
+            raise RunError(f"{cohorts} failed; {ids}: {self._explain(reason)}")
+
+    def _explain(self, error: Exception) -> str:
+        if isinstance(error, ray.exceptions.ActorDiedError) and not error.actor_init_failed:
+            return f"its worker died, and was started again {self.share.max_failures} times (cluster.max_failures)"
+        return root_cause(error)
 
     def _grow(self, count: int) -> None:
         """Up to as many workers as fit the cluster by now; they are started again as often as trainings are."""

@@ -113,7 +113,8 @@ class Run:
     ) -> Ranking:
         """The rows by any score (None: the run's own), best first, one of each shape, without scoring again.
 
-        "measured" ranks by the accuracy that trainings of a few predict for all. `k`: so many at most. Raises UsageError for an unknown score, or one that is made of what was not read.
+        "measured" ranks by the accuracy that trainings of a few predict for all. `k`: so many at most. Raises
+        UsageError for an unknown score, or one that is made of what was not read.
         """
         try:
             ranking = self.folder.ranking(self.config.score if by is None else self.config.score.named(by))

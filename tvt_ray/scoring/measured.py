@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tvt_ray.scoring.features import FeatureTable, feature_table
+from tvt_ray.scoring.features import FeatureTable, Floats, feature_table
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking, by_score
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.scoring.surrogate import Floats, Observation, Prediction, predict
+from tvt_ray.scoring.surrogate import Observation, Prediction, predict
 from tvt_ray.spaces.base import Space
 
 
@@ -82,7 +82,7 @@ class Learned:
 
 
 def choose_recipe(measurements: Sequence[Measurement], wanted: str | None) -> tuple[Measurement, ...]:
-    """Those of one recipe: the wanted one, else the one by which most architectures were trained, the later of equals."""
+    """Those of one recipe: the wanted one, else that by which most were trained, of equals the later one."""
     if wanted is None:
         students: dict[str, set[str]] = {}
         for each in measurements:

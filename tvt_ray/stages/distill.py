@@ -158,25 +158,9 @@ class _Training:
             begun_with = json.dumps(config.distill.model_dump(mode="json"), indent=1)
             for row in rows:
                 write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, begun_with.encode())
-            self._take_over(self.tasks.values())
+            take_over(self.folder, self.tasks.values(), teaching.recipe)
             watch = Watch(self.keep_epoch, self.keep_student)
             train_students(list(self.tasks.values()), teaching.inputs(), self.folder.distill_folder, share, watch)
-
-    def _take_over(self, tasks: Iterable[DistillTask]) -> None:
-        """Students that refine trained go on from there, where they learn by the same recipe."""
-        rounds, states = Rounds.load(self.folder.rounds_file), self.folder.refine_folder
-        for task in tasks:
-            begun, own = (
-                states / state_name(task) / STATE_FILE,
-                self.folder.distill_folder / task.arch_id / STATE_FILE,
-            )
-            if rounds is None or own.exists() or not begun.exists():
-                continue
-            if rounds.recipe == self.teaching.recipe:
-                write_atomically(own, begun.read_bytes())
-                say(f"{task.arch_id} goes on from what refine trained")
-            else:
-                say(f"{task.arch_id} starts anew: refine trained it by other settings, teacher or data")
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
@@ -203,3 +187,18 @@ class _Training:
         card = StudentCard(self.config.space, arch, self.data.class_names, results, background)
         for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
             EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
+
+
+def take_over(folder: RunFolder, tasks: Iterable[DistillTask], recipe: str) -> None:
+    """Students that refine trained go on from there, where they learn by the same recipe."""
+    rounds = Rounds.load(folder.rounds_file)
+    for task in tasks:
+        begun = folder.refine_folder / state_name(task) / STATE_FILE
+        own = folder.distill_folder / task.arch_id / STATE_FILE
+        if rounds is None or own.exists() or not begun.exists():
+            continue
+        if rounds.recipe == recipe:
+            write_atomically(own, begun.read_bytes())
+            say(f"{task.arch_id} goes on from what refine trained")
+        else:
+            say(f"{task.arch_id} starts anew: refine trained it by other settings, teacher or data")
