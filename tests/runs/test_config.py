@@ -61,7 +61,7 @@ def test_spaces_and_datasets_of_the_paper_are_there():
         ("prob.num_images=3", "did you mean 'probe'"),
         ("space.embed_dims=[64]", "did you mean 'space.embed_dim'"),
         ("distill.loss.temprature=2", "did you mean 'distill.loss.temperature'"),
-        ("space.name=swin", "choices: autoformer, pit"),
+        ("space.name=swin", "choices: autoformer, pit, vit"),
         ("search.searcher=anneal", "random, exhaustive, evolution, tpe, nsga2"),
         ("score.name=accuracy", "choices: capacity, tvt, "),
         ("teacher.name=resnet57", "choices: resnet20"),
@@ -124,7 +124,7 @@ def test_an_unknown_key_at_any_depth_is_told_the_nearest_and_what_is_allowed_the
         ("space={name: pit, num_heads: [2, 2]}", "config space.num_heads: a choice list names each value once"),
         ("space=pit", "config space: a space is a mapping of settings with a name; got 'pit'"),
         ("space=3", "config space: a space is a mapping of settings with a name; got 3"),
-        ("space.name=[pit]", "config space: unknown search space ['pit']; choices: autoformer, pit"),
+        ("space.name=[pit]", "config space: unknown search space ['pit']; choices: autoformer, pit, vit"),
         ("distill.loss.weights={nope: 1}", "config distill.loss.weights: unknown loss 'nope'; choices: cross_entropy"),
         ("score.proxies=[nope]", "config score.proxies: unknown proxy 'nope'; choices: attention_similarity, "),
         (

@@ -136,9 +136,9 @@ def test_a_field_holds_any_space(space):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "swin"}, r"unknown search space 'swin'; choices: autoformer, pit"),
-        ({"name": ["pit"]}, r"unknown search space \['pit'\]; choices: autoformer, pit"),
-        ({}, r"unknown search space None; choices: autoformer, pit"),
+        ({"name": "swin"}, r"unknown search space 'swin'; choices: autoformer, pit, vit"),
+        ({"name": ["pit"]}, r"unknown search space \['pit'\]; choices: autoformer, pit, vit"),
+        ({}, r"unknown search space None; choices: autoformer, pit, vit"),
         ("pit", r"a space is a mapping of settings with a name; got 'pit'"),
         (None, r"a space is a mapping of settings with a name; got None"),
         (PiTSpace, r"a space is a mapping of settings with a name; got <class"),
