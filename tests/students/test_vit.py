@@ -21,7 +21,7 @@ def timm_state(student):
     """The student's weights under the names of timm's VisionTransformer."""
     norm = "fc_norm" if student.class_token is None else "norm"
     names = {
-        r"^stem\.convs\.0\.": "patch_embed.proj.",
+        r"^patch_embed\.convs\.0\.": "patch_embed.proj.",
         r"^class_token$": "cls_token",
         r"^positions$": "pos_embed",
         r"\.attention\.": ".attn.",
@@ -80,7 +80,7 @@ def test_positions_and_class_token_are_those_that_the_pooling_needs(pool):
 
 
 def test_a_stems_norms_and_nonlinearities_stand_between_its_convolutions():
-    stem = build_student(SPACE, ViTArch(24, 1, 3, 1.5, 4, "conv", "mean"), 5, seed=0).stem
+    stem = build_student(SPACE, ViTArch(24, 1, 3, 1.5, 4, "conv", "mean"), 5, seed=0).patch_embed
     features = images(SPACE)
     with torch.no_grad():
         for conv, norm in itertools.zip_longest(stem.convs, stem.norms):

@@ -66,15 +66,17 @@ class ViTArch:
         """Convolutions from pixels to tokens; the last is bare, those before it have a norm and ReLU.
 
         conv: 3 x 3 convolutions halve the map as often as the patch size can be halved, and double the channels up to
-        embed_dim; the last takes what is left of the patch: 1 x 1 where the patch size is a power of two.
+        embed_dim. The last takes what is left of the patch: 1 x 1 where the patch size is a power of two. Where it is
+        none, as 12, the last is the one that widens to embed_dim, and those before it end at half of that.
         """
         if self.stem == "patch":
             return (ConvShape(IN_CHANNELS, self.embed_dim, self.patch_size, self.patch_size, 0),)
         halvings = (self.patch_size & -self.patch_size).bit_length() - 1
-        widths = [max(self.embed_dim >> later, LEAST_STEM_CHANNELS) for later in reversed(range(halvings))]
+        rest = self.patch_size >> halvings
+        widest = self.embed_dim >> int(rest > 1)
+        widths = [max(widest >> later, LEAST_STEM_CHANNELS) for later in reversed(range(halvings))]
         halving = (STEM_KERNEL, STEM_STRIDE, STEM_PADDING)
         convs = [ConvShape(*pair, *halving) for pair in itertools.pairwise([IN_CHANNELS, *widths])]
-        rest = self.patch_size >> halvings
         return (*convs, ConvShape(widths[-1], self.embed_dim, rest, rest, 0))
 
 

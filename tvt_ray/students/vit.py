@@ -64,7 +64,7 @@ class ViT(Student):
         super().__init__()
         dim, self.map_size, prefix = arch.embed_dim, space.map_size(arch), arch.num_prefix_tokens
         self.num_blocks = arch.depth
-        self.stem = Stem(arch.stem_convs)
+        self.patch_embed = Stem(arch.stem_convs)
         self.class_token = nn.Parameter(torch.empty(1, 1, dim)) if prefix else None
         self.positions = nn.Parameter(torch.empty(1, prefix + self.map_size**2, dim))
         self.no_weight_decay = frozenset({"positions", "class_token"} if prefix else {"positions"})
@@ -79,7 +79,7 @@ class ViT(Student):
         self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As Student.run says."""
-        tokens = self._embed(self.stem.infer(images) if fused else self.stem(images))
+        tokens = self._embed(self.patch_embed.infer(images) if fused else self.patch_embed(images))
         maps: dict[int, Tensor] = {}
         last = self.num_blocks - 1 if with_logits else max(blocks)
         for i, block in enumerate(self.blocks[: last + 1]):
