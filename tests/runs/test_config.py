@@ -19,6 +19,7 @@ from tvt_ray.runs.config import (
     validate,
 )
 from tvt_ray.searchers import SEARCHERS
+from tvt_ray.spaces.budget import format_count
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
 
@@ -52,6 +53,19 @@ def test_spaces_and_datasets_of_the_paper_are_there():
     assert {f"{s}_{d}" for s in ("autoformer", "pit") for d in ("cifar100", "flowers102", "chaoyang")} <= names
     assert load_config(REPO / "configs" / "autoformer_cifar100.yaml").space.size() == 1_056_964_608
     assert load_config(REPO / "configs" / "pit_cifar100.yaml").space.size() == 1600
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 224])
+@pytest.mark.parametrize("name", ["wide", "widepit"])
+def test_wide_spaces_are_there_at_every_size_and_hold_what_their_comment_says(name, size):
+    (path,) = [path for path in CONFIGS if path.stem.startswith(f"{name}{size}_")]
+    config, text = load_config(path), " ".join(path.read_text().split("\nspace:")[0].replace("\n#", "").split())
+    assert config.space.image_size == size
+    assert f"{config.space.size():,} architectures" in text
+    num_classes = {"cifar10": 10, "flowers102": 102}[config.data.name]
+    most, limit = config.space.largest(num_classes).params, config.budget.max_params
+    assert f"within {format_count(limit)} parameters. The largest has {format_count(most)}:" in text
+    assert most > 4 * limit > 100 * config.space.smallest(num_classes).params
 
 
 @pytest.mark.parametrize(

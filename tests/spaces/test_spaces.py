@@ -9,7 +9,7 @@ import re
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from tests.conftest import SMALL_SPACES
+from tests.conftest import REPO, SMALL_SPACES
 from tvt_ray.spaces import SPACES, SpaceField, parse_space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.costs import Cost
@@ -159,6 +159,16 @@ def test_a_wrong_setting_is_named():
 def test_settings_that_are_left_out_are_the_published_ones():
     assert parse_space({"name": "autoformer"}) == AutoFormerSpace()
     assert parse_space({"name": "pit"}) == PiTSpace()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_page_of_spaces_has_every_setting_and_an_architecture(name):
+    text = (REPO / "docs" / "spaces.md").read_text()
+    settings = re.search(rf"^\| `{name}` \| `.*\n(?:\| \| .*\n)*", text.split("## Settings")[1], re.MULTILINE)[0]
+    named = set(re.findall(r"`(\w+)`", "".join(line.split(" | ")[1] for line in settings.splitlines())))
+    assert named == SPACES[name].model_fields.keys() - {"name", "image_size"}
+    (line,) = re.findall(rf'^{{"space": "{name}".*$', text, re.MULTILINE)
+    assert SPACES[name]().from_json(json.loads(line)) in SPACES[name]()
 
 
 def test_every_architecture_fills_the_same_columns_of_a_table(space):
