@@ -18,9 +18,11 @@ MAX_DROP_PATH = 0.1
 class Stem(nn.Module):
     """From pixels to tokens by convolutions, with LayerNorm over channels and ReLU between them.
 
-    The paper of the convolutional stem has BatchNorm. That would be no norm at all in an untrained student, whose
-    statistics are unset. What a training learns would depend on how its batches are shared out to workers, and on the
-    last, smaller one. LayerNorm sees one position of one image, and proxies treat it as they do the blocks' own.
+    The paper of the convolutional stem (Xiao et al. 2021) has BatchNorm. That would be no norm at all in an untrained
+    student, whose statistics are unset. What a training learns would depend on how its batches are shared out to
+    workers, and on the last, smaller one. LayerNorm sees one position of one image, and proxies treat it as they do the
+    blocks' own. Two more deviations: convolutions have biases, and no block is dropped in exchange for the stem, since
+    depth is a choice.
     """
 
     def __init__(self, shapes: Sequence[ConvShape]) -> None:
