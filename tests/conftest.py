@@ -24,6 +24,7 @@ from tvt_ray.scoring.rows import Row
 from tvt_ray.spaces import Space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.pit import PiTSpace
+from tvt_ray.spaces.vit import ViTSpace
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 
@@ -46,6 +47,9 @@ SMALL_SPACES: dict[str, Space] = {
         mlp_ratio=(1.5, 2),
         num_heads=(1, 2),
         depth=((1, 1, 1), (1, 2, 1)),
+    ),
+    "vit": ViTSpace(
+        image_size=32, embed_dim=(24,), depth=(2, 3), head_dim=(8, 12), mlp_ratio=(1.5, 2), patch_size=(8, 16)
     ),
 }
 

@@ -169,7 +169,7 @@ def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_pat
 def test_a_config_that_names_no_plugin_knows_none_of_their_rows():
     with pytest.raises(UsageError, match="unknown score 'spectral_sum'; choices: capacity, tvt, params"):
         load_config(None, [{"score": {"name": "spectral_sum"}}])
-    with pytest.raises(UsageError, match="unknown search space 'plain'; choices: autoformer, pit"):
+    with pytest.raises(UsageError, match="unknown search space 'plain'; choices: autoformer, pit, vit"):
         load_config(None, [{"space": {"name": "plain"}}])
 
 

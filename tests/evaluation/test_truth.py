@@ -51,7 +51,7 @@ def test_published_architectures_are_read_in_the_published_space(tmp_path, lines
     ("change", "message"),
     [
         ({"arch": {"embed_dim": 7}}, "line 2"),
-        ({"space": "deit"}, "unknown search space 'deit'; choices: autoformer, pit"),
+        ({"space": "deit"}, "unknown search space 'deit'; choices: autoformer, pit, vit"),
         ({"space": ["pit"]}, "unknown search space"),
         ({"x_acc": None}, "x_acc is not in all"),
         ({"arch": 3}, "a line is an object"),

@@ -19,6 +19,7 @@ from tvt_ray.runs.config import (
     validate,
 )
 from tvt_ray.searchers import SEARCHERS
+from tvt_ray.spaces.budget import format_count
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
 
@@ -54,6 +55,19 @@ def test_spaces_and_datasets_of_the_paper_are_there():
     assert load_config(REPO / "configs" / "pit_cifar100.yaml").space.size() == 1600
 
 
+@pytest.mark.parametrize("size", [32, 64, 96, 224])
+@pytest.mark.parametrize("name", ["wide", "widepit"])
+def test_wide_spaces_are_there_at_every_size_and_hold_what_their_comment_says(name, size):
+    (path,) = [path for path in CONFIGS if path.stem.startswith(f"{name}{size}_")]
+    config, text = load_config(path), " ".join(path.read_text().split("\nspace:")[0].replace("\n#", "").split())
+    assert config.space.image_size == size
+    assert f"{config.space.size():,} architectures" in text
+    num_classes = {"cifar10": 10, "flowers102": 102}[config.data.name]
+    most, limit = config.space.largest(num_classes).params, config.budget.max_params
+    assert f"within {format_count(limit)} parameters. The largest has {format_count(most)}:" in text
+    assert most > 4 * limit > 100 * config.space.smallest(num_classes).params
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -61,7 +75,7 @@ def test_spaces_and_datasets_of_the_paper_are_there():
         ("prob.num_images=3", "did you mean 'probe'"),
         ("space.embed_dims=[64]", "did you mean 'space.embed_dim'"),
         ("distill.loss.temprature=2", "did you mean 'distill.loss.temperature'"),
-        ("space.name=swin", "choices: autoformer, pit"),
+        ("space.name=swin", "choices: autoformer, pit, vit"),
         ("search.searcher=anneal", "random, exhaustive, evolution, tpe, nsga2"),
         ("score.name=accuracy", "choices: capacity, tvt, "),
         ("teacher.name=resnet57", "choices: resnet20"),
@@ -124,7 +138,7 @@ def test_an_unknown_key_at_any_depth_is_told_the_nearest_and_what_is_allowed_the
         ("space={name: pit, num_heads: [2, 2]}", "config space.num_heads: a choice list names each value once"),
         ("space=pit", "config space: a space is a mapping of settings with a name; got 'pit'"),
         ("space=3", "config space: a space is a mapping of settings with a name; got 3"),
-        ("space.name=[pit]", "config space: unknown search space ['pit']; choices: autoformer, pit"),
+        ("space.name=[pit]", "config space: unknown search space ['pit']; choices: autoformer, pit, vit"),
         ("distill.loss.weights={nope: 1}", "config distill.loss.weights: unknown loss 'nope'; choices: cross_entropy"),
         ("score.proxies=[nope]", "config score.proxies: unknown proxy 'nope'; choices: attention_similarity, "),
         (

@@ -7,6 +7,7 @@ from tvt_ray.spaces import Space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.spaces.pit import PiTSpace
+from tvt_ray.spaces.vit import ViTSpace
 
 # Too large to be found whole in a test, and small enough to be improved on in one.
 MEDIUM = AutoFormerSpace(
@@ -30,6 +31,7 @@ TINY: dict[str, Space] = {
         num_heads=(1, 2),
         depth=((1, 1, 1),),
     ),
+    "vit": ViTSpace(image_size=32, embed_dim=(24,), depth=(1, 2), head_dim=(8,), mlp_ratio=(1.5,), patch_size=(8, 16)),
 }
 
 

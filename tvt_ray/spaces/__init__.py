@@ -10,8 +10,9 @@ from pydantic import PlainSerializer, PlainValidator
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.base import Arch, Space
 from tvt_ray.spaces.pit import PiTSpace
+from tvt_ray.spaces.vit import ViTSpace
 
-SPACES: dict[str, type[Space]] = {"autoformer": AutoFormerSpace, "pit": PiTSpace}
+SPACES: dict[str, type[Space]] = {"autoformer": AutoFormerSpace, "pit": PiTSpace, "vit": ViTSpace}
 
 
 def parse_space(settings: Any) -> Space:

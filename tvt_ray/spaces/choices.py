@@ -12,18 +12,23 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values again. Raises ValueError where there are none, or one comes twice."""
     if not values:
         raise ValueError("a choice list holds at least one value")
     if len(set(values)) < len(values):
         raise ValueError(f"a choice list names each value once; got {list(values)}")
+    return values
+
+
+def _positive(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not all(0 < v < math.inf for v in values):
         raise ValueError(f"choices are positive numbers; got {list(values)}")
     return values
 
 
-IntChoices = Annotated[tuple[int, ...], AfterValidator(_distinct)]
-FloatChoices = Annotated[tuple[float, ...], AfterValidator(_distinct)]
+IntChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_positive)]
+FloatChoices = Annotated[tuple[float, ...], AfterValidator(distinct), AfterValidator(_positive)]
 
 
 def digest(obj: Mapping[str, Any]) -> str:

@@ -12,11 +12,12 @@ from tvt_ray.students.autoformer import AutoFormer
 from tvt_ray.students.draws import draws_of
 from tvt_ray.students.layers import Student
 from tvt_ray.students.pit import PiT
+from tvt_ray.students.vit import ViT
 
 # (space, architecture, classes) -> the module, its weights not yet drawn; each takes the space of its own name
 Builder: TypeAlias = Callable[[Any, Arch, int], Student]
 
-STUDENTS: dict[str, Builder] = {"autoformer": AutoFormer, "pit": PiT}
+STUDENTS: dict[str, Builder] = {"autoformer": AutoFormer, "pit": PiT, "vit": ViT}
 
 
 def build_student(

@@ -239,9 +239,9 @@ class Student(nn.Module):
 
 
 def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
-    """(B, 1 + H x W, C) -> (B, C, H, W), dropping the class token."""
+    """(B, T, C) -> (B, C, H, W): the last H x W tokens. A class token stands before them and is dropped."""
     images, _, channels = tokens.shape
-    return tokens[:, 1:].mT.reshape(images, channels, map_size, map_size)
+    return tokens[:, -(map_size**2) :].mT.reshape(images, channels, map_size, map_size)
 
 
 def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
