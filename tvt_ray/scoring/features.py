@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ class FeatureTable:
     values: Floats  # (n, d): each column has mean 0; the mean square is 1 over the shape, and over each reading
     step: float  # so many units are 1 in a column of the shape
     num_shape: int  # columns that are of the shape
+
+    def of(self, rows: NDArray[np.int64]) -> FeatureTable:
+        """The same columns of some rows (k,)."""
+        return replace(self, values=self.values[rows])
 
     @property
     def shape(self) -> Floats:
