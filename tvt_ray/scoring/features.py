@@ -13,6 +13,7 @@ from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.spaces.base import Space
 
 Floats = NDArray[np.float64]
+FLAG, DOUBLING, PRESENCE = "has_", "doubling", "presence"  # what a step of a feature of the shape is
 COUNTS = ("params", "flops")  # the depth is one of the shape's
 
 
@@ -67,7 +68,10 @@ def make_table(shape: Mapping[str, Floats], readings: Mapping[str, Floats]) -> F
     num_rows = len(next(iter([*shape.values(), *readings.values()])))
     return FeatureTable(
         names=(*varied, *scores),
-        units=(*["doubling"] * len(varied), *["standard deviation"] * len(scores)),
+        units=(
+            *(PRESENCE if name.startswith(FLAG) else DOUBLING for name in varied),
+            *["standard deviation"] * len(scores),
+        ),
         values=np.column_stack(columns) if columns else np.zeros((num_rows, 0)),
         step=step,
         num_shape=len(varied),
