@@ -2,12 +2,15 @@
 
 import json
 import random
+import re
+import shlex
 
 import pytest
 from safetensors.torch import save
 
-from tests.conftest import SMALL_SPACES, call
+from tests.conftest import REPO, SMALL_SPACES, call
 from tests.data.samples import write_class_folders
+from tvt_ray.cli.main import build_parser
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import save_student
 from tvt_ray.students import build_student
@@ -57,6 +60,11 @@ def test_another_dataset_is_named_with_its_settings(capsys, ants_or_bees, tmp_pa
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["num_images"] == 10
     assert "note: the split test is carved: 50% of the images" in err
+
+
+def test_what_the_page_says_to_run_can_be_run():
+    commands = re.findall(r"^tvt (.*)$", (REPO / "docs" / "evaluate.md").read_text(), re.MULTILINE)
+    assert [build_parser().parse_args(shlex.split(line)).split for line in commands] == ["test", "all"]
 
 
 @pytest.mark.parametrize(

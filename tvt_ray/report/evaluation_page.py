@@ -144,7 +144,7 @@ def _mistakes(mistakes: Sequence[Mistake], pictures: Sequence[Pixels]) -> str:
 
 def _mistake(each: Mistake, pixels: Pixels) -> str:
     said = f"<b>{escape(each.truth)}</b> taken for <b>{escape(each.predicted)}</b>, {each.confidence:.1f} %"
-    image = f'<img alt="{escape(each.truth)}" width="{pixels.shape[1]}" src="{_data_uri(_png(pixels))}">'
+    image = f'<img alt="{escape(each.truth)}" src="{_data_uri(_png(pixels))}">'
     return f"<figure>{image}<figcaption>{said}<br><small>{escape(each.image)}</small></figcaption></figure>"
 
 
@@ -173,10 +173,13 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5em } dt { 
 .verdict { font-size: 1.15em } .scroll { overflow-x: auto } .diagram { width: 100%; max-width: 640px }
 table { border-collapse: collapse } td, th { text-align: right; padding: .2em .6em; white-space: nowrap;
 overflow-wrap: normal; border-bottom: 1px solid var(--line) } th { font-weight: normal; color: var(--soft) }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); color: var(--ink) }
-.confusion td { text-align: center; min-width: 2.6em } small { color: var(--soft) }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); color: var(--ink);
+max-width: 40vw; overflow: hidden; text-overflow: ellipsis }
+.confusion td { text-align: center; min-width: 2.6em }
+.confusion tr:first-child th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left }
+small { color: var(--soft) }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1em }
-figure { margin: 0 } figure img { max-width: 100%; image-rendering: pixelated }
+figure { margin: 0 } figure img { width: 100%; image-rendering: pixelated }
 @media (max-width: 600px) { body { margin: 1em auto } dl { grid-template-columns: 1fr } dd { margin: 0 0 .5em } }
 """
 
