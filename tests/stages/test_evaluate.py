@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.fs as pafs
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,9 @@ from tvt_ray.proxies.probe import ProbeSettings
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.stages.evaluate import run_evaluate
+from tvt_ray.storage.locations import RemotePath
 
 
 def write(split, folder, name=str):
@@ -180,6 +184,20 @@ def test_transparent_images_have_the_background_that_the_student_knows(alone, st
     sure = {each: np.mean([p for _, p in each.predict(clear)]) for each in (white, seen)}
     assert found.quality.mean_confidence == pytest.approx(100 * sure[seen], abs=1e-3)
     assert abs(sure[seen] - sure[white]) > 1e-3
+
+
+def test_a_student_in_a_bucket_is_evaluated_there(student, tmp_path):
+    store = pafs.SubTreeFileSystem(str(tmp_path), pafs.LocalFileSystem())
+    path = RemotePath(store, f"run/distill/{student.name}", f"s3://run/distill/{student.name}")
+    found = run_evaluate(path, [])
+    assert found.quality.top1 == load_student(student).card.results["test_acc"]
+    assert found.page.startswith(f"s3://run/distill/{student.name}/evaluations/digits-test-")
+    assert len(list(student.glob("evaluations/*/evaluation.*"))) == 2
+
+
+def test_a_student_of_a_run_is_evaluated_as_its_folder_is(student):
+    listed = TrainedStudent(student.name, 1, 1, 0.0, 0.0, 0.0, str(student))
+    assert tvt_ray.evaluate(listed) == tvt_ray.evaluate(student)
 
 
 def test_classes_that_the_student_does_not_know_are_refused_before_any_work(alone, digits, tmp_path):
