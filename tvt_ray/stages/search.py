@@ -14,7 +14,6 @@ from tvt_ray.cluster.scoring import Outcome, run_workers
 from tvt_ray.cluster.slots import Job, pack_job
 from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter, say
-from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.identity import DataIdentity
@@ -29,6 +28,7 @@ from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch
 from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
+from tvt_ray.stages.reorder import write_order
 from tvt_ray.stages.setup import (
     Stopwatch,
     end_without_ray,
@@ -158,9 +158,7 @@ class _Reading:
         note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
         self._check_complete(rows, dispatcher.stop_reason, note)
         with self.clock("report"):
-            ranking = self.folder.ranking(self.config.score, rows)
-            self.folder.write_top(ranking, self.config.space)
-            write_report(self.folder.report_file, rows, ranking, self.config)
+            ranking = write_order(self.folder, self.config, rows)
         return self._summarise(rows, ranking, outcome, dispatcher, note)
 
     def _check_complete(self, rows: Sequence[Row], stop_reason: str | None, note: str | None) -> None:
