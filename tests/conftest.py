@@ -1,4 +1,4 @@
-"""Fixtures: one Ray cluster, one trained teacher and one cache folder for the whole session."""
+"""Fixtures: a Ray cluster for a test process that needs one, one trained teacher and one cache folder for all."""
 
 from __future__ import annotations
 
@@ -122,14 +122,36 @@ def make_row(number: int, flops: int = 10, status: str = "ok", shape: str | None
     )
 
 
+# What trains on a cluster, and so waits for others least: in a process of its own, where there are two.
+TRAININGS = ("test_cohorts", "test_fit", "test_plugins", "test_rank", "test_teacher", "test_training")
+
+
+def scope_of(nodeid: str) -> str:
+    """Tests of a scope run in one process, one after the other, since they share its Ray cluster."""
+    if not nodeid.startswith("tests/cluster/"):
+        return nodeid
+    return "trainings" if nodeid.startswith(tuple(f"tests/cluster/{name}.py" for name in TRAININGS)) else "cluster"
+
+
 class ClusterTogether(LoadScopeScheduling):
-    """What runs on the session's cluster runs in one test process, beside which others run the rest.
+    """What runs on a process's cluster runs in that test process, beside which others run the rest.
 
     By path: pytest-xdist's own groups (3.8) do nothing with pytest 9.1 and newer, and say so to nobody.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+        return scope_of(nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun with: trainings, the rest of the cluster's tests, then other slow ones."""
+
+    def order(item: pytest.Item) -> int:
+        scopes = ("trainings", "cluster")
+        scope = scope_of(item.nodeid)
+        return scopes.index(scope) if scope in scopes else 2 if item.get_closest_marker("slow") else 3
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -215,7 +237,7 @@ def digits_student(config: RunConfig, digits: Dataset, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The session's Ray: four logical CPUs, and a GPU that exists in name only; its address."""
+    """This test process's Ray: four logical CPUs, and a GPU that exists in name only; its address."""
     import ray
 
     context = ray.init(
