@@ -247,11 +247,7 @@ def cluster() -> Iterator[str]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _system_config={
-            "metrics_report_interval_ms": 1000,  # the least that Ray takes; 10 s otherwise
-            # Processes that wait for work import torch meanwhile, not when a test waits for them.
-            "preload_python_modules": ["tvt_ray.cluster.training"],
-        },
+        _system_config={"metrics_report_interval_ms": 1000},  # the least that Ray takes; 10 s otherwise
     )
     yield context.address_info["gcs_address"]
     ray.shutdown()
