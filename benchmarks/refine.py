@@ -53,6 +53,7 @@ from tvt_ray.training.states import from_bytes
 
 SPLITS = {"train": 2500, "val": 1500, "test": 3000}  # images
 SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes
+NUM_REPEATS = RefineSettings().repeats
 BUDGETS = (0.1, 0.2, 0.4)  # of the epochs that training all to the end takes
 Floats = NDArray[np.float64]
 
@@ -91,6 +92,12 @@ class Truth:
                 ends.setdefault(each.arch_id, []).append(each.val_acc)
         pairs = [np.var(both, ddof=1) for both in ends.values() if len(both) > 1]
         return float(np.sqrt(np.mean(pairs))) if pairs else float("nan")
+
+    @property
+    def repeated(self) -> list[int]:
+        """Students that two seeds trained."""
+        twice = {each.arch_id for each in self.measurements if each.seed != self.config.distill.seed}
+        return [number for number, arch_id in enumerate(self.ids) if arch_id in twice]
 
     def regret(self, chosen: int) -> float:
         return float(self.test.max() - self.test[chosen])
@@ -236,7 +243,7 @@ def replay_halving(truth: Truth, epochs: float, rng: np.random.Generator) -> Cho
     """Random students, in one round of refine's rungs; the best of the last rung."""
     order = rng.permutation(len(truth.ids)).tolist()
     settings, halving = _affordable(truth, epochs, rounds=1)
-    measured = _Measured(truth, [], [])
+    measured = _Measured(truth, [])
     measured.train_round(halving, [order[: settings.num_students]])
     last = [i for i, _, epoch in measured.known if epoch == halving.rungs[-1]]
     chosen = max(map(int, last), key=lambda i: truth.curves[i, halving.rungs[-1] - 1])
@@ -244,9 +251,12 @@ def replay_halving(truth: Truth, epochs: float, rng: np.random.Generator) -> Cho
 
 
 def replay_refine(truth: Truth, epochs: float, rng: np.random.Generator) -> Chosen:
-    """What `tvt refine` does: rounds, the surrogate, and the first of its ranking."""
-    settings, halving = _affordable(truth, epochs, rounds=2)
-    measured, rounds, shapes = _Measured(truth, [], []), list[list[int]](), [e.row.shape for e in truth.prior.scored]
+    """What `tvt refine` does: rounds, repeats, the surrogate, and the first of its ranking."""
+    length = RefineSettings().rungs_of(truth.curves.shape[1])[0]
+    repeated = rng.choice(truth.repeated, min(NUM_REPEATS, len(truth.repeated)), replace=False).tolist()
+    settings, halving = _affordable(truth, epochs - 2 * length * len(repeated), rounds=2)
+    measured, rounds, shapes = _Measured(truth, repeated), list[list[int]](), [e.row.shape for e in truth.prior.scored]
+    measured.repeat(halving)
     while size := next_round_size(settings, halving, [[str(i) for i in each] for each in rounds]):
         learned, taken = measured.learned(halving), [shapes[i] for each in rounds for i in each]
         if learned.prediction is None:
@@ -276,8 +286,16 @@ def _affordable(truth: Truth, epochs: float, rounds: int) -> tuple[RefineSetting
 class _Measured:
     """What a replay has paid for."""
 
-    def __init__(self, truth: Truth, *_: Any) -> None:
-        self.truth, self.known = truth, dict[tuple[str, int, int], float]()
+    def __init__(self, truth: Truth, repeated: Sequence[int]) -> None:
+        self.truth, self.known, self.repeated = truth, dict[tuple[str, int, int], float](), repeated
+
+    def repeat(self, halving: Halving) -> None:
+        """Two seeds of some students to the first rung: those that the truth has two of."""
+        epochs, seed = halving.rungs[0], halving.seed
+        for i in self.repeated:
+            second = {(m.arch_id, m.seed, m.epochs): m.val_acc for m in self.truth.measurements}
+            self.known[str(i), seed, epochs] = self.truth.curves[i, epochs - 1]
+            self.known[str(i), seed + 1, epochs] = second[self.truth.ids[i], seed + 1, epochs]
 
     def train_round(self, halving: Halving, rounds: Sequence[Sequence[int]]) -> None:
         """All rounds to their end, as far as they are not there."""
@@ -291,9 +309,9 @@ class _Measured:
 
     @property
     def epochs(self) -> int:
-        longest: dict[str, int] = {}
-        for name, _, epochs in self.known:
-            longest[name] = max(longest.get(name, 0), epochs)
+        longest: dict[tuple[str, int], int] = {}
+        for name, seed, epochs in self.known:
+            longest[name, seed] = max(longest.get((name, seed), 0), epochs)
         return sum(longest.values())
 
     def learned(self, halving: Halving) -> Learned:
