@@ -114,7 +114,7 @@ def received_attention(probabilities: Tensor) -> Tensor:
 def capability_forms(student: Student) -> dict[str, float]:
     layers = [weight.detach() for weight in matrices(student)]
     inner = [m.weight.detach() for b in blocks_of(student) for m in b.modules() if isinstance(m, nn.Linear)]
-    attention = [weight for b in blocks_of(student) for weight in (b.attention.qkv.weight, b.attention.proj.weight)]
+    attention = [weight for b in blocks_of(student) for weight in (b.attn.qkv.weight, b.attn.proj.weight)]
     norms, ranks = [float(weight.norm()) for weight in layers], [min(weight.shape) for weight in inner]
     return {
         PUBLISHED: sum(norms),

@@ -160,7 +160,7 @@ def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_pat
         "SEARCHERS": {"climb"},
         "SPACES": {"plain"},
         "STUDENTS": {"plain"},
-        "EXPORTS": {"readme"},
+        "EXPORTS": {"summary"},
         "COMMANDS": set(),  # added in the package alone
     }
     assert contents() == before
@@ -312,12 +312,12 @@ def test_an_export_of_a_plugin_is_written_before_what_says_that_the_student_is_c
     arch = plain.largest_arch(2)
     student = build_student(plain, arch, 2, seed=0)
     card = StudentCard(plain, arch, ("upright", "level"), {"test_acc": 87.5})
-    assert "readme" in EXPORTS
+    assert "summary" in EXPORTS
     assert list(EXPORTS)[-1] == "folder"
     for export in EXPORTS.values():
         export(tmp_path, card, save(student.state_dict()), [{"epoch": 1}, {"epoch": 2}])
-    lines = (tmp_path / "README.md").read_text().splitlines()
-    assert lines[0] == "# plain-w64-d4"
+    lines = (tmp_path / "summary.txt").read_text().splitlines()
+    assert lines[0] == "plain-w64-d4"
     assert lines[-1] == "87.50 % on the test images after 2 epochs."
     again, images = load_student(tmp_path), torch.randn(2, 3, 32, 32)
     with torch.inference_mode():

@@ -34,9 +34,9 @@ def test_weight_decay_is_on_matrices_alone(make):
         names[id(p)] for group in learner.optimizer.param_groups if group["weight_decay"] for p in group["params"]
     }
     free = set(names.values()) - decayed
-    assert {"student.class_token", "student.positions", "student.norm.weight", "student.head.bias"} <= free
+    assert {"student.cls_token", "student.pos_embed", "student.norm.weight", "student.head.bias"} <= free
     assert all(name.endswith("weight") and "norm" not in name for name in decayed)
-    assert "student.blocks.0.attention.qkv.weight" in decayed
+    assert "student.blocks.0.attn.qkv.weight" in decayed
 
 
 def test_a_zero_head_says_nothing_of_any_class_at_first(make, inputs):

@@ -14,11 +14,11 @@ from tvt_ray.students.draws import INIT_STD
 def test_initialisation_is_the_published_one():
     space = AutoFormerSpace()
     student = build_student(space, space.sample(random.Random(0)), 100, seed=0)
-    qkv = student.blocks[0].attention.qkv
+    qkv = student.blocks[0].attn.qkv
     assert qkv.weight.std().item() == pytest.approx(INIT_STD, rel=0.01)
     assert not qkv.bias.any()
     bound = 1 / (3 * 16 * 16) ** 0.5
-    assert student.patch_embed.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+    assert student.patch_embed.proj.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
     assert student.norm.weight.eq(1).all()
 
 
@@ -30,10 +30,10 @@ def test_relative_positions_change_the_result():
     with torch.no_grad():
         before = student(images(plain))
         for block in student.blocks:
-            block.attention.relative_keys.rows.zero_()
-            block.attention.relative_keys.columns.zero_()
-            block.attention.relative_values.rows.zero_()
-            block.attention.relative_values.columns.zero_()
+            block.attn.relative_keys.rows.zero_()
+            block.attn.relative_keys.columns.zero_()
+            block.attn.relative_values.rows.zero_()
+            block.attn.relative_values.columns.zero_()
         after = student(images(plain))
         same = build_student(plain, arch, 5, seed=0)
         same.load_state_dict({k: v for k, v in student.state_dict().items() if "relative" not in k})

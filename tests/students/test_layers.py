@@ -2,6 +2,7 @@ import random
 
 import pytest
 import torch
+from torch import nn
 
 from tests.students.inputs import images
 from tvt_ray.students import build_student
@@ -34,3 +35,9 @@ def test_fused_blocks_give_what_plain_ones_give(space, precision, tolerance):
 def test_a_map_is_the_tokens_row_by_row_without_the_class_token():
     tokens = torch.arange(5.0)[None, :, None].expand(2, 5, 3)
     assert tokens_to_map(tokens, 2)[1, 2].tolist() == [[1, 2], [3, 4]]
+
+
+def test_layers_are_of_pytorchs_own_classes(space):
+    """Dynamic quantisation looks for the class itself, and converts no subclass."""
+    student = build_student(space, space.sample(random.Random(0)), 5, seed=0)
+    assert {type(m) for m in student.modules() if isinstance(m, nn.Linear | nn.Conv2d)} == {nn.Linear, nn.Conv2d}

@@ -1,8 +1,5 @@
 """What is the ViT students' own: that they are timm's, and the stem."""
 
-import itertools
-import re
-
 import pytest
 import torch
 
@@ -15,25 +12,6 @@ SPACE = ViTSpace(
     image_size=32, embed_dim=(24, 48), depth=(1, 3), head_dim=(8, 12), mlp_ratio=(1.5, 3), patch_size=(4, 8)
 )
 PATCHED = [arch for arch in SPACE.enumerate() if arch.stem == "patch"]
-
-
-def timm_state(student):
-    """The student's weights under the names of timm's VisionTransformer."""
-    norm = "fc_norm" if student.class_token is None else "norm"
-    names = {
-        r"^patch_embed\.convs\.0\.": "patch_embed.proj.",
-        r"^class_token$": "cls_token",
-        r"^positions$": "pos_embed",
-        r"\.attention\.": ".attn.",
-        r"\.(fc[12])\.": r".mlp.\1.",
-        r"^norm\.": f"{norm}.",
-    }
-    state = {}
-    for key, value in student.state_dict().items():
-        for ours, theirs in names.items():
-            key = re.sub(ours, theirs, key)
-        state[key] = value
-    return state
 
 
 def timm_model(space, arch, num_classes):
@@ -56,14 +34,16 @@ def timm_model(space, arch, num_classes):
 @pytest.mark.parametrize("arch", PATCHED[::5], ids=SPACE.arch_id)
 def test_a_student_with_patches_computes_what_timms_vision_transformer_does(arch):
     student, model = build_student(SPACE, arch, 5, seed=0), timm_model(SPACE, arch, 5)
-    model.load_state_dict(timm_state(student))
+    model.load_state_dict(student.state_dict())
     with torch.no_grad():
-        assert (student(images(SPACE, 8)) - model(images(SPACE, 8))).abs().max() <= 1e-6
+        # Without a class token timm's tokens lie in another order in memory, and their mean is summed in that.
+        bound = 0 if arch.pool == "token" else 1e-6
+        assert (student(images(SPACE, 8)) - model(images(SPACE, 8))).abs().max() <= bound
 
 
 def test_patches_are_initialised_as_timm_does_but_for_the_class_token():
     arch = ViTArch(48, 3, 6, 3.0, 4, "patch", "token")
-    ours, theirs = timm_state(build_student(SPACE, arch, 5, seed=0)), timm_model(SPACE, arch, 5).state_dict()
+    ours, theirs = build_student(SPACE, arch, 5, seed=0).state_dict(), timm_model(SPACE, arch, 5).state_dict()
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         if value.numel() > 1000:
@@ -75,22 +55,8 @@ def test_patches_are_initialised_as_timm_does_but_for_the_class_token():
 @pytest.mark.parametrize("pool", ["token", "mean"])
 def test_positions_and_class_token_are_those_that_the_pooling_needs(pool):
     student = build_student(SPACE, ViTArch(24, 1, 3, 1.5, 8, "conv", pool), 5, seed=0)
-    assert student.positions.shape == (1, 17 if pool == "token" else 16, 24)
-    assert (student.class_token is not None) == (pool == "token")
-
-
-def test_a_stems_norms_and_nonlinearities_stand_between_its_convolutions():
-    stem = build_student(SPACE, ViTArch(24, 1, 3, 1.5, 4, "conv", "mean"), 5, seed=0).patch_embed
-    features = images(SPACE)
-    with torch.no_grad():
-        for conv, norm in itertools.zip_longest(stem.convs, stem.norms):
-            features = conv(features)
-            if norm is not None:
-                mean, variance = features.mean(1, keepdim=True), features.var(1, correction=0, keepdim=True)
-                features = ((features - mean) / (variance + norm.eps).sqrt()).clamp(min=0)
-        expected = features.flatten(2).mT
-        assert torch.allclose(stem(images(SPACE)), expected, atol=1e-5)
-        assert torch.allclose(stem.infer(images(SPACE)), expected, atol=1e-5)
+    assert student.pos_embed.shape == (1, 17 if pool == "token" else 16, 24)
+    assert (student.cls_token is not None) == (pool == "token")
 
 
 @pytest.mark.parametrize("arch", [arch for arch in SPACE.enumerate() if arch.depth == 1][::5], ids=SPACE.arch_id)

@@ -109,7 +109,7 @@ class GuidedStudent(nn.Module):
 
 def _map_channels(student: Student, blocks: Sequence[int]) -> Mapping[int, int]:
     """Channels of the blocks' maps, which PiT widens from stage to stage: read off each block's last layer."""
-    widths = [module.fc2.out_features for module in student.modules() if isinstance(module, Block)]
+    widths = [module.mlp.fc2.out_features for module in student.modules() if isinstance(module, Block)]
     return {block: widths[block] for block in blocks}
 
 

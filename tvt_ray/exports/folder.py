@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from tvt_ray.data.images import bounded
@@ -56,7 +56,7 @@ class DistilledStudent(nn.Module):
 
 def save_student(folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
     """Writes the folder; `weights` as safetensors. arch.json comes last, so that a folder with one is complete."""
-    write_atomically(folder / WEIGHTS_FILE, weights)
+    write_atomically(folder / WEIGHTS_FILE, save(load(weights), {"format": "pt"}))
     write_atomically(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())
     write_atomically(folder / ARCH_FILE, json.dumps(card.to_json(), indent=1).encode())
 

@@ -20,8 +20,8 @@ def dss(student: Student, probe: Probe) -> float:
     """
     clone = positive_copy(student, with_norms=True)
     blocks = blocks_of(clone)
-    attention = [layer.weight for block in blocks for layer in (block.attention.qkv, block.attention.proj)]
-    mlp = [layer.weight for block in blocks for layer in (block.fc1, block.fc2)]
+    attention = [layer.weight for block in blocks for layer in (block.attn.qkv, block.attn.proj)]
+    mlp = [layer.weight for block in blocks for layer in (block.mlp.fc1, block.mlp.fc2)]
     found = gradients(response_to_ones(clone, probe.images), [*attention, *mlp])
     total = 0.0
     for weight, gradient in zip(attention, found[: len(attention)], strict=True):

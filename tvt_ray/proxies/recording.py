@@ -50,9 +50,9 @@ def blocks_of(student: nn.Module) -> list[Block]:
 
 def hidden_layers(student: nn.Module) -> list[nn.Linear]:
     """The Linears whose output goes into GELU: a ViT's only non-linear units beside softmax and norm."""
-    return [block.fc1 for block in blocks_of(student)]
+    return [block.mlp.fc1 for block in blocks_of(student)]
 
 
 def attentions_of(student: nn.Module) -> list[Attention]:
     """The attention module of every block, first to last."""
-    return [block.attention for block in blocks_of(student)]
+    return [block.attn for block in blocks_of(student)]

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from tvt_ray.spaces.autoformer import AutoFormerArch, AutoFormerSpace
 from tvt_ray.spaces.costs import IN_CHANNELS
-from tvt_ray.students import kernels
-from tvt_ray.students.layers import NORM_EPS, Block, BlockShape, Conv2d, Linear, Student, tokens_to_map
+from tvt_ray.spaces.vit import ConvShape
+from tvt_ray.students.layers import NORM_EPS, Block, BlockShape, Linear, Student, tokens_to_map
+from tvt_ray.students.stem import Stem
 
 MAX_DROP_PATH = 0.1
 
@@ -18,16 +19,16 @@ MAX_DROP_PATH = 0.1
 class AutoFormer(Student):
     """A plain ViT whose blocks differ; the classifier reads the mean of the normalised patch tokens."""
 
-    no_weight_decay = frozenset({"class_token", "positions"})
+    no_weight_decay = frozenset({"cls_token", "pos_embed"})
     linear_init = "normal"
 
     def __init__(self, space: AutoFormerSpace, arch: AutoFormerArch, num_classes: int) -> None:
         super().__init__()
         dim, self.map_size = arch.embed_dim, space.image_size // space.patch_size
         self.num_blocks = arch.depth
-        self.patch_embed = Conv2d(IN_CHANNELS, dim, space.patch_size, space.patch_size)
-        self.class_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.positions = nn.Parameter(torch.empty(1, self.map_size**2 + 1, dim))
+        self.patch_embed = Stem([ConvShape(IN_CHANNELS, dim, space.patch_size, space.patch_size, 0)])
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.map_size**2 + 1, dim))
         self.blocks = nn.ModuleList(
             Block(
                 BlockShape(dim, heads, space.attention_dim(dim, heads), int(dim * ratio), space.relative_position),
@@ -43,9 +44,9 @@ class AutoFormer(Student):
         self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As Student.run says."""
-        patches = kernels.conv(images, self.patch_embed) if fused else self.patch_embed(images)
-        class_token, positions = self.class_token.to(images.dtype), self.positions.to(images.dtype)
-        tokens = torch.cat([class_token.expand(len(images), -1, -1), patches.flatten(2).mT], 1) + positions
+        patches = self.patch_embed.infer(images) if fused else self.patch_embed(images)
+        cls_token, positions = self.cls_token.to(images.dtype), self.pos_embed.to(images.dtype)
+        tokens = torch.cat([cls_token.expand(images.shape[0], -1, -1), patches], 1) + positions
         maps: dict[int, Tensor] = {}
         last = self.num_blocks - 1 if with_logits else max(blocks)
         for i, block in enumerate(self.blocks[: last + 1]):

@@ -24,7 +24,14 @@ NORM_EPS = 1e-6
 
 
 class Linear(nn.Linear):
-    """Without PyTorch's own initialisation, which `init_weights` would draw over."""
+    """An nn.Linear without PyTorch's own initialisation, which `init_weights` would draw over.
+
+    Once made it is of PyTorch's own class: quantisation and exporters look for that, and pass over subclasses.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.__class__ = nn.Linear  # type: ignore[assignment]
 
     def reset_parameters(self) -> None:
         """Weights stay as allocated until `init_weights`."""
@@ -32,6 +39,12 @@ class Linear(nn.Linear):
 
 class Conv2d(nn.Conv2d):
     """Likewise."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel_size: int, stride: int, padding: int = 0, groups: int = 1
+    ) -> None:
+        super().__init__(inputs, outputs, kernel_size, stride, padding, groups=groups)
+        self.__class__ = nn.Conv2d  # type: ignore[assignment]
 
     def reset_parameters(self) -> None:
         """Weights stay as allocated until `init_weights`."""
@@ -117,7 +130,7 @@ class Attention(nn.Module):
 
     def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
         queries = queries / math.sqrt(queries.shape[-1])
-        logits = queries @ keys.mT
+        logits = queries @ keys.transpose(-2, -1)
         if self.relative_keys is not None:
             logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys().to(queries.dtype))
         return logits.softmax(-1)
@@ -146,30 +159,45 @@ def shared_out(rank: int, world_size: int, batch_size: int) -> Iterator[None]:
         _share.reset(token)
 
 
+class Mlp(nn.Module):
+    """Linear, GELU, Linear; every token by itself."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, T, C)."""
+        return self.fc2(F.gelu(self.fc1(tokens)))  # type: ignore[no-any-return]
+
+
 class Block(nn.Module):
-    """Pre-norm transformer block with stochastic depth (Huang et al. 2016) on both branches."""
+    """Pre-norm transformer block with stochastic depth (Huang et al. 2016) on both branches.
+
+    Its parameters have the names of timm's, as those of all students do.
+    """
 
     def __init__(self, shape: BlockShape, map_size: int, drop_path: float) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(shape.dim, NORM_EPS)
-        self.attention = Attention(shape, map_size)
+        self.attn = Attention(shape, map_size)
         self.norm2 = nn.LayerNorm(shape.dim, NORM_EPS)
-        self.fc1 = Linear(shape.dim, shape.hidden_dim)
-        self.fc2 = Linear(shape.hidden_dim, shape.dim)
+        self.mlp = Mlp(shape.dim, shape.hidden_dim)
         self.drop_path = drop_path
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
-        tokens = tokens + self._drop(self.attention(self.norm1(tokens)))
-        return tokens + self._drop(self.fc2(F.gelu(self.fc1(self.norm2(tokens)))))
+        tokens = tokens + self._drop(self.attn(self.norm1(tokens)))
+        return tokens + self._drop(self.mlp(self.norm2(tokens)))
 
     def infer(self, tokens: Tensor) -> Tensor:
         """What forward gives in evaluation mode, in fused kernels that no gradient and no hook sees.
 
         In the tokens' precision, whatever that of the weights.
         """
-        tokens = kernels.linear_add(self.attention.infer(kernels.norm(tokens, self.norm1)), self.attention.proj, tokens)
-        return kernels.add_mlp(tokens, self.norm2, self.fc1, self.fc2)
+        tokens = kernels.linear_add(self.attn.infer(kernels.norm(tokens, self.norm1)), self.attn.proj, tokens)
+        return kernels.add_mlp(tokens, self.norm2, self.mlp.fc1, self.mlp.fc2)
 
     def _drop(self, branch: Tensor) -> Tensor:
         """Drops the branch for whole images while training.
@@ -241,7 +269,7 @@ class Student(nn.Module):
 def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
     """(B, T, C) -> (B, C, H, W): the last H x W tokens. A class token stands before them and is dropped."""
     images, _, channels = tokens.shape
-    return tokens[:, -(map_size**2) :].mT.reshape(images, channels, map_size, map_size)
+    return tokens[:, -(map_size**2) :].transpose(1, 2).reshape(images, channels, map_size, map_size)
 
 
 def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:

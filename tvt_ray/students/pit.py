@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -25,34 +25,58 @@ class Pool(nn.Module):
 
     def forward(self, tokens: Tensor, map_size: int) -> Tensor:
         """(B, 1 + H x W, C) -> (B, 1 + H/2 x W/2, C')."""
-        patches = self.conv(tokens_to_map(tokens, map_size)).flatten(2).mT
+        patches = self.conv(tokens_to_map(tokens, map_size)).flatten(2).transpose(1, 2)
         return torch.cat([self.fc(tokens[:, :1]), patches], 1)
 
     def infer(self, tokens: Tensor, map_size: int) -> Tensor:
         """As forward, in the tokens' precision, whatever that of the weights."""
-        patches = kernels.conv(tokens_to_map(tokens, map_size), self.conv).flatten(2).mT
+        patches = kernels.conv(tokens_to_map(tokens, map_size), self.conv).flatten(2).transpose(1, 2)
         return torch.cat([kernels.linear(tokens[:, :1], self.fc), patches], 1)
 
 
-class PiT(Student):
-    """Three stages; the classifier reads the normalised class token."""
+class PatchConv(nn.Module):
+    """Overlapping patches, as a map."""
 
-    no_weight_decay = frozenset({"class_token", "positions"})
+    def __init__(self, space: PiTSpace, outputs: int) -> None:
+        super().__init__()
+        self.conv = Conv2d(IN_CHANNELS, outputs, space.patch_size, space.stride)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, C, H, W)."""
+        return self.conv(images)  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """Blocks of one width; a module of its own for the sake of their names."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class PiT(Student):
+    """Three stages; the classifier reads the normalised class token.
+
+    Pools stand beside the stages, as in the published weights. timm has each in the stage after it, and renames them
+    when it loads.
+    """
+
+    no_weight_decay = frozenset({"cls_token", "pos_embed"})
     linear_init = "default"
 
     def __init__(self, space: PiTSpace, arch: PiTArch, num_classes: int) -> None:
         super().__init__()
         self.map_sizes, widths = space.map_sizes, arch.widths
         self.num_blocks = sum(arch.depth)
-        self.patch_embed = Conv2d(IN_CHANNELS, widths[0], space.patch_size, space.stride)
-        self.class_token = nn.Parameter(torch.empty(1, 1, widths[0]))
-        self.positions = nn.Parameter(torch.empty(1, widths[0], self.map_sizes[0], self.map_sizes[0]))
-        self.stages = nn.ModuleList()
+        self.patch_embed = PatchConv(space, widths[0])
+        self.cls_token = nn.Parameter(torch.empty(1, 1, widths[0]))
+        self.pos_embed = nn.Parameter(torch.empty(1, widths[0], self.map_sizes[0], self.map_sizes[0]))
+        self.transformers = nn.ModuleList()
         for stage in range(NUM_STAGES):
             first, width = sum(arch.depth[:stage]), widths[stage]
             shape = BlockShape(width, arch.num_heads[stage], width, int(width * arch.mlp_ratio))
-            self.stages.append(
-                nn.ModuleList(
+            self.transformers.append(
+                Stage(
                     Block(shape, self.map_sizes[stage], MAX_DROP_PATH * (first + i) / self.num_blocks)
                     for i in range(arch.depth[stage])
                 )
@@ -65,16 +89,17 @@ class PiT(Student):
         self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """As Student.run says."""
-        patches = kernels.conv(images, self.patch_embed) if fused else self.patch_embed(images)
-        class_token, positions = self.class_token.to(images.dtype), self.positions.to(images.dtype)
-        tokens = torch.cat([class_token.expand(len(images), -1, -1), (patches + positions).flatten(2).mT], 1)
+        patches = kernels.conv(images, self.patch_embed.conv) if fused else self.patch_embed(images)
+        cls_token, positions = self.cls_token.to(images.dtype), self.pos_embed.to(images.dtype)
+        embedded = (patches + positions).flatten(2).transpose(1, 2)
+        tokens = torch.cat([cls_token.expand(images.shape[0], -1, -1), embedded], 1)
         maps: dict[int, Tensor] = {}
         last, index = self.num_blocks - 1 if with_logits else max(blocks), 0
-        for stage, stage_blocks in enumerate(self.stages):
+        for stage, transformer in enumerate(self.transformers):
             if stage > 0 and index <= last:
                 pool = self.pools[stage - 1]
                 tokens = (pool.infer if fused else pool)(tokens, self.map_sizes[stage - 1])  # type: ignore[operator]
-            for block in stage_blocks:  # type: ignore[attr-defined]
+            for block in transformer.blocks:  # type: ignore[union-attr]
                 if index <= last:
                     tokens = block.infer(tokens) if fused else block(tokens)
                 if index in blocks:
