@@ -121,8 +121,8 @@ def _print(run: Run, by_score: bool) -> None:
     shapes = f"{summary.num_scored:,} architectures, {summary.num_shapes:,} different shapes"
     found = [(each.row.arch, each.score, each.row.params, each.row.flops) for each in entries]
     known = {each.arch_id: each for each in (*summary.best, *summary.pareto)}
-    latencies = _latencies([known[each.row.arch_id] for each in entries])
-    print_archs(f"{title} ({shapes})", run.config.space, found, more=latencies)
+    latencies, note = _latencies([known[each.row.arch_id] for each in entries])
+    print_archs(f"{title} ({shapes})", run.config.space, found, note, latencies)
     failed = f", {summary.num_failed:,} failed" if summary.num_failed else ""
     workers = f"{summary.num_workers} workers on {summary.num_nodes} node" + ("s" if summary.num_nodes != 1 else "")
     print(
@@ -134,9 +134,11 @@ def _print(run: Run, by_score: bool) -> None:
     )
 
 
-def _latencies(choices: Sequence[Choice]) -> dict[str, list[str]]:
-    """A column for a table, where latencies are known: as measured here, else as predicted for another device."""
+def _latencies(choices: Sequence[Choice]) -> tuple[dict[str, list[str]], str]:
+    """A column for a table, where latencies are known: as measured here, else as predicted; and what it holds."""
     measured = [each.latency_ms for each in choices if each.latency_ms is not None]
     predicted = [each.predicted_latency_ms for each in choices if each.predicted_latency_ms is not None]
-    columns = {"ms": measured} if measured else {"predicted ms": predicted} if predicted else {}
-    return {name: [f"{ms:.3g}" for ms in values] for name, values in columns.items()}
+    if not predicted:
+        return {}, ""
+    note = "ms: latency, " + ("measured on this machine" if measured else "predicted for the profile's device")
+    return {"ms": [f"{ms:.3g}" for ms in measured or predicted]}, note
