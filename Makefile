@@ -12,9 +12,9 @@ NUM_SAMPLES ?= 5000
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
 
-# A test process per core; what runs on the session's Ray cluster is in one of them, and is begun with.
+# A test process per core; what runs on Ray is in two of them, each with a cluster, and is begun with (tests/conftest.py).
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist loadscope
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-unit: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow"

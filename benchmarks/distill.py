@@ -5,15 +5,19 @@ python benchmarks/distill.py [--config FILE] [--dataset NAME] [--steps 40] [--ma
 One student, the largest of 200 drawn within the budget, learns from labels and the teacher's logits in three ways, in
 turn and on the same batches: by this package's cohort, by a loop of a dozen lines, and by timm's
 `LogitDistillationTask` in such a loop. Then the cohort alone on one thread, against two processes of one thread each
-that share each batch. Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort),
-`timm_ratio` (the same of timm's), `data_wait_share` (of the cohort's time) and `scaling_2_workers` (images per second
-of two over those of one).
+that share each batch. At last a cohort of eight students against the same eight one after the other.
+
+Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort), `timm_ratio` (the same of
+timm's), `data_wait_share` (of the cohort's time), `scaling_2_workers` (images per second of two over those of one) and
+`cohort_ratio` (seconds of the eight alone over those of the cohort).
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import random
 import socket
 import sys
 import time
@@ -39,6 +43,7 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.training.loaders import ShuffledBatches, train_loader
 
 CPU = torch.device("cpu")
+COHORT_SIZE = 8  # students
 ROUNDS = 2  # each way is timed so often, in turn, and its best counts
 
 
@@ -160,6 +165,20 @@ def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> flo
     return max(taken)
 
 
+def together(task: DistillTask, inputs: DistillInputs, size: int) -> tuple[float, float]:
+    """Seconds of an epoch of `size` students of one shape: of each alone, added up, and of all as a cohort."""
+    rng = random.Random(0)
+    archs = {task.arch_id: task.arch}
+    while len(archs) < size:
+        arch = task.space.mutate(task.arch, rng)
+        archs.setdefault(task.space.arch_id(arch), arch)
+    tasks = [dataclasses.replace(task, arch=arch) for arch in archs.values()]
+    alone = sum(by_cohort(each, inputs)[0] for each in tasks)
+    cohort = Cohort(tasks, inputs, WorkerContext(CPU))
+    metrics = next(iter(cohort.run_epoch().values()))
+    return alone, len(inputs.train) / metrics["images_per_s"]
+
+
 def distill(args: argparse.Namespace) -> int:
     """Measures and prints."""
     torch.set_num_threads(1)
@@ -174,13 +193,16 @@ def distill(args: argparse.Namespace) -> int:
         times["timm"].append(by_timm(task, inputs))
     best = {name: min(values) for name, values in times.items()}
     alone, shared = (by_workers(task, inputs, count) for count in (1, 2))
-    for name, seconds in {**best, "one worker": alone, "two workers": shared}.items():
+    singly, cohort = (seconds / COHORT_SIZE for seconds in together(task, inputs, COHORT_SIZE))
+    cases = {**best, "one worker": alone, "two workers": shared, "eight singly": singly, "cohort of 8": cohort}
+    for name, seconds in cases.items():
         print(f"{name:12} {len(inputs.train) / seconds:8,.0f} images/s")
     result = {
         "speed_ratio": round(best["plain loop"] / best["cohort"], 3),
         "timm_ratio": round(best["timm"] / best["cohort"], 3),
         "data_wait_share": round(min(waits), 3),
         "scaling_2_workers": round(alone / shared, 2),
+        "cohort_ratio": round(singly / cohort, 2),
     }
     print(json.dumps(result))
     return 0

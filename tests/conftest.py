@@ -1,4 +1,4 @@
-"""Fixtures: one Ray cluster, one trained teacher and one cache folder for the whole session."""
+"""Fixtures: a Ray cluster for a test process that needs one, one trained teacher and one cache folder for all."""
 
 from __future__ import annotations
 
@@ -12,19 +12,30 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 from xdist.scheduler import LoadScopeScheduling
 
 from tvt_ray.cli.main import main
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
+from tvt_ray.data.transforms import AugmentSettings
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.losses import LossSettings
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.exports.card import StudentCard
+from tvt_ray.exports.folder import save_student
 from tvt_ray.proxies.probe import Probe, ProbeSettings, build_probe, build_probe_images
 from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.rows import Row
 from tvt_ray.spaces import Space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.pit import PiTSpace
 from tvt_ray.spaces.vit import ViTSpace
+from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 
@@ -52,6 +63,16 @@ SMALL_SPACES: dict[str, Space] = {
         image_size=32, embed_dim=(24,), depth=(2, 3), head_dim=(8, 12), mlp_ratio=(1.5, 2), patch_size=(8, 16)
     ),
 }
+
+# A small student learns the digits so in seconds, and names six of ten right.
+BY_LABELS = DistillSettings(
+    epochs=8,
+    batch_size=32,
+    lr=8e-3,
+    warmup_epochs=1,
+    loss=LossSettings(weights={"cross_entropy": 1}),
+    augment=AugmentSettings(scale=(1, 1), ratio=(1, 1), hflip=0, auto_augment=None, random_erasing=0),
+)
 
 
 def set_flags(sections: Mapping[str, Mapping[str, object]]) -> list[str]:
@@ -101,14 +122,36 @@ def make_row(number: int, flops: int = 10, status: str = "ok", shape: str | None
     )
 
 
+# What trains on a cluster, and so waits for others least: in a process of its own, where there are two.
+TRAININGS = ("test_cohorts", "test_fit", "test_plugins", "test_rank", "test_teacher", "test_training")
+
+
+def scope_of(nodeid: str) -> str:
+    """Tests of a scope run in one process, one after the other, since they share its Ray cluster."""
+    if not nodeid.startswith("tests/cluster/"):
+        return nodeid
+    return "trainings" if nodeid.startswith(tuple(f"tests/cluster/{name}.py" for name in TRAININGS)) else "cluster"
+
+
 class ClusterTogether(LoadScopeScheduling):
-    """What runs on the session's cluster runs in one test process, beside which others run the rest.
+    """What runs on a process's cluster runs in that test process, beside which others run the rest.
 
     By path: pytest-xdist's own groups (3.8) do nothing with pytest 9.1 and newer, and say so to nobody.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "cluster" if nodeid.startswith("tests/cluster/") else nodeid
+        return scope_of(nodeid)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun with: trainings, the rest of the cluster's tests, then other slow ones."""
+
+    def order(item: pytest.Item) -> int:
+        scopes = ("trainings", "cluster")
+        scope = scope_of(item.nodeid)
+        return scopes.index(scope) if scope in scopes else 2 if item.get_closest_marker("slow") else 3
+
+    items.sort(key=order)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -174,8 +217,27 @@ def probe(digits: Dataset, teacher: Teacher) -> Probe:
 
 
 @pytest.fixture(scope="session")
+def digits_student(config: RunConfig, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student that learned the digits by labels alone (some seconds), in a run of its own: its folder."""
+    space, run = SMALL_SPACES["autoformer"], RunFolder(tmp_path_factory.mktemp("digits") / "run")
+    run.make()
+    run.claim(config.model_copy(update={"space": space}))
+    run.keep_data(DataIdentity.of(digits, config.probe))
+    arch = max(space.enumerate(), key=lambda arch: space.cost(arch, 10).params)
+    untrained = build_teacher(config.teacher.untrained(), 10)
+    inputs = DistillInputs(digits.train, digits.val, digits.test, untrained)
+    cohort = Cohort([DistillTask(space, arch, 10, BY_LABELS)], inputs, WorkerContext(torch.device("cpu")))
+    while not cohort.done:
+        cohort.run_epoch()
+    ((arch_id, test_acc),) = cohort.test().items()
+    card = StudentCard(space, arch, digits.class_names, {"test_acc": test_acc, "dataset": digits.name})
+    save_student(run.distill_folder / arch_id, card, save(cohort.learners[arch_id].kept().state_dict()), [])
+    return run.path / "distill" / arch_id
+
+
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[str]:
-    """The session's Ray: four logical CPUs, and a GPU that exists in name only; its address."""
+    """This test process's Ray: four logical CPUs, and a GPU that exists in name only; its address."""
     import ray
 
     context = ray.init(
@@ -185,11 +247,7 @@ def cluster() -> Iterator[str]:
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        _system_config={
-            "metrics_report_interval_ms": 1000,  # the least that Ray takes; 10 s otherwise
-            # Processes that wait for work import torch meanwhile, not when a test waits for them.
-            "preload_python_modules": ["tvt_ray.cluster.training"],
-        },
+        _system_config={"metrics_report_interval_ms": 1000},  # the least that Ray takes; 10 s otherwise
     )
     yield context.address_info["gcs_address"]
     ray.shutdown()

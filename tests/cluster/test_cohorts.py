@@ -173,6 +173,7 @@ def test_a_few_are_trained_in_rounds_and_all_are_ranked_by_them(refined):
         assert (each.measured_acc in own) if each.epochs else each.measured_acc is None
     assert summary.lessons
     assert 0.5 <= summary.sure_of_first <= 1
+    assert 0 <= summary.more_would_change <= 1
     assert run.ranking(by=config.score.name).by == config.score.name
 
 

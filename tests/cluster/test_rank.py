@@ -106,6 +106,24 @@ def test_the_table_for_people_has_every_column_and_the_mean(capsys, flags):
         assert text in out
 
 
+def test_labels_teach_the_surrogate_and_the_score_is_judged_on_the_same_rows(capsys, flags):
+    labelled = [*flags, "--proxies", "params", "--labels", "8", "--draws", "3"]
+    code, out, err = call(capsys, *labelled, "--json")
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    plain = json.loads(call(capsys, *flags, "--proxies", "params", "--json")[1].splitlines()[-1])
+    zero = json.loads(call(capsys, *flags, "--proxies", "params", "--labels", "0", "--json")[1].splitlines()[-1])
+    assert zero == plain
+    measured = [entry for entry in result["columns"] if entry["proxy"] == "measured"]
+    assert [entry for entry in result["columns"] if entry["proxy"] != "measured"] == plain["columns"]
+    assert [(entry["column"], entry["n"]) for entry in measured] == [("size_acc", 4), ("noise_acc", 4)]
+    assert [entry["proxy"] for entry in result["held_out"]] == ["capacity", "capacity"]
+    assert (result["num_labels"], result["num_draws"]) == (8, 3)
+    _, out, _ = call(capsys, *labelled)
+    assert "measured" in out
+    assert "capacity, as judged" in out
+
+
 def test_a_proxy_that_fails_ends_the_run_and_keeps_the_others(capsys, flags):
     """ZiCo wants four images, the probe has three; what another proxy read before it stays in the cache."""
     three = ["--set", "probe.num_images=3", "--json"]
@@ -125,6 +143,9 @@ def test_a_proxy_that_fails_ends_the_run_and_keeps_the_others(capsys, flags):
         (["--columns", "acc"], "no column 'acc'; choices: size_acc, noise_acc"),
         (["--ground-truth", "/no/such"], "there is no ground-truth file /no/such"),
         (["--seeds", "0"], "--seeds is at least 1"),
+        (["--labels", "5"], "--labels is 0, or at least 8; got 5"),
+        (["--labels", "10"], "at most 9 of the 12 of autoformer; got 10"),
+        (["--labels", "8", "--draws", "0"], "--draws is at least 1"),
         (["--min-params", "1G", "--proxies", "params"], "at least 3 are needed"),
         (["--min-params", "lots"], "a count is a number"),
     ],

@@ -6,10 +6,11 @@ from pydantic import ValidationError
 from tvt_ray.refinement.settings import RefineSettings
 
 
-def test_rungs_are_a_ninth_and_a_third_of_a_training_unless_they_are_given():
-    assert RefineSettings().rungs_of(40) == (4, 13)
-    assert RefineSettings().rungs_of(300) == (33, 100)
-    assert RefineSettings().rungs_of(5) == (1,)
+def test_rungs_are_a_third_and_two_thirds_of_a_training_unless_they_are_given():
+    assert RefineSettings().rungs_of(40) == (13, 26)
+    assert RefineSettings().rungs_of(300) == (100, 200)
+    assert RefineSettings().rungs_of(5) == (1, 3)
+    assert RefineSettings().rungs_of(1) == (1,)
     assert RefineSettings(rungs=(2, 5)).rungs_of(5) == (2, 5)
 
 

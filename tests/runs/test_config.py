@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said_in_one_line(assignment, message):
         ("cluster.wholly_other=3", "cluster.wholly_other", None, "scoring_workers, archs_per_trial"),
         ("cluster.wholly.other=3", "cluster.wholly", None, "scoring_workers, archs_per_trial"),
         ("search.num_sample=3", "search.num_sample", "search.num_samples", "num_samples, searcher"),
-        ("score.reading=full", "score.reading", "score.readings", "name, readings"),
+        ("score.reading=full", "score.reading", "score.readings", "name, prior, readings"),
         (
             "teacher_training.epoch=3",
             "teacher_training.epoch",

@@ -30,7 +30,8 @@ def test_shape_and_readings_that_differ_are_columns(space):
     assert table.names == (*varied, "up", "params", "flops")
     assert table.num_shape == len(varied)
     assert table.values.shape == (len(rows), len(varied) + 3)
-    assert set(table.units[: table.num_shape]) == {"doubling"}
+    steps = dict(zip(table.names, table.units[: table.num_shape], strict=False))
+    assert steps == {name: "presence" if name.startswith("has_") else "doubling" for name in varied}
     assert np.isfinite(table.values).all()
 
 

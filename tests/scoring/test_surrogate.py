@@ -66,6 +66,9 @@ def test_what_counts_is_found_and_said():
         (Lesson("width", "doubling", 0.71, 0.2, 1.1), "this dataset rewards more width: +0.7 points a doubling, "),
         (Lesson("depth_2", "doubling", -2.0, -3.0, -1.0), "this dataset rewards less depth 2: -2.0 points a doubling"),
         (Lesson("heads", "doubling", 0.1, -0.3, 0.5), "whether this dataset rewards heads is open: +0.1 points"),
+        (Lesson("has_conv_stem", "presence", 3.0, 2.0, 4.0), "this dataset rewards a conv stem: +3.0 points with it, "),
+        (Lesson("has_conv_stem", "presence", -3.0, -4.0, -2.0), "this dataset rewards no conv stem: -3.0 points"),
+        (Lesson("has_mean_pool", "presence", 0.0, -1.0, 1.0), "whether this dataset rewards a mean pool is open: "),
     ],
 )
 def test_a_lesson_says_whether_it_is_one(lesson, text):

@@ -84,12 +84,12 @@ def test_features_are_logarithms_and_flags():
         "head_width": math.log2(48),
         "mlp_ratio": math.log2(3),
         "tokens": math.log2(14 * 14),
-        "conv_stem": 1.0,
-        "mean_pool": 1.0,
+        "has_conv_stem": 1.0,
+        "has_mean_pool": 1.0,
     }
     wider = SPACE.features(with_heads(ARCH, embed_dim=384, stem="patch", pool="token"))
     assert wider["width"] == SPACE.features(ARCH)["width"] + 1
-    assert (wider["conv_stem"], wider["mean_pool"]) == (0.0, 0.0)
+    assert (wider["has_conv_stem"], wider["has_mean_pool"]) == (0.0, 0.0)
 
 
 def entry(**changes):

@@ -1,14 +1,17 @@
 """What distil finds in a run folder, and does with it."""
 
+import json
+
 import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.runs.rounds import Rounds
-from tvt_ray.stages.distill import take_over
+from tvt_ray.stages.distill import row_of, take_over
 
 SPACE = SMALL_SPACES["autoformer"]
 
@@ -63,3 +66,21 @@ def test_another_seed_is_another_training(refined, task):
     other = DistillTask(SPACE, task.arch, 2, DistillSettings(epochs=3, seed=1))
     take_over(refined, [other], "abc")
     assert not state_of(refined, other).exists()
+
+
+def test_any_architecture_of_the_space_can_be_trained(run_folder, tmp_path):
+    """One that the run did not read."""
+    read = {row.arch_id for row in run_folder.rows().read()}
+    arch = next(arch for arch in SPACE.enumerate() if SPACE.arch_id(arch) not in read)
+    file = tmp_path / "arch.json"
+    file.write_text(json.dumps({"space": SPACE.name, "arch": SPACE.to_json(arch)}))
+    row = row_of(file, run_folder, run_folder.config())
+    assert (row.arch_id, row.params, row.readings) == (SPACE.arch_id(arch), SPACE.cost(arch, 2).params, {})
+    assert f"--arch {file} --resume" in run_folder.distill_command(None, None, (), file)
+
+
+def test_one_of_another_space_is_refused(run_folder, tmp_path):
+    file = tmp_path / "arch.json"
+    file.write_text(json.dumps({"embed_dim": 999, "depth": 1, "num_heads": [2], "mlp_ratio": [2]}))
+    with pytest.raises(UsageError, match="embed_dim is 999, allowed: 24"):
+        row_of(file, run_folder, run_folder.config())

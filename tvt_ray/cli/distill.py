@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, plugins_of
+from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, path, plugins_of
 from tvt_ray.cli.output import print_json, print_students
 
 
@@ -17,6 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
+    which.add_argument("--arch", type=path, metavar="FILE", help="any one of the space, as JSON")
     add_options(parser, "score", "epochs", "num-workers", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
@@ -25,7 +26,7 @@ def resume_command(args: argparse.Namespace) -> str:
     """What goes on with trainings that were cut short."""
     from tvt_ray.runs.folder import RunFolder
 
-    return RunFolder(args.run_dir).distill_command(args.top_k, args.arch_id, plugins_of(args))
+    return RunFolder(args.run_dir).distill_command(args.top_k, args.arch_id, plugins_of(args), args.arch)
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -33,7 +34,7 @@ def execute(args: argparse.Namespace) -> int:
     from tvt_ray.stages.distill import run_distill
 
     config = config_of_run(args)
-    students = run_distill(config, args.run_dir, args.top_k, args.arch_id, args.resume, args.ray_address)
+    students = run_distill(config, args.run_dir, args.top_k, args.arch_id, args.resume, args.ray_address, args.arch)
     if args.json:
         print_json(args, {"students": [dataclasses.asdict(student) for student in students]})
     else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,14 @@ def add(parser: argparse.ArgumentParser) -> None:
             f"--{end}-params", dest=f"band_{end}", type=count, metavar="N", help="rank inside a band, as in 4M"
         )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images")
+    parser.add_argument(
+        "--labels",
+        type=int,
+        default=0,
+        metavar="K",
+        help="also the surrogate, trained on K rows and judged on the rest",
+    )
+    parser.add_argument("--draws", type=int, default=20, metavar="N", help="of the rows that --labels takes")
     parser.add_argument("--out", type=path, metavar="DIR", help="also write Parquet tables and scatter plots")
     add_options(parser, "num-images", "seed", "ray-address")
     parser.set_defaults(command=execute)
@@ -36,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Scores what is not in the cache, and prints."""
     from tvt_ray.evaluation import study
+    from tvt_ray.evaluation.labelled import LabelRequest
     from tvt_ray.evaluation.plots import write_tables
     from tvt_ray.storage.locations import check_writable
 
@@ -44,8 +55,9 @@ def execute(args: argparse.Namespace) -> int:
         check_writable(args.out / "ranking.parquet")
     proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.zero_cost, "tvt", "params"])
     columns = tuple(args.columns.split(",")) if args.columns else None
+    labels = LabelRequest(args.labels, args.draws, config.seed)
     request = study.RankRequest(
-        tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds
+        tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds, labels
     )
     scored = study.score_ground_truth(config, request, args.ray_address)
     result = study.rank(config, request, scored)
@@ -56,37 +68,55 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _print(result: RankResult, out: Path | None) -> None:
+    from tvt_ray.evaluation.study import LabelledRankResult
+    from tvt_ray.evaluation.tables import mean_kendall
+
+    labelled = result if isinstance(result, LabelledRankResult) else None
+    held_out = [replace(each, proxy=f"{each.proxy}, as judged") for each in (labelled.held_out if labelled else ())]
     tables: dict[tuple[str, str], list[RankedColumn]] = {}
-    for entry in result.columns:
+    for entry in (*result.columns, *held_out):
         tables.setdefault((entry.space, entry.column), []).append(entry)
-    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
     for (space, column), entries in tables.items():
-        ordered = sorted(entries, key=lambda entry: -(entry.kendall or 0))
-        rows = [
-            [
-                entry.proxy,
-                _signed(entry.kendall),
-                " ".join(f"{end:.2f}" for end in entry.kendall_ci95 or ()) or "-",
-                _signed(entry.spearman),
-                _signed(entry.pearson),
-                *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
-            ]
-            for entry in ordered
+        _print_column(f"{space}, {column}: {entries[0].n} architectures", entries)
+    means = {**result.mean_kendall(), **mean_kendall(held_out)}
+    _print_means(result, means, len(tables))
+    print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
+    print("gain: accuracy of the first choice over the median architecture, in percentage points")
+    if labelled:
+        print(
+            f"measured: the surrogate, trained on {labelled.num_labels} rows and judged on the others, as is the score "
+            f"beside it; means of {labelled.num_draws} draws, of which 95 % are in the interval"
+        )
+    if out:
+        print(f"tables and plots  {out}")
+
+
+def _print_column(title: str, entries: Sequence[RankedColumn]) -> None:
+    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
+    rows = [
+        [
+            entry.proxy,
+            _signed(entry.kendall),
+            " ".join(f"{end:.2f}" for end in entry.kendall_ci95 or ()) or "-",
+            _signed(entry.spearman),
+            _signed(entry.pearson),
+            *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
         ]
-        print_table(f"{space}, {column}: {entries[0].n} architectures", header, rows)
-    means = sorted(result.mean_kendall().items(), key=lambda pair: -pair[1])
+        for entry in sorted(entries, key=lambda entry: -(entry.kendall or 0))
+    ]
+    print_table(title, header, rows)
+
+
+def _print_means(result: RankResult, means: Mapping[str, float], num_tables: int) -> None:
     noise: dict[str, list[float]] = {}
     for share in result.noise:
         noise.setdefault(share.proxy, []).append(share.noise_share)
     shares = {name: f"{100 * max(values):.0f} %" for name, values in noise.items()}
     columns = ["proxy", "mean Kendall", *(["noise"] if shares else [])]
-    lines = [[name, _signed(mean), *([shares[name]] if shares else [])] for name, mean in means]
-    if len(tables) > 1 or shares:
-        print_table(f"mean of {len(tables)} columns" if len(tables) > 1 else "noise", columns, lines)
-    print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
-    print("gain: accuracy of the first choice over the median architecture, in percentage points")
-    if out:
-        print(f"tables and plots  {out}")
+    by_mean = sorted(means.items(), key=lambda pair: -pair[1])
+    lines = [[name, _signed(mean), *([shares.get(name, "-")] if shares else [])] for name, mean in by_mean]
+    if num_tables > 1 or shares:
+        print_table(f"mean of {num_tables} columns" if num_tables > 1 else "noise", columns, lines)
 
 
 def _signed(value: float | None) -> str:

@@ -56,4 +56,7 @@ def print_refined(summary: RefineSummary) -> None:
         print(f"learned {lesson}")
     if summary.sure_of_first is not None:
         print(f"sure    the first ends above the second with a chance of {100 * summary.sure_of_first:.0f} %")
+    if summary.more_would_change is not None:
+        chance = f"{100 * summary.more_would_change:.0f} %"
+        print(f"more    another of these is better by half a point or more with a chance of {chance}")
     print(f"train   python distill.py --run-dir {shlex.quote(summary.run_dir)} --top-k 2")

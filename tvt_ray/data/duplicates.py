@@ -41,7 +41,7 @@ def find_duplicates(data: Dataset) -> Duplicates:
     """By the hash of each image's content: files that differ in a byte are different images."""
     copies: dict[str, list[_Copy]] = defaultdict(list)
     for split_name, split in data.splits.items():
-        for position, (digest, label) in enumerate(zip(_hashes(split), split.labels.tolist(), strict=True)):
+        for position, (digest, label) in enumerate(zip(content_hashes(split), split.labels.tolist(), strict=True)):
             copies[digest].append(_Copy(split_name, label, name_of(data, split_name, position)))
     groups = [group for group in copies.values() if len(group) > 1]
     return Duplicates(
@@ -81,7 +81,8 @@ def name_of(data: Dataset, split_name: str, position: int) -> str:
     return split.source.name(int(split.indices[position])).removeprefix(f"{data.name.partition(':')[2]}/")
 
 
-def _hashes(split: Split) -> list[str]:
+def content_hashes(split: Split) -> list[str]:
+    """Of each image in the split's order: of its file's bytes, or of its pixels where it has no file."""
     if isinstance(split.source, EncodedSource):
         hashes = split.source.hashes()
         return [hashes[i] for i in split.indices]

@@ -17,15 +17,17 @@ from tvt_ray import __version__
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.evaluation.cache import ReadingCache
-from tvt_ray.evaluation.tables import RankTables, tabulate
-from tvt_ray.evaluation.truth import GroundTruth, Scored, read_ground_truth
+from tvt_ray.evaluation.labelled import NO_LABELS, LabelRequest, check_labels, judge_labelled
+from tvt_ray.evaluation.tables import RankedColumn, RankTables, tabulate
+from tvt_ray.evaluation.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import Probe, need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.features import feature_table
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row
 from tvt_ray.scoring.scores import find_score, score_names
-from tvt_ray.spaces import Arch
+from tvt_ray.spaces import Arch, Space
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.stages.calibrate import calibration_archs
 from tvt_ray.stages.setup import load_data, make_task, process_as_it_was
@@ -47,16 +49,18 @@ class RankRequest:
     min_params: int | None = None
     max_params: int | None = None
     num_seeds: int = 1
+    labels: LabelRequest = NO_LABELS
 
 
 def check_request(request: RankRequest) -> None:
-    """Raises UsageError for a proxy that does not exist or a number of seeds that is none."""
+    """Raises UsageError for a proxy that does not exist, or a number of seeds, labels or draws that cannot be."""
     known = score_names()
     for name in request.proxies:
         if name not in known:
             raise UsageError(f"unknown proxy {name!r}; choices: {', '.join(known)}")
     if request.num_seeds < 1:
         raise UsageError(f"--seeds is at least 1; got {request.num_seeds}")
+    check_labels(request.labels)
 
 
 def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str | None = None) -> list[Scored]:
@@ -66,7 +70,7 @@ def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str
     truths = [truth for path in request.files for truth in read_ground_truth(path, config.space, data.num_classes)]
     for truth in truths:
         _check_columns(truth, request.columns)
-    needed = need_teacher(_needed(request.proxies))
+    needed = need_teacher(_needed(_names(config, request)))
     teacher = get_teacher(config.teacher, config.teacher_training, data)[0] if needed else None
     with contextlib.ExitStack() as cluster, process_as_it_was():
 
@@ -98,6 +102,8 @@ def _score_truth(
 ) -> Scored:
     """One repetition per seed: other weights, another probe, another calibration sample."""
     repeated: list[dict[str, list[float]]] = []
+    learns_from: LearnsFrom | None = None
+    names = _names(config, request)
     archs = [entry.arch for entry in truth.entries]
     for repetition in range(request.num_seeds):
         own = config.model_copy(
@@ -109,14 +115,25 @@ def _score_truth(
             }
         )
         task = make_task(own, data, teacher)
-        fused = [name for name in request.proxies if len(find_score(name).readings) > 1]
+        fused = [name for name in names if len(find_score(name).readings) > 1]
         sample = calibration_archs(own, data.num_classes) if fused else []
         calibration = Calibration.from_rows(list(read_or_score(task, sample, _needed(fused), score).values()))
-        rows = read_or_score(task, archs, _needed(request.proxies), score)
+        rows = read_or_score(task, archs, _needed(names), score)
         mine = [rows[entry.arch_id] for entry in truth.entries]
+        if request.labels.num_labels and learns_from is None:
+            learns_from = _learns_from(config.score.name, mine, calibration, truth.space)
         repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
     scores = {name: np.array([values[name] for values in repeated]) for name in request.proxies}
-    return Scored(truth, scores)
+    return Scored(truth, scores, learns_from)
+
+
+def _names(config: RunConfig, request: RankRequest) -> list[str]:
+    """The scores to read for: with labels, the one that the surrogate begins with is among them."""
+    return list(dict.fromkeys([*request.proxies, *([config.score.name] if request.labels.num_labels else [])]))
+
+
+def _learns_from(name: str, rows: Sequence[Row], calibration: Calibration, space: Space) -> LearnsFrom:
+    return LearnsFrom(name, np.array([_score(name, row, calibration) for row in rows]), feature_table(rows, space))
 
 
 def _needed(names: Sequence[str]) -> list[str]:
@@ -192,10 +209,19 @@ class RankResult(RankTables):
     max_params: int | None
 
 
+@dataclass(frozen=True)
+class LabelledRankResult(RankResult):
+    """The same with the surrogate among the columns, as `measured`, and what it is to be compared with."""
+
+    num_labels: int
+    num_draws: int
+    held_out: tuple[RankedColumn, ...]  # the score that the surrogate began with, on the rows that it is judged on
+
+
 def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> RankResult:
     """Statistics within the band and, with a band, of the whole table. Raises UsageError where too few are in it."""
     tables = tabulate(scored, request.columns, request.min_params, request.max_params)
-    return RankResult(
+    result = RankResult(
         tables.columns,
         tables.whole_table,
         tables.noise,
@@ -205,4 +231,16 @@ def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> R
         teacher=config.teacher.name,
         min_params=request.min_params,
         max_params=request.max_params,
+    )
+    return _with_labels(result, request, scored) if request.labels.num_labels else result
+
+
+def _with_labels(result: RankResult, request: RankRequest, scored: Sequence[Scored]) -> LabelledRankResult:
+    labelled = judge_labelled(scored, request.columns, request.labels, request.min_params, request.max_params)
+    fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(RankResult)}
+    return LabelledRankResult(
+        **{**fields, "columns": (*result.columns, *labelled.measured)},
+        num_labels=request.labels.num_labels,
+        num_draws=request.labels.num_draws,
+        held_out=labelled.held_out,
     )

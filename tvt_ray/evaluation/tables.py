@@ -42,11 +42,13 @@ class RankTables:
 
     def mean_kendall(self) -> dict[str, float]:
         """By proxy, over all spaces and columns; a column on which tau is not defined counts as 0."""
-        names = dict.fromkeys(entry.proxy for entry in self.columns)
-        return {
-            name: float(np.mean([entry.kendall or 0.0 for entry in self.columns if entry.proxy == name]))
-            for name in names
-        }
+        return mean_kendall(self.columns)
+
+
+def mean_kendall(columns: Sequence[RankedColumn]) -> dict[str, float]:
+    """By proxy, over columns; one on which tau is not defined counts as 0."""
+    names = dict.fromkeys(entry.proxy for entry in columns)
+    return {name: float(np.mean([each.kendall or 0.0 for each in columns if each.proxy == name])) for name in names}
 
 
 def tabulate(

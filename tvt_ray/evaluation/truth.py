@@ -16,6 +16,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.agreement import Floats
 from tvt_ray.evaluation.json_lines import read_json_lines
 from tvt_ray.progress import say
+from tvt_ray.scoring.features import FeatureTable
 from tvt_ray.spaces import SPACES, Arch, Space, parse_space
 
 ACCURACY_SUFFIX = "_acc"
@@ -198,8 +199,18 @@ def _scale(column: str, entries: Sequence[Trained], lines: Sequence[tuple[str, d
 
 
 @dataclass(frozen=True)
+class LearnsFrom:
+    """What the surrogate is given beside labels, by the first seed."""
+
+    score: str
+    prior: Floats  # (n,) what it scores
+    features: FeatureTable
+
+
+@dataclass(frozen=True)
 class Scored:
     """The architectures of one space with their accuracies and, by proxy, their scores (seeds, n)."""
 
     truth: GroundTruth
     scores: Mapping[str, Floats]
+    learns_from: LearnsFrom | None = None  # where there are labels

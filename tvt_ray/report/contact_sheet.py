@@ -56,11 +56,8 @@ class _Sheet:
 
     @property
     def cell(self) -> int:
-        """An image's side: a whole multiple or a whole fraction of the image size."""
-        low, high = CELL_RANGE
-        if self.image_size < low:
-            return self.image_size * math.ceil(low / self.image_size)
-        return self.image_size // math.ceil(self.image_size / high)
+        """An image's side."""
+        return cell_side(self.image_size)
 
     @property
     def blocks(self) -> dict[str, int]:
@@ -93,25 +90,13 @@ class _Sheet:
             for split, left in self.blocks.items():
                 for column, image in enumerate(self._images(split, label)):
                     x, y = left + column * (self.cell + GAP), self.top(row)
-                    canvas[y : y + self.cell, x : x + self.cell] = self._thumbnail(image)
+                    canvas[y : y + self.cell, x : x + self.cell] = thumbnail(image, self.image_size)
         return canvas
 
     def _images(self, split_name: str, label: int) -> list[Image.Image]:
         split = self.data.split(split_name)
         mine = np.random.default_rng(label).permutation(np.flatnonzero(split.labels == label))
         return [split[int(place)][0] for place in mine[: SHOWN[split_name]]]
-
-    def _thumbnail(self, image: Image.Image) -> Pixels:
-        """(cell, cell, 3): the pixels of small images are repeated, those of large ones averaged."""
-        seen = resize(square_tensor(image)[None], self.image_size)[0].permute(1, 2, 0).numpy()
-        cell = self.cell
-        if cell >= self.image_size:
-            seen = seen.repeat(cell // self.image_size, 0).repeat(cell // self.image_size, 1)
-        else:
-            factor = self.image_size // cell
-            seen = seen[: cell * factor, : cell * factor].reshape(cell, factor, cell, factor, 3).mean((1, 3))
-        pixels: Pixels = np.rint(255 * seen.clip(0, 1)).astype(np.uint8)
-        return pixels
 
     def _write_header(self, axes: Axes) -> None:
         _write(axes, MARGIN, 26, _short(self.data.name.rpartition("/")[2], 60), size=12, weight="bold")
@@ -125,6 +110,27 @@ class _Sheet:
         train, test = (int((self.data.split(name).labels == label).sum()) for name in self.blocks)
         _write(axes, right, middle - 2, _short(self.data.class_names[label]), align="right")
         _write(axes, right, middle + 14, f"{train:,} + {test:,}", GREY, size=8, align="right")
+
+
+def cell_side(image_size: int) -> int:
+    """An image's side on a sheet, in pixels: a whole multiple or a whole fraction of the image size."""
+    low, high = CELL_RANGE
+    if image_size < low:
+        return image_size * math.ceil(low / image_size)
+    return image_size // math.ceil(image_size / high)
+
+
+def thumbnail(image: Image.Image, image_size: int) -> Pixels:
+    """(cell, cell, 3): the pixels of small images are repeated, those of large ones averaged."""
+    seen = resize(square_tensor(image)[None], image_size)[0].permute(1, 2, 0).numpy()
+    cell = cell_side(image_size)
+    if cell >= image_size:
+        seen = seen.repeat(cell // image_size, 0).repeat(cell // image_size, 1)
+    else:
+        factor = image_size // cell
+        seen = seen[: cell * factor, : cell * factor].reshape(cell, factor, cell, factor, 3).mean((1, 3))
+    pixels: Pixels = np.rint(255 * seen.clip(0, 1)).astype(np.uint8)
+    return pixels
 
 
 def _write(

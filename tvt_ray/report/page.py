@@ -7,7 +7,9 @@ import html
 from collections.abc import Mapping, Sequence
 
 from tvt_ray.report.figures import figure_png, plot_search
+from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
+from tvt_ray.scoring.measured import Learned
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.spaces.base import Space
@@ -17,8 +19,13 @@ from tvt_ray.storage.locations import Location, write_atomically
 NUM_LISTED = 20
 
 
-def write_report(path: Location, rows: Sequence[Row], ranking: Ranking, config: RunConfig) -> None:
-    """Writes report.html, and the figure beside it as report.png. Does nothing when no row has a score."""
+def write_report(
+    path: Location, rows: Sequence[Row], ranking: Ranking, config: RunConfig, learned: Learned | None = None
+) -> None:
+    """Writes report.html, and the figure beside it as report.png. Does nothing when no row has a score.
+
+    `learned`: what trainings said, where they rank.
+    """
     if not ranking.scored:
         return
     png = figure_png(plot_search(ranking))
@@ -26,6 +33,7 @@ def write_report(path: Location, rows: Sequence[Row], ranking: Ranking, config: 
     page = _PAGE.format(
         items="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in _facts(rows, ranking, config).items()),
         image=base64.b64encode(png).decode(),
+        measured=_measured(learned) if learned and learned.measurements else "",
         table=_table(ranking.top(NUM_LISTED), config.space),
         config=escape(config.to_yaml()),
     )
@@ -52,6 +60,16 @@ def _facts(rows: Sequence[Row], ranking: Ranking, config: RunConfig) -> Mapping[
     }
 
 
+def _measured(learned: Learned) -> str:
+    """Curves, predictions, and what was learned, in words."""
+    png = base64.b64encode(figure_png(plot_measured(learned))).decode()
+    lessons = learned.prediction.lessons if learned.prediction else ()
+    words = "".join(f"<li>{escape(lesson.sentence())}</li>" for lesson in lessons)
+    alt = "validation accuracy by epoch of each student, and predicted accuracy against parameters"
+    image = f'<img alt="{alt}" src="data:image/png;base64,{png}">'
+    return f"<h2>What short trainings taught</h2>{image}<ul>{words}</ul>"
+
+
 def _table(best: Sequence[Entry], space: Space) -> str:
     names = sorted(best[0].row.readings)
     head = "".join(f"<th>{escape(name)}</th>" for name in ("#", "architecture", "score", "parameters", "FLOPs", *names))
@@ -72,6 +90,6 @@ img {{ width: 100% }} table {{ border-collapse: collapse; width: 100% }} pre {{ 
 td, th {{ text-align: right; padding: .2em .6em; border-bottom: 1px solid #e4e7eb }}
 td:nth-child(2), th:nth-child(2) {{ text-align: left }} code {{ color: #66788a; font-size: .85em }}
 </style><h1>Training-free ViT search</h1><dl>{items}</dl>
-<img alt="score against FLOPs with the Pareto front" src="data:image/png;base64,{image}">
+<img alt="score against FLOPs with the Pareto front" src="data:image/png;base64,{image}">{measured}
 <h2>Best architectures, one of each shape</h2>{table}<h2>Config</h2><pre>{config}</pre></html>
 """

@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tvt_ray.errors import RunError, UsageError
@@ -109,9 +110,12 @@ class RunFolder:
         """What goes on with an unfinished search."""
         return f"python search.py --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
 
-    def distill_command(self, top: int | None, arch_id: str | None, plugins: Sequence[str] = ()) -> str:
+    def distill_command(
+        self, top: int | None, arch_id: str | None, plugins: Sequence[str] = (), arch_file: Path | None = None
+    ) -> str:
         """What goes on with unfinished trainings."""
         which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
+        which = f"--arch {shlex.quote(str(arch_file))}" if arch_file else which
         return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume{_named(plugins)}"
 
     def refine_command(self, plugins: Sequence[str] = ()) -> str:

@@ -27,6 +27,7 @@ FEATURE_SHARES = (0.0, 0.3, 0.8)  # ... spread that features may add, in that of
 SPREADS = (0.8, 1.4)  # ... and the standard deviation of all rows in that of those measured
 SLOPE_DOUBT = 0.5  # standard deviation of the slope in its mean: a score has been right before, so 2 of them to 0
 GIVEN = 0.5  # probability that the given score leads, rather than one of the readings
+SEED_SHARE = 0.2  # of what scores and features leave, another seed's doing, before repeats say more (docs/surrogate.md)
 LEVEL_VARIANCE = 10.0
 TAILS = 4.0  # degrees of freedom of the noise
 REWEIGHTINGS = 3
@@ -78,7 +79,9 @@ class Posterior:
 def find_links(curves: Curves, scores: Floats, features: Floats, latent: Floats) -> Links:
     """The most probable links; those assumed beforehand where there is one rung and no row has two trainings."""
     repeated = len(np.unique(curves.trainings)) > len(curves.measured)
-    start = np.concatenate([[0.0], np.zeros(curves.num_rungs - 1), np.log(0.5) * np.ones(curves.num_rungs - 1)])
+    start = np.concatenate(
+        [[special.logit(SEED_SHARE)], np.zeros(curves.num_rungs - 1), np.log(0.5) * np.ones(curves.num_rungs - 1)]
+    )
     if curves.num_rungs == 1 and not repeated:
         return _links(start, curves.num_rungs)
     deviations = np.concatenate([[1.5], np.ones(curves.num_rungs - 1), np.ones(curves.num_rungs - 1)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.spaces.base import Space
 
 Floats = NDArray[np.float64]
+FLAG, DOUBLING, PRESENCE = "has_", "doubling", "presence"  # what a step of a feature of the shape is
 COUNTS = ("params", "flops")  # the depth is one of the shape's
 
 
@@ -29,6 +30,10 @@ class FeatureTable:
     values: Floats  # (n, d): each column has mean 0; the mean square is 1 over the shape, and over each reading
     step: float  # so many units are 1 in a column of the shape
     num_shape: int  # columns that are of the shape
+
+    def of(self, rows: NDArray[np.int64]) -> FeatureTable:
+        """The same columns of some rows (k,)."""
+        return replace(self, values=self.values[rows])
 
     @property
     def shape(self) -> Floats:
@@ -63,7 +68,10 @@ def make_table(shape: Mapping[str, Floats], readings: Mapping[str, Floats]) -> F
     num_rows = len(next(iter([*shape.values(), *readings.values()])))
     return FeatureTable(
         names=(*varied, *scores),
-        units=(*["doubling"] * len(varied), *["standard deviation"] * len(scores)),
+        units=(
+            *(PRESENCE if name.startswith(FLAG) else DOUBLING for name in varied),
+            *["standard deviation"] * len(scores),
+        ),
         values=np.column_stack(columns) if columns else np.zeros((num_rows, 0)),
         step=step,
         num_shape=len(varied),

@@ -8,12 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from tvt_ray.proxies import PROXIES, Probe, Readings
-from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.rows import Row, Status, unread
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.students import build_student
 
@@ -108,18 +108,6 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 def make_row(task: ReadingTask, arch: Arch, readings: Readings, error: str | None, seconds: float) -> Row:
     """Failed where there is an error."""
-    space, cost = task.space, task.space.cost(arch, task.num_classes)
-    return Row(
-        arch_id=space.arch_id(arch),
-        space=space.name,
-        arch=space.to_json(arch),
-        shape=space.shape(arch),
-        params=cost.params,
-        flops=cost.flops,
-        depth=space.num_blocks(arch),
-        status="failed" if error else "ok",
-        error=error,
-        seed=task.seed,
-        seconds=seconds,
-        readings=readings,
-    )
+    row = unread(task.space, arch, task.num_classes, task.seed)
+    status: Status = "failed" if error else "ok"
+    return replace(row, status=status, error=error, seconds=seconds, readings=readings)

@@ -41,6 +41,25 @@ class Row:
         return {**self.readings, **{name: float(getattr(self, name)) for name in ARITHMETIC}}
 
 
+def unread(space: Space, arch: Arch, num_classes: int, seed: int) -> Row:
+    """What arithmetic says of an architecture: a row without readings. `seed`: the run's."""
+    cost = space.cost(arch, num_classes)
+    return Row(
+        arch_id=space.arch_id(arch),
+        space=space.name,
+        arch=space.to_json(arch),
+        shape=space.shape(arch),
+        params=cost.params,
+        flops=cost.flops,
+        depth=space.num_blocks(arch),
+        status="ok",
+        error=None,
+        seed=seed,
+        seconds=0.0,
+        readings={},
+    )
+
+
 def arch_of(row: Row, space: Space) -> Arch:
     """The architecture that a row holds. Raises UsageError where that is none of the space."""
     try:

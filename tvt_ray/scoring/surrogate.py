@@ -24,7 +24,7 @@ from tvt_ray.scoring.curves import (
     make_scale,
 )
 from tvt_ray.scoring.evidence import TAILS, Posterior, find_links, infer, make_design
-from tvt_ray.scoring.features import FeatureTable, Floats, normal_scores
+from tvt_ray.scoring.features import FLAG, PRESENCE, FeatureTable, Floats, normal_scores
 
 LESSON_LEVEL = 0.9
 CHUNK = 100  # draws at a time where there may be many rows
@@ -37,19 +37,21 @@ class Lesson:
     """What one more step of a feature is worth among rows that are otherwise shaped alike."""
 
     name: str
-    unit: str  # "doubling"
+    unit: str  # doubling, or presence of what an architecture has or has not
     points: float  # percentage points a step
     low: float  # a 90 % interval
     high: float
 
     def sentence(self) -> str:
         """In words and numbers."""
-        name = self.name.replace("_", " ")
+        has, name = self.unit == PRESENCE, self.name.removeprefix(FLAG).replace("_", " ")
+        more, less = ("a", "no") if has else ("more", "less")
         if self.low > 0 or self.high < 0:
-            verdict = f"this dataset rewards {'more' if self.points > 0 else 'less'} {name}"
+            verdict = f"this dataset rewards {more if self.points > 0 else less} {name}"
         else:
-            verdict = f"whether this dataset rewards {name} is open"
-        return f"{verdict}: {self.points:+.1f} points a {self.unit}, 90 % interval {self.low:+.1f} to {self.high:+.1f}"
+            verdict = f"whether this dataset rewards {'a ' if has else ''}{name} is open"
+        step = "with it" if has else f"a {self.unit}"
+        return f"{verdict}: {self.points:+.1f} points {step}, 90 % interval {self.low:+.1f} to {self.high:+.1f}"
 
 
 @dataclass(frozen=True)

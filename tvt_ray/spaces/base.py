@@ -87,7 +87,10 @@ class Space(Protocol):
         ...
 
     def features(self, arch: Arch) -> dict[str, float]:
-        """Its shape in numbers, the same names for all: base-2 logarithms, so that 1 more is twice as much."""
+        """Its shape in numbers, the same names for all: base-2 logarithms, so that 1 more is twice as much.
+
+        A name that begins with `has_` is 1 where the architecture has that, else 0.
+        """
         ...
 
     def to_json(self, arch: Arch) -> dict[str, Any]:

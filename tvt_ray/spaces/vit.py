@@ -208,7 +208,7 @@ class ViTSpace(BaseModel):
             "mlp_ratio": arch.mlp_ratio,
             "tokens": self.map_size(arch) ** 2,
         }
-        flags = {"conv_stem": arch.stem == "conv", "mean_pool": arch.pool == "mean"}
+        flags = {"has_conv_stem": arch.stem == "conv", "has_mean_pool": arch.pool == "mean"}
         return {**{name: math.log2(size) for name, size in sizes.items()}, **{k: float(v) for k, v in flags.items()}}
 
     def to_json(self, arch: ViTArch) -> dict[str, Any]:

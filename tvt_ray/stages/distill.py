@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.cluster.connection import check_address, connected, resolve_address, wait_for_gpus
@@ -23,8 +24,9 @@ from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.measurements import Measurement
-from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.scoring.rows import Row, unread, verified
 from tvt_ray.stages.reorder import settle_score
+from tvt_ray.stages.score import read_arch
 from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
 from tvt_ray.stages.teaching import Teaching
 from tvt_ray.storage.locations import Location, first_line, write_atomically
@@ -42,8 +44,9 @@ def run_distill(
     arch_id: str | None = None,
     resume: bool = False,
     ray_address: str | None = None,
+    arch_file: Path | None = None,
 ) -> list[TrainedStudent]:
-    """Trains the `top` best architectures of a run by the config's score, or the one with `arch_id`.
+    """Trains the `top` best architectures of a run by the config's score, the one with `arch_id`, or that of a file.
 
     Each becomes run_dir/distill/<arch_id>. With `resume`, students that are finished with the same settings are kept
     and unfinished ones go on from their last checkpoint. Raises UsageError where a folder holds a training that would
@@ -54,13 +57,13 @@ def run_distill(
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
         settle_score(folder, config)
-        rows = choose_rows(folder, config, top, arch_id)
+        rows = [row_of(arch_file, folder, config)] if arch_file else choose_rows(folder, config, top, arch_id)
         for row in rows:
             check_student_folder(folder.distill_folder / row.arch_id, config, resume)
             _check_blocks(config, row)
         left = [row for row in rows if not (folder.distill_folder / row.arch_id / ARCH_FILE).exists()]
         if left:
-            command = folder.distill_command(top, arch_id, config.plugins)
+            command = folder.distill_command(top, arch_id, config.plugins, arch_file)
             data = load_data(config)
             identity = DataIdentity.of(data, config.probe)
             folder.check_data(identity)
@@ -106,6 +109,17 @@ def choose_rows(folder: RunFolder, config: RunConfig, top: int | None, arch_id: 
     if not best:
         raise UsageError(f"run {folder.path} has no scored architectures to distil")
     return [verified(each.row, space) for each in best]
+
+
+def row_of(arch_file: Path, folder: RunFolder, config: RunConfig) -> Row:
+    """The architecture of a file, of the run's space but not of its rows: it has no readings.
+
+    Raises UsageError where the file holds none.
+    """
+    space, arch = config.space, read_arch(arch_file, config.space)
+    identity = DataIdentity.load(folder.data_file)
+    num_classes = len(identity.class_names) if identity else load_data(config).num_classes
+    return unread(space, arch, num_classes, config.seed)
 
 
 def check_student_folder(path: Location, config: RunConfig, resume: bool) -> None:

@@ -31,6 +31,8 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.parts import PartWriter
 
+MARGIN = 0.5  # percentage points that are worth another choice
+
 
 @dataclass(frozen=True)
 class Refined:
@@ -55,6 +57,7 @@ class RefineSummary:
     best: tuple[Refined, ...]
     lessons: tuple[str, ...]  # what this dataset rewards, in words
     sure_of_first: float | None  # the chance that the first ends above the second
+    more_would_change: float | None  # the chance that another of the best is better by MARGIN points or more
 
 
 def run_refine(
@@ -213,7 +216,16 @@ class _Refining:
             best=best_of(learned, NUM_LISTED),
             lessons=tuple(lesson.sentence() for lesson in learned.prediction.lessons) if learned.prediction else (),
             sure_of_first=_sure_of_first(learned),
+            more_would_change=self._more_would_change(learned),
         )
+
+    def _more_would_change(self, learned: Learned) -> float | None:
+        """Among the best that are listed: over all rows, one of thousands is always better by luck."""
+        if learned.prediction is None:
+            return None
+        among = [learned.index(each.row.arch_id) for each in learned.ranking.top(NUM_LISTED)]
+        rng = np.random.default_rng(self.config.seed)
+        return round(learned.prediction.chance_that_more_changes(rng, margin=MARGIN, among=among), 3)
 
 
 def best_of(learned: Learned, count: int) -> tuple[Refined, ...]:

@@ -11,6 +11,7 @@ from tvt_ray.runs.config import RunConfig, validate
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.storage.locations import Location
 
 
@@ -46,12 +47,13 @@ def settle_score(folder: RunFolder, config: RunConfig) -> None:
 
 def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ranking:
     """Config, top list and report, all by the config's score."""
-    ranking, stored = folder.ranking(config.score, rows), folder.config()
+    learned = folder.learned(config.score, rows) if config.score.name == MEASURED else None
+    ranking, stored = learned.ranking if learned else folder.ranking(config.score, rows), folder.config()
     if _ranks_by(stored) != _ranks_by(config):
         score = stored.score.model_copy(update=_ranks_by(config))
         folder.claim(stored.model_copy(update={"score": score}))
     folder.write_top(ranking, config.space)
-    write_report(folder.report_file, rows, ranking, config)
+    write_report(folder.report_file, rows, ranking, config, learned)
     return ranking
 
 

@@ -15,7 +15,6 @@ from tvt_ray.cluster.slots import Job, pack_job
 from tvt_ray.errors import RunError
 from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.progress import Meter, say
-from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.identity import DataIdentity
@@ -33,6 +32,7 @@ from tvt_ray.spaces import Arch
 from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
 from tvt_ray.stages.latency import Latency, check_chosen, with_latency
+from tvt_ray.stages.reorder import write_order
 from tvt_ray.stages.setup import (
     Stopwatch,
     check_latency,
@@ -170,9 +170,7 @@ class _Reading:
         note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
         self._check_complete(rows, dispatcher.stop_reason, note)
         with self.clock("report"):
-            ranking = self.folder.ranking(self.config.score, rows)
-            self.folder.write_top(ranking, self.config.space)
-            write_report(self.folder.report_file, rows, ranking, self.config)
+            ranking = write_order(self.folder, self.config, rows)
         return self._summarise(rows, ranking, outcome, dispatcher, note)
 
     def _choices(self, ranking: Ranking) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:

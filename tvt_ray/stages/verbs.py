@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tvt_ray.plugins import load_plugins
+from tvt_ray.quality.evaluation import Evaluation
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.evaluate import run_evaluate
 from tvt_ray.stages.refine import RefineSummary, run_refine
 from tvt_ray.stages.reorder import with_score
 from tvt_ray.stages.search import run_search
@@ -75,6 +77,24 @@ def distill(
     run = run if isinstance(run, Run) else Run.load(run)
     config = load_config(None, [with_score(run.folder.config(), score).model_dump(mode="json"), settings or {}])
     return run_distill(config, run.folder.path, None if arch_id else top_k, arch_id, resume, ray_address)
+
+
+def evaluate(
+    student: TrainedStudent | str | Path,
+    dataset: str | None = None,
+    *,
+    split: str = "test",
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """How good a student is on a split (train, val, test, all) of a dataset; None: of the one it was trained on.
+
+    Writes evaluation.json and evaluation.html into `out`, by default a folder in the student's. `settings`: of how the
+    data is read, as in {"data": {"label_column": "kind"}}. Raises UsageError, RunError.
+    """
+    folder = as_location(student.path if isinstance(student, TrainedStudent) else student)
+    named = {} if dataset is None else {"data": {"name": dataset}}
+    return run_evaluate(folder, [settings or {}, named], split, None if out is None else as_location(out))
 
 
 def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:

@@ -1,0 +1,353 @@
+"""Whom does refine choose, for how much? Among students of one size that were all trained to the end.
+
+python benchmarks/refine.py --config benchmarks/refine.yaml --dataset parquet:PATH --teacher-weights FILE
+
+Students of a band of parameters are read by every proxy and trained to the end (`tvt search` and `tvt refine`, so that
+an interrupted call goes on where it was). Then ways to choose are replayed on what was recorded: each sees the
+validation accuracy of the epochs that it paid for, and is judged by the test accuracy at the end. Regret is that of the
+best student less that of the one chosen, in percentage points, in the mean over repetitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from tvt_ray.cli.main import run
+from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
+from tvt_ray.cli.output import print_table
+from tvt_ray.cluster.cohorts import state_name
+from tvt_ray.cluster.training import STATE_FILE
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.errors import UsageError
+from tvt_ray.progress import Meter
+from tvt_ray.proxies import PROXIES
+from tvt_ray.proxies.probe import select_balanced
+from tvt_ray.refinement.choice import Candidates, by_draws, spread
+from tvt_ray.refinement.halving import Halving, Training, next_round_size
+from tvt_ray.refinement.settings import RefineSettings
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.scoring.measured import Learned
+from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.scoring.ranking import Ranking
+from tvt_ray.scoring.scores import score_names
+from tvt_ray.stages.refine import run_refine
+from tvt_ray.stages.search import run_search
+from tvt_ray.stages.setup import load_data
+from tvt_ray.storage.locations import write_atomically
+from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.training.states import from_bytes
+
+SPLITS = {"train": 2500, "val": 1500, "test": 3000}  # images
+SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes
+NUM_REPEATS = RefineSettings().repeats
+BUDGETS = (0.1, 0.2, 0.4)  # of the epochs that training all to the end takes
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Students of a band that were trained to the end; arrays are in the order of the ranking's entries."""
+
+    folder: RunFolder
+    config: RunConfig
+    prior: Ranking
+    measurements: tuple[Measurement, ...]
+    test: Floats  # percent, at the end
+
+    @property
+    def ids(self) -> list[str]:
+        return [each.row.arch_id for each in self.prior.scored]
+
+    @property
+    def curves(self) -> Floats:
+        """(students, epochs), validation accuracy in percent."""
+        index, epochs = {arch_id: n for n, arch_id in enumerate(self.ids)}, self.config.distill.epochs
+        curves, seed = np.full((len(index), epochs), np.nan), self.config.distill.seed
+        for each in self.measurements:
+            if each.seed == seed and each.arch_id in index:
+                curves[index[each.arch_id], each.epochs - 1] = each.val_acc
+        return curves
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the accuracy at the end that another seed changes, from the repeats, in points."""
+        last = self.config.distill.epochs
+        ends: dict[str, list[float]] = {}
+        for each in self.measurements:
+            if each.epochs == last:
+                ends.setdefault(each.arch_id, []).append(each.val_acc)
+        pairs = [np.var(both, ddof=1) for both in ends.values() if len(both) > 1]
+        return float(np.sqrt(np.mean(pairs))) if pairs else float("nan")
+
+    @property
+    def repeated(self) -> list[int]:
+        """Students that two seeds trained."""
+        twice = {each.arch_id for each in self.measurements if each.seed != self.config.distill.seed}
+        return [number for number, arch_id in enumerate(self.ids) if arch_id in twice]
+
+    def regret(self, chosen: int) -> float:
+        return float(self.test.max() - self.test[chosen])
+
+
+def refine(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    config = with_part(config, args.out)
+    results = {}
+    for text in args.bands:
+        truth = make_truth(config, text, args)
+        results[text] = judge(truth, args.repetitions)
+        _print(text, truth, results[text])
+    print(json.dumps(results))
+    return 0
+
+
+def with_part(config: RunConfig, out: Path) -> RunConfig:
+    """The config on a part of its Parquet dataset, balanced by class, which is written once.
+
+    Raises UsageError where the dataset is none.
+    """
+    kind, _, path = config.data.name.partition(":")
+    if kind != "parquet":
+        raise UsageError(f"--dataset is parquet:PATH, a folder with train.parquet and test.parquet; got {kind}")
+    folder = out.absolute() / "data"
+    for source, names in (("train", ("train", "val")), ("test", ("test",))):
+        table, start = pq.read_table(Path(path) / f"{source}.parquet"), 0
+        wanted = sum(SPLITS[name] for name in names)
+        chosen = select_balanced(np.array(table["label"]), wanted, config.seed)
+        for name in names:
+            if not (folder / f"{name}.parquet").exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                pq.write_table(table.take(chosen[start : start + SPLITS[name]]), folder / f"{name}.parquet")
+            start += SPLITS[name]
+    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": f"parquet:{folder}"}}])
+
+
+def make_truth(config: RunConfig, band: str, args: argparse.Namespace) -> Truth:
+    """Reads and trains what is left to read and to train."""
+    low, high = band.split("-")
+    layers = {
+        "budget": {"min_params": low, "max_params": high},
+        "score": {"proxies": list(PROXIES)},
+        "search": {"num_samples": SAMPLED_PER_STUDENT * args.num_students, "searcher": "random"},
+        "refine": {
+            "num_students": args.num_students,
+            "rounds": 1,
+            "rungs": [config.distill.epochs],
+            "repeats": args.repeats,
+            "cohort_size": args.cohort_size,
+        },
+    }
+    config = load_config(None, [config.model_dump(mode="json"), layers])
+    folder = RunFolder(args.out / band)
+    run_search(config, folder.path, resume=folder.config_file.exists())
+    run_refine(config, folder.path, resume=folder.rounds_file.exists())
+    prior = folder.ranking(config.score)
+    measurements = tuple(folder.measurements().read())
+    trained = {each.arch_id for each in measurements}
+    prior = Ranking(prior.by, tuple(each for each in prior.scored if each.row.arch_id in trained))
+    test = test_accuracies(config, folder, [each.row.arch_id for each in prior.scored])
+    return Truth(folder, config, prior, measurements, np.array([test[each.row.arch_id] for each in prior.scored]))
+
+
+def test_accuracies(config: RunConfig, folder: RunFolder, ids: Sequence[str]) -> dict[str, float]:
+    """At the end of each training, in percent; kept in the folder."""
+    file = folder.path / "test.json"
+    known: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
+    data = load_data(config)
+    teacher = get_teacher(config.teacher, config.teacher_training, data)[0]
+    rows = {row.arch_id: row for row in folder.rows().read()}
+    inputs = DistillInputs(data.train, data.val, data.test, teacher)
+    with Meter("testing", len(ids), "students", len(known)) as meter:
+        for arch_id in ids:
+            if arch_id in known:
+                continue
+            space = config.space
+            task = DistillTask(space, space.from_json(rows[arch_id].arch), data.num_classes, config.distill)
+            cohort = Cohort([task], inputs, WorkerContext(torch.device("cpu")))
+            state = (folder.refine_folder / state_name(task) / STATE_FILE).read_bytes()
+            cohort.load_state_dict({arch_id: from_bytes(state, "cpu")})
+            known[arch_id] = cohort.test()[arch_id]
+            meter.advance(1)
+    write_atomically(file, json.dumps(known, indent=1).encode())
+    return known
+
+
+def judge(truth: Truth, repetitions: int) -> dict[str, Any]:
+    """Of every way to choose: Kendall's tau with the end where it ranks all, regret, and share of the epochs."""
+    total = truth.curves.size
+    ways = {name: _by_score(truth, name) for name in score_names()}
+    ways |= {f"epoch {epoch}": _by_values(truth, truth.curves[:, epoch - 1]) for epoch in (1, 2, 3, 5, 8)}
+    replays: dict[str, Callable[[Truth, float, np.random.Generator], Chosen]] = {
+        "random": replay_random,
+        "halving": replay_halving,
+        "refine": replay_refine,
+    }
+    for name, replay in replays.items():
+        for share in BUDGETS:
+            runs = [replay(truth, share * total, np.random.default_rng(seed)) for seed in range(repetitions)]
+            ways[f"{name} {share:.0%}"] = {
+                "tau": float(np.mean([each.tau for each in runs])) if name == "refine" else None,
+                "regret": float(np.mean([truth.regret(each.index) for each in runs])),
+                "epochs": float(np.mean([each.epochs for each in runs])) / total,
+            }
+    spread_of_all = {"best": float(truth.test.max()), "median": float(np.median(truth.test))}
+    return {"students": len(truth.ids), "noise": truth.noise, **spread_of_all, "ways": ways}
+
+
+def _by_score(truth: Truth, name: str) -> dict[str, Any]:
+    ranking = truth.folder.ranking(truth.config.score.named(name))
+    score = {each.row.arch_id: each.score for each in ranking.scored}
+    return _by_values(truth, np.array([score[arch_id] for arch_id in truth.ids]), 0)
+
+
+def _by_values(truth: Truth, values: Floats, epochs: int | None = None) -> dict[str, Any]:
+    return {
+        "tau": float(stats.kendalltau(values, truth.test).statistic),
+        "regret": truth.regret(int(values.argmax())),
+        "epochs": epochs,
+    }
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a way to choose came to."""
+
+    index: int
+    epochs: int  # that it paid for
+    tau: float = float("nan")
+
+
+def replay_random(truth: Truth, epochs: float, rng: np.random.Generator) -> Chosen:
+    """As many as can be trained to the end, the best of them by validation."""
+    length = truth.curves.shape[1]
+    count = max(1, int(epochs // length))
+    picked = rng.permutation(len(truth.ids))[:count]
+    return Chosen(int(picked[truth.curves[picked, -1].argmax()]), count * length)
+
+
+def replay_halving(truth: Truth, epochs: float, rng: np.random.Generator) -> Chosen:
+    """Random students, in one round of refine's rungs; the best of the last rung."""
+    order = rng.permutation(len(truth.ids)).tolist()
+    settings, halving = _affordable(truth, epochs, rounds=1)
+    measured = _Measured(truth, [])
+    measured.train_round(halving, [order[: settings.num_students]])
+    last = [i for i, _, epoch in measured.known if epoch == halving.rungs[-1]]
+    chosen = max(map(int, last), key=lambda i: truth.curves[i, halving.rungs[-1] - 1])
+    return Chosen(chosen, measured.epochs)
+
+
+def replay_refine(truth: Truth, epochs: float, rng: np.random.Generator) -> Chosen:
+    """What `tvt refine` does: rounds, repeats, the surrogate, and the first of its ranking."""
+    length = RefineSettings().rungs_of(truth.curves.shape[1])[0]
+    repeated = rng.choice(truth.repeated, min(NUM_REPEATS, len(truth.repeated)), replace=False).tolist()
+    settings, halving = _affordable(truth, epochs - 2 * length * len(repeated), rounds=2)
+    measured, rounds, shapes = _Measured(truth, repeated), list[list[int]](), [e.row.shape for e in truth.prior.scored]
+    measured.repeat(halving)
+    while size := next_round_size(settings, halving, [[str(i) for i in each] for each in rounds]):
+        learned, taken = measured.learned(halving), [shapes[i] for each in rounds for i in each]
+        if learned.prediction is None:
+            params = [each.row.params for each in learned.entries]
+            found = Candidates(shapes, params, learned.features.values, learned.scores)
+            rounds.append(spread(found, size, taken, rng))
+        else:
+            rounds.append(by_draws(shapes, learned.prediction.draws(rng, size), taken))
+        measured.train_round(halving, rounds)
+    learned = measured.learned(halving)
+    values = learned.scores if learned.prediction is None else learned.prediction.mean
+    tau = float(stats.kendalltau(values, truth.test).statistic)
+    return Chosen(int(values.argmax()), measured.epochs, tau)
+
+
+def _affordable(truth: Truth, epochs: float, rounds: int) -> tuple[RefineSettings, Halving]:
+    """The most students that a budget of epochs holds, and the rungs of refine's defaults."""
+    length = truth.curves.shape[1]
+    halving = Halving.of(RefineSettings(repeats=0), length, truth.config.distill.seed)
+    for count in range(len(truth.ids), 0, -1):
+        sizes = [-(-count // rounds)] * (rounds - 1)
+        if halving.most_epochs([*sizes, count - sum(sizes)]) <= epochs:
+            return RefineSettings(num_students=count, rounds=rounds, repeats=0), halving
+    raise UsageError(f"a budget of {epochs:.0f} epochs holds no student")
+
+
+class _Measured:
+    """What a replay has paid for."""
+
+    def __init__(self, truth: Truth, repeated: Sequence[int]) -> None:
+        self.truth, self.known, self.repeated = truth, dict[tuple[str, int, int], float](), repeated
+
+    def repeat(self, halving: Halving) -> None:
+        """Two seeds of some students to the first rung: those that the truth has two of."""
+        epochs, seed = halving.rungs[0], halving.seed
+        for i in self.repeated:
+            second = {(m.arch_id, m.seed, m.epochs): m.val_acc for m in self.truth.measurements}
+            self.known[str(i), seed, epochs] = self.truth.curves[i, epochs - 1]
+            self.known[str(i), seed + 1, epochs] = second[self.truth.ids[i], seed + 1, epochs]
+
+    def train_round(self, halving: Halving, rounds: Sequence[Sequence[int]]) -> None:
+        """All rounds to their end, as far as they are not there."""
+        names = [[str(i) for i in each] for each in rounds]
+        while todo := halving.missing(names, self.known):
+            self.known |= dict(self._train(todo))
+
+    def _train(self, todo: Sequence[Training]) -> Iterator[tuple[tuple[str, int, int], float]]:
+        for each in todo:
+            yield (each.arch_id, each.seed, each.epochs), self.truth.curves[int(each.arch_id), each.epochs - 1]
+
+    @property
+    def epochs(self) -> int:
+        longest: dict[tuple[str, int], int] = {}
+        for name, seed, epochs in self.known:
+            longest[name, seed] = max(longest.get((name, seed), 0), epochs)
+        return sum(longest.values())
+
+    def learned(self, halving: Halving) -> Learned:
+        """What the surrogate makes of it."""
+        ids = self.truth.ids
+        own = [Measurement(ids[int(i)], e, seed, acc, 0.0, "") for (i, seed, e), acc in self.known.items()]
+        return Learned(self.truth.prior, self.truth.config.space, tuple(own), halving.rungs)
+
+
+def _print(band: str, truth: Truth, result: Mapping[str, Any]) -> None:
+    def text(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
+
+    rows = [
+        [name, text(way["tau"], ".2f"), text(way["regret"], ".2f"), text(way["epochs"], ".0%")]
+        for name, way in result["ways"].items()
+    ]
+    title = (
+        f"{band} parameters: {result['students']} students end at {truth.test.min():.1f} to {result['best']:.1f} % "
+        f"(median {result['median']:.1f}); another seed changes {result['noise']:.2f} points"
+    )
+    print_table(title, ["ranks by", "tau", "regret", "epochs"], rows)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="refine.py", description=__doc__)
+    add_options(parser, "config", *COMMON)
+    parser.add_argument("--bands", nargs="+", default=["90k-110k", "280k-320k"], metavar="LOW-HIGH")
+    parser.add_argument("--num-students", type=int, default=40, metavar="N", help="of each band")
+    parser.add_argument("--repeats", type=int, default=8, metavar="N", help="of them, trained with a second seed too")
+    parser.add_argument("--cohort-size", type=int, default=10, metavar="N", help="students that share batches")
+    parser.add_argument("--repetitions", type=int, default=50, metavar="N", help="of each replay")
+    parser.add_argument("--out", type=Path, default=Path("runs/refine"), metavar="DIR")
+    parser.set_defaults(command=refine)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(_parser()))

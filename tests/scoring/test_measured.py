@@ -1,0 +1,73 @@
+"""The ranking that measurements give."""
+
+import dataclasses
+
+import pytest
+
+from tests.conftest import SMALL_SPACES, make_row
+from tvt_ray.evaluation.make_truth import sample_archs
+from tvt_ray.scoring.measured import Learned, choose_recipe
+from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.scoring.ranking import Entry, by_score
+
+SPACE = SMALL_SPACES["autoformer"].model_copy(update={"embed_dim": (12, 18, 24)})
+
+
+def learned(measurements, rungs=(1, 3), count=30):
+    """Rows of different architectures whose prior falls with their number."""
+    rows = [
+        dataclasses.replace(make_row(number, zen=float(number)), arch=SPACE.to_json(arch), shape=SPACE.shape(arch))
+        for number, arch in enumerate(sample_archs(SPACE, count, seed=0))
+    ]
+    prior = by_score("zen", [Entry(row, -float(number)) for number, row in enumerate(rows)])
+    return Learned(prior, SPACE, tuple(measurements), rungs)
+
+
+def trained(number, epochs, accuracy, seed=0, recipe="r"):
+    return [Measurement(f"a{number}", n, seed, accuracy + n, 1.0, recipe) for n in range(1, epochs + 1)]
+
+
+def shapes(entries):
+    return [each.row.shape for each in entries]
+
+
+def test_with_few_measurements_the_prior_stays():
+    few = learned([m for number in range(4) for m in trained(number, 3, 10 * number)])
+    assert few.prediction is None
+    assert few.ranking.by == "measured"
+    assert [each.row.arch_id for each in few.ranking.scored] == [each.row.arch_id for each in few.entries]
+
+
+def test_measurements_turn_a_wrong_prior_round():
+    """Accuracy grows with the number, the prior falls with it."""
+    known = learned([m for number in range(0, 30, 2) for m in trained(number, 3, 40 + number)])
+    assert known.prediction.num_measured >= 8
+    assert known.ranking.scored[0].row.params > 20  # make_row's parameters are its number
+    assert known.ranking.scored[0].score > known.ranking.scored[-1].score
+
+
+def test_of_a_shape_that_was_measured_its_copies_are_left_out():
+    known = learned(trained(0, 1, 50))
+    first = next(each.row for each in known.prior.scored if each.row.arch_id == "a0")
+    assert shapes(known.prior.scored).count(first.shape) > 1
+    assert shapes(known.entries).count(first.shape) == 1
+    assert known.entries[known.index("a0")].row == first
+
+
+def test_only_rungs_are_observed_and_the_longest_training_is_told():
+    known = learned([*trained(0, 3, 50), *trained(0, 1, 40, seed=1), *trained(1, 2, 30)])
+    seen = {(each.epochs, each.seed, each.val_acc) for each in known.observations}
+    assert seen == {(1, 0, 51), (3, 0, 53), (1, 1, 41), (1, 0, 31)}
+    assert known.last_measured("a0") == Measurement("a0", 3, 0, 53, 1.0, "r")
+    assert known.last_measured("a9") is None
+    with pytest.raises(KeyError):
+        known.index("a99")
+
+
+def test_measurements_are_of_one_recipe():
+    mixed = [*trained(0, 2, 50, recipe="old"), *trained(1, 1, 50, recipe="new"), *trained(2, 1, 50, recipe="new")]
+    assert {each.recipe for each in choose_recipe(mixed, None)} == {"new"}
+    assert {each.arch_id for each in choose_recipe(mixed, "old")} == {"a0"}
+    assert choose_recipe(mixed, "other") == ()
+    assert choose_recipe([], None) == ()
+    assert {each.recipe for each in choose_recipe(mixed[:3], None)} == {"new"}  # of equals the later one
