@@ -20,6 +20,7 @@ from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
 from tvt_ray.distillation.losses import Outputs
 from tvt_ray.distillation.targets import Targets
+from tvt_ray.students.sources import Source
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
 from tvt_ray.vision_compat import ensure_torchvision
@@ -29,12 +30,13 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class DistillInputs:
-    """What all students of a run share: images that need no disk, and the frozen teacher."""
+    """What all students of a run share: images that need no disk, the frozen teacher, and weights to begin with."""
 
     train: Split
     val: Split
     test: Split
     teacher: Teacher
+    init: Source | None = None  # None: students begin with what is drawn
 
 
 class Cohort:
@@ -62,7 +64,8 @@ class Cohort:
         self.load_with(loader_workers)
         channels = self._teacher_channels()
         self.learners = {
-            task.arch_id: Learner(task, channels, len(inputs.val), len(self.batches), worker) for task in tasks
+            task.arch_id: Learner(task, channels, len(inputs.val), len(self.batches), worker, inputs.init)
+            for task in tasks
         }
 
     def load_with(self, num_workers: int) -> None:
