@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
     which.add_argument("--arch", type=path, metavar="FILE", help="any one of the space, as JSON")
-    add_options(parser, "score", "epochs", "num-workers", "resume", "ray-address")
+    add_options(parser, "score", "init", "epochs", "num-workers", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 

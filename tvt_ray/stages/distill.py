@@ -25,12 +25,14 @@ from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.rows import Row, unread, verified
+from tvt_ray.stages.initial import check_init, load_init, tell_of_init
 from tvt_ray.stages.reorder import settle_score
 from tvt_ray.stages.score import read_arch
 from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
-from tvt_ray.stages.teaching import Teaching
+from tvt_ray.stages.teaching import Teaching, settings_of
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.parts import PartWriter
+from tvt_ray.students.sources import Source
 from tvt_ray.teachers.training import teacher_accuracy
 
 SETTINGS_FILE = "distill.json"
@@ -56,11 +58,13 @@ def run_distill(
     _check(config, folder, top)
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
+        init = load_init(config)
         settle_score(folder, config)
         rows = [row_of(arch_file, folder, config)] if arch_file else choose_rows(folder, config, top, arch_id)
         for row in rows:
-            check_student_folder(folder.distill_folder / row.arch_id, config, resume)
+            check_student_folder(folder.distill_folder / row.arch_id, config, resume, init)
             _check_blocks(config, row)
+        check_init(init, config, rows)
         left = [row for row in rows if not (folder.distill_folder / row.arch_id / ARCH_FILE).exists()]
         if left:
             command = folder.distill_command(top, arch_id, config.plugins, arch_file)
@@ -70,7 +74,7 @@ def run_distill(
             folder.keep_data(identity)
             try:
                 with PartWriter(folder.measurements(), lock.check) as writer:
-                    _Training(config, folder, data, writer, ray_address).run(left, command)
+                    _Training(config, folder, data, writer, ray_address, init).run(left, command)
             except RunError as error:
                 raise RunError(f"{error}; go on with: {command}") from None
             folder.measurements().compact()
@@ -122,9 +126,9 @@ def row_of(arch_file: Path, folder: RunFolder, config: RunConfig) -> Row:
     return unread(space, arch, num_classes, config.seed)
 
 
-def check_student_folder(path: Location, config: RunConfig, resume: bool) -> None:
+def check_student_folder(path: Location, config: RunConfig, resume: bool, init: Source | None = None) -> None:
     """Raises UsageError where a folder holds a training that would be lost, or was begun with other settings."""
-    settings, file = config.distill.model_dump(mode="json"), path / SETTINGS_FILE
+    settings, file = settings_of(config.distill, init), path / SETTINGS_FILE
     if not file.exists():
         return
     if not resume:
@@ -151,10 +155,11 @@ class _Training:
         data: Dataset,
         writer: PartWriter[Measurement],
         ray_address: str | None,
+        init: Source | None,
     ) -> None:
         self.config, self.folder, self.data, self.writer = config, folder, data, writer
-        self.ray_address = ray_address
-        self.teaching = Teaching(config, data, folder.path, ray_address)
+        self.ray_address, self.begun_with = ray_address, json.dumps(settings_of(config.distill, init), indent=1)
+        self.teaching = Teaching(config, data, folder.path, ray_address, init)
         teacher = self.teaching.teacher
         self.teacher_test_acc = teacher_accuracy(teacher, data.test)
         size, own = config.space.image_size, teacher.image_size
@@ -166,12 +171,12 @@ class _Training:
         config, teaching = self.config, self.teaching
         say(f"teacher: {teaching.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
         self.tasks = {row.arch_id: teaching.task(row) for row in rows}
+        tell_of_init(teaching.init, self.tasks.values())
         with connected(self.ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             share = allot(config.cluster, len(rows))
-            begun_with = json.dumps(config.distill.model_dump(mode="json"), indent=1)
             for row in rows:
-                write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, begun_with.encode())
+                write_atomically(self.folder.distill_folder / row.arch_id / SETTINGS_FILE, self.begun_with.encode())
             take_over(self.folder, self.tasks.values(), teaching.recipe)
             watch = Watch(self.keep_epoch, self.keep_student)
             train_students(list(self.tasks.values()), teaching.inputs(), self.folder.distill_folder, share, watch)

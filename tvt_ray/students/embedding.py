@@ -64,7 +64,7 @@ def _map_positions(positions: Tensor, size: int, channels: Indices) -> Tensor | 
     if positions.shape[2] != positions.shape[3]:
         return None
     grid = take(positions, [None, channels]).flatten(2).transpose(1, 2)
-    return _resized_map(grid, size).transpose(1, 2).unflatten(2, (size, size))
+    return _resized_map(grid, size).transpose(1, 2).reshape(1, len(channels), size, size)
 
 
 def _token_positions(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Indices) -> Tensor | None:

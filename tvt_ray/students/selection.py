@@ -80,20 +80,26 @@ def select_weights(source: Source, student: Student, name: str = "the student") 
 
 def check_fits(source: Source, student: Student, name: str = "the student") -> None:
     """Raises UsageError where the student has stages or sizes that are not in `source`; needs shapes alone."""
+    check_stages(source, student, name)
     own = student.state_dict()
-    stages, theirs = stages_of(own), source.stages
-    if len(stages) != len(theirs):
-        raise UsageError(
-            f"{source.name} has {len(theirs)} stages of blocks and {name} has {len(stages)}: a student of the space "
-            "pit takes weights of a PiT, one of another space those of a plain ViT"
-        )
-    for stage, (blocks, given) in enumerate(zip(stages, theirs, strict=True)):
+    stages = stages_of(own)
+    for stage, (blocks, given) in enumerate(zip(stages, source.stages, strict=True)):
         where = f" in stage {stage + 1}" if len(stages) > 1 else ""
         _check_size(source, name, f"blocks{where}", len(given), len(blocks))
         for block, origin in _pairs(blocks, given):
             have, wanted = _block_sizes(source.state, origin), _block_sizes(own, block)
             for what, size in wanted.items():
                 _check_size(source, name, f"{what}{where}", have[what], size)
+
+
+def check_stages(source: Source, student: Student, name: str = "the student") -> None:
+    """Raises UsageError where one is a PiT and the other a plain ViT, whatever their sizes."""
+    stages, theirs = stages_of(student.state_dict()), source.stages
+    if len(stages) != len(theirs):
+        raise UsageError(
+            f"{source.name} has {len(theirs)} stages of blocks and {name} has {len(stages)}: a student of the space "
+            "pit takes weights of a PiT, one of another space those of a plain ViT"
+        )
 
 
 def _check_size(source: Source, name: str, what: str, have: int, wanted: int) -> None:

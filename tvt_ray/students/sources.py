@@ -52,7 +52,7 @@ class Source:
         sha = hashlib.sha256(json.dumps([dict(self.num_heads), self.class_names], sort_keys=True).encode())
         for key, value in sorted(self.state.items()):
             sha.update(json.dumps([key, list(value.shape)]).encode())
-            sha.update(value.contiguous().reshape(-1).numpy())
+            sha.update(value.contiguous().numpy().tobytes())
         return sha.hexdigest()[:12]
 
     def describe(self) -> str:
@@ -95,7 +95,8 @@ def parse_source(
     if "patch_embed.proj.weight" in state:
         state.setdefault("patch_embed.proj.bias", torch.zeros(len(state["patch_embed.proj.weight"])))
     _check_finite(name, state)
-    heads = dict(num_heads) if num_heads is not None else _guess_heads(state)
+    blocks = [block for stage in stages_of(state) for block in stage]
+    heads = {block: num_heads[block] for block in blocks} if num_heads is not None else _guess_heads(state, blocks)
     return Source(name, state if class_names else without_classifier(state), heads, class_names)
 
 
@@ -175,7 +176,6 @@ def _check_finite(name: str, state: Mapping[str, Tensor]) -> None:
         raise UsageError(f"{name} holds values that are NaN or infinite, {where}; give other weights")
 
 
-def _guess_heads(state: Mapping[str, Tensor]) -> dict[str, int]:
-    blocks = [block for stage in stages_of(state) for block in stage]
+def _guess_heads(state: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, int]:
     widths = {block: state[f"{block}.attn.proj.weight"].shape[1] for block in blocks}
     return {block: 1 if width % HEAD_DIM else width // HEAD_DIM for block, width in widths.items()}

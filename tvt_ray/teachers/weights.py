@@ -48,7 +48,11 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
         tell(f"{what}: {path}: {note}")
     _, entries = found[0]
     state = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key != AVERAGED}
-    return _as_float32(path, {bare: state[key] for key, bare in bare_names(state).items()}, lambda note: tell(f"{what}: {path}: {note}"))
+    return _as_float32(
+        path,
+        {bare: state[key] for key, bare in bare_names(state).items()},
+        lambda note: tell(f"{what}: {path}: {note}"),
+    )
 
 
 def find_states(content: Any, place: Place = ()) -> Iterator[Found]:
