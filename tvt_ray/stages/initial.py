@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from tvt_ray.distillation.initial import read_source
+from tvt_ray.distillation.initial import errors_name_the_setting, read_source
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
@@ -27,7 +27,8 @@ def check_init_setting(config: RunConfig) -> None:
     """Before it is known who is trained: raises UsageError where `distill.init` is unreadable or of another kind."""
     init = load_init(config)
     if init is not None:
-        check_stages(init, _shapes(config.space, config.space.largest_arch(1)), f"space {config.space.name}")
+        with errors_name_the_setting():
+            check_stages(init, _shapes(config.space, config.space.largest_arch(1)), f"space {config.space.name}")
 
 
 def check_init(init: Source | None, config: RunConfig, rows: Iterable[Row]) -> None:
@@ -35,7 +36,9 @@ def check_init(init: Source | None, config: RunConfig, rows: Iterable[Row]) -> N
     if init is None:
         return
     for row in {row.shape: row for row in rows if row.status == "ok"}.values():
-        check_fits(init, _shapes(config.space, arch_of(row, config.space)), row.arch_id)
+        student = _shapes(config.space, arch_of(row, config.space))
+        with errors_name_the_setting():
+            check_fits(init, student, row.arch_id)
 
 
 def _shapes(space: Space, arch: Arch) -> Student:
