@@ -39,6 +39,7 @@ class Rival:
     title: str  # for people
     arch_id: str
     params: int
+    path: str  # its folder, that of the first seed
     test_accs: tuple[float, ...]  # by seed, percent
     accuracy: Estimate
     ahead: Estimate | None  # points by which the student is above it, by seeds and images; None: it is the student
@@ -88,22 +89,25 @@ def _variance(means: NDArray[np.float64]) -> tuple[float, int] | None:
     return (float(means.var(ddof=1)) / len(means), free) if free else None
 
 
-def rival(name: str, title: str, arch_id: str, params: int, hits: Hits, student: Hits | None) -> Rival:
+def rival(
+    name: str, title: str, arch_id: str, params: int, path: str, hits: Hits, student: Hits | None = None
+) -> Rival:
     """`hits` and, unless this is the student itself, `student`: of the same seeds and images."""
     accuracies = tuple(100 * float(share) for share in hits.mean(1))
     ahead = None if student is None else estimate(student.astype(np.float64) - hits)
-    return Rival(name, title, arch_id, params, accuracies, estimate(hits.astype(np.float64)), ahead)
+    return Rival(name, title, arch_id, params, path, accuracies, estimate(hits.astype(np.float64)), ahead)
 
 
 def verdict(rivals: Sequence[Rival], num_seeds: int, num_images: int) -> tuple[str, ...]:
     """What a reader should take from it, also when the search lost. The student comes first."""
     student, *others = rivals
     seeds = "one seed" if num_seeds == 1 else f"the mean of {num_seeds} seeds"
-    said = [f"{student.title} names {student.accuracy.value:.1f} % of {num_images:,} images right ({seeds})."]
+    title = student.title[:1].upper() + student.title[1:]
+    said = [f"{title} names {student.accuracy.value:.1f} % of {num_images:,} images right ({seeds})."]
     said += [_beside(each) for each in others]
     lost = [each.title for each in others if each.ahead and each.ahead.clear and each.ahead.value < 0]
     if lost:
-        said.append(f"So the search lost here to {', '.join(lost)}.")
+        said.append(f"So the search lost here to {', '.join(lost)}: better students are in the folders of those.")
     elif others and not any(each.ahead and each.ahead.clear for each in others):
         said.append("So nothing here says that one of them is better than another.")
     if num_seeds == 1 and others:
@@ -135,7 +139,7 @@ def to_json(found: Comparison) -> Mapping[str, object]:
 
 def _rival_json(each: Rival) -> dict[str, object]:
     estimates = {"test_acc": each.accuracy, "ahead": each.ahead}
-    told: dict[str, object] = {key: getattr(each, key) for key in ("name", "title", "arch_id", "params")}
+    told: dict[str, object] = {key: getattr(each, key) for key in ("name", "title", "arch_id", "params", "path")}
     told["test_accs"] = [round(value, 2) for value in each.test_accs]
     for name, found in estimates.items():
         told[name] = found and round(found.value, 2)

@@ -38,7 +38,7 @@ def run_distill(
     be lost, RunError when a training could not finish.
     """
     folder, config = RunFolder(run_dir), resolve(config)
-    _check(config, folder, top)
+    check_distill(config, folder, top)
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
         settle_score(folder, config)
@@ -64,8 +64,8 @@ def begin_teaching(config: RunConfig, folder: RunFolder, ray_address: str | None
     return Teaching(config, data, folder.path, ray_address)
 
 
-def _check(config: RunConfig, folder: RunFolder, top: int | None) -> None:
-    """What can be found out before anything is read or started."""
+def check_distill(config: RunConfig, folder: RunFolder, top: int | None = None) -> None:
+    """What can be found out before anything is read or started. Raises UsageError."""
     if top is not None and top < 1:
         raise UsageError(f"--top-k is at least 1; got {top}")
     changed = difference(config, folder.config())

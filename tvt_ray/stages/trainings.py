@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.cluster.connection import connected, wait_for_gpus
@@ -75,15 +75,17 @@ class Trainings:
     def keep_epoch(self, place: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
         self.teaching.tell_of_imbalance(epoch)
-        self.writer.put([self.teaching.measurement(self.tasks[place], epoch)])
+        self._measured(self.tasks[place], [epoch])
+
+    def _measured(self, task: DistillTask, epochs: Sequence[Mapping[str, float]]) -> None:
+        """Of the run's space: another's ids would be taken for its own. One that is stored already counts once."""
+        if task.space == self.config.space:
+            self.writer.put([self.teaching.measurement(task, epoch) for epoch in epochs])
 
     def keep_student(self, place: str, trained: Trained) -> None:
-        """The student's folder, in every format of the table, and measurements that no driver was there to hear of.
-
-        One that is stored already counts once.
-        """
+        """The student's folder, in every format of the table, and measurements that no driver was there to hear of."""
         task = self.tasks[place]
-        self.writer.put([self.teaching.measurement(task, epoch) for epoch in trained.history])
+        self._measured(task, trained.history)
         card = StudentCard(
             task.space, task.arch, self.data.class_names, self._results(task, trained), self.config.data.background
         )
