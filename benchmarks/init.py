@@ -4,7 +4,7 @@ python benchmarks/init.py --config benchmarks/init.yaml --dataset parquet:PATH -
 
 The largest ViT of the config's space is trained on images of its own. Then a smaller one is trained on other images.
 With every seed it begins once with what is drawn and once with the larger one's weights (`distill.init`), by one recipe
-and for as many epochs. All learn from the config's teacher. `--out` keeps the larger one for the next call.
+and for as many epochs. Who teaches, if anyone, is the config's matter. `--out` keeps the larger one for the next call.
 
 Ends with one JSON object: `larger` and `smaller` (architecture and parameters, of the larger its test accuracy),
 `images` of each, `epochs`, `random` and `selected` (test accuracy in percent by seed, of the weights that are kept),
@@ -63,8 +63,10 @@ def init(args: argparse.Namespace) -> int:
     arch = smaller_arch(config, data.num_classes)
     tasks = [_task(config, data, arch, args.epochs, seed) for seed in range(args.seeds)]
     tell_of_init(source, tasks[:1])
-    ways = {name: [_train(task, inputs) for task in tasks] for name, inputs in _ways(small, source).items()}
-    print(json.dumps(_results(config, data, arch, ways, args) | {"start_acc": _start_acc(tasks[0], small, source)}))
+    small = dataclasses.replace(small, init=source)
+    begun = [_begun(task, args.out) for task in tasks]
+    ways = {"random": [_train(task, small) for task in tasks], "selected": [_train(task, small) for task in begun]}
+    print(json.dumps(_results(config, data, arch, ways, args) | {"start_acc": _start_acc(begun[0], small)}))
     return 0
 
 
@@ -104,8 +106,9 @@ def _task(config: RunConfig, data: Dataset, arch: Arch, epochs: int, seed: int) 
     return DistillTask(config.space, arch, data.num_classes, settings, config.plugins)
 
 
-def _ways(inputs: DistillInputs, source: Source) -> Mapping[str, DistillInputs]:
-    return {"random": inputs, "selected": dataclasses.replace(inputs, init=source)}
+def _begun(task: DistillTask, out: Path) -> DistillTask:
+    """The same training from the larger one's weights."""
+    return dataclasses.replace(task, settings=task.settings.model_copy(update={"init": str(out)}))
 
 
 def _train(task: DistillTask, inputs: DistillInputs) -> tuple[Mapping[str, torch.Tensor], float, list[float]]:
@@ -115,14 +118,14 @@ def _train(task: DistillTask, inputs: DistillInputs) -> tuple[Mapping[str, torch
         cohort.run_epoch()
     (learner,), (test_acc,) = cohort.learners.values(), cohort.test().values()
     curve = [epoch["val_acc"] for epoch in learner.history]
-    begun = "drawn" if inputs.init is None else "selected"
+    begun = "selected" if task.settings.init else "drawn"
     took = f"{len(curve)} epochs ({time.perf_counter() - start:.0f} s)"
     print(f"{task.arch_id} seed {task.settings.seed}, {begun}: {test_acc:.2f} % after {took}", flush=True)
     return {key: value.cpu().contiguous() for key, value in learner.selection.state.items()}, test_acc, curve
 
 
-def _start_acc(task: DistillTask, inputs: DistillInputs, source: Source) -> float:
-    cohort = Cohort([task], dataclasses.replace(inputs, init=source), WorkerContext(DEVICE))
+def _start_acc(task: DistillTask, inputs: DistillInputs) -> float:
+    cohort = Cohort([task], inputs, WorkerContext(DEVICE))
     (learner,) = cohort.learners.values()
     return round(cohort.accuracy(learner.student, inputs.test), 2)
 

@@ -116,4 +116,4 @@ def test_a_student_begins_with_what_another_learned(cluster, config, digits_stud
     assert student.test_acc == pytest.approx(card.results["test_acc"], abs=1)
     assert student.test_acc > 40  # chance is 10
     begun = json.loads((Path(student.path) / "distill.json").read_text())
-    assert begun["init"] == f"weights {read_source(str(source)).digest()}"
+    assert begun["init"] == f"weights {read_source(str(source)).digest}"

@@ -22,7 +22,7 @@ def test_a_students_folder_tells_heads_and_classes(space, tmp_path):
     student, source = load_student(folder).student, read_source(str(folder))
     assert same(source.state, student.state_dict())
     assert (source.class_names, source.num_heads) == (CLASSES, heads_of(student))
-    assert read_source(str(folder / "model.safetensors")).digest() == source.digest()
+    assert read_source(str(folder / "model.safetensors")).digest == source.digest
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])

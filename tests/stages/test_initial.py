@@ -13,12 +13,13 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.stages.distill import check_student_folder, run_distill
+from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.fit import plan_fit
-from tvt_ray.stages.initial import check_init, check_init_setting, load_init, tell_of_init
+from tvt_ray.stages.initial import begin_as_they_can, check_init, check_init_setting, load_init, tell_of_init
 from tvt_ray.stages.refine import run_refine
 from tvt_ray.stages.setup import load_data
 from tvt_ray.stages.teaching import recipe_of, settings_of
+from tvt_ray.stages.trainings import check_student_folder
 
 SPACE = SMALL_SPACES["autoformer"]
 LARGER = AutoFormerSpace(
@@ -126,10 +127,10 @@ def test_a_training_goes_on_with_the_same_weights_alone(photos, config_of, large
     folder.mkdir()
     (folder / "distill.json").write_text(json.dumps(settings_of(config.distill, init)))
     check_student_folder(folder, config, resume=True, init=read_source(str(larger)))
-    with pytest.raises(UsageError, match=rf"distill\.init is None here and weights {init.digest()} there"):
+    with pytest.raises(UsageError, match=rf"distill\.init is None here and weights {init.digest} there"):
         check_student_folder(folder, config_of(photos), resume=True)
     other = write_folder(tmp_path / "other", LARGER, LARGER.largest_arch(2), class_names=("ants", "bees"), seed=2)
-    with pytest.raises(UsageError, match=rf"distill\.init is weights .* here and weights {init.digest()} there"):
+    with pytest.raises(UsageError, match=rf"distill\.init is weights .* here and weights {init.digest} there"):
         check_student_folder(folder, config, resume=True, init=read_source(str(other)))
 
 
@@ -147,3 +148,17 @@ def test_who_searched_with_it_refines_and_distils_with_it(photos, config_of, lar
     folder.claim(config_of(photos, distill={"init": str(larger)}))
     assert folder.config().distill.init == str(larger)
     assert torch.is_tensor(load_init(folder.config()).state["pos_embed"])
+
+
+def test_rivals_that_the_weights_do_not_fit_begin_with_what_is_drawn(photos, config_of, smaller, capsys):
+    config, pit = config_of(photos, distill={"init": str(smaller)}), SMALL_SPACES["pit"]
+    small, large = (pick(SPACE.enumerate(), key=lambda arch: SPACE.cost(arch, 2).params) for pick in (min, max))
+    archs = {"small": (SPACE, small), "large": (SPACE, large), "pit": (pit, pit.largest_arch(2))}
+    tasks = {name: DistillTask(space, arch, 2, config.distill) for name, (space, arch) in archs.items()}
+    begun = begin_as_they_can(load_init(config), {**tasks, "again": tasks["large"]})
+    drawn = {name: task.settings.init is None for name, task in begun.items()}
+    assert drawn == {"small": False, "large": True, "pit": True, "again": True}
+    told = capsys.readouterr().err
+    assert told.count(f"init: {SPACE.arch_id(large)} begins with what is drawn: {smaller} (vit") == 1
+    assert f"init: {pit.arch_id(pit.largest_arch(2))} begins with what is drawn" in told
+    assert begin_as_they_can(None, tasks) == tasks

@@ -137,14 +137,14 @@ def test_heads_that_are_not_said_have_64_channels_or_are_one():
 def test_the_digest_is_of_weights_heads_and_classes_and_not_of_names():
     model = timm_vit()
     first, state = source_of(model), model.state_dict()
-    assert first.digest() == parse_source("elsewhere", state, first.num_heads, ("a", "b", "c")).digest()
+    assert first.digest == parse_source("elsewhere", state, first.num_heads, ("a", "b", "c")).digest
     others = [
         source_of(timm_vit(seed=2)),
         source_of(model, ("a", "b", "d")),
         first.of_classes(("x",)),
         parse_source("it", state, dict.fromkeys(first.num_heads, 1), ("a", "b", "c")),
     ]
-    assert len({first.digest(), *(other.digest() for other in others)}) == 5
+    assert len({first.digest, *(other.digest for other in others)}) == 5
 
 
 def test_blocks_are_numbered_by_stage_and_number():

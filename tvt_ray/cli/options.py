@@ -56,12 +56,19 @@ def _scores() -> list[str]:
     return [*score_names(), MEASURED]
 
 
+def _baselines() -> list[str]:
+    from tvt_ray.stages.contenders import BASELINES
+
+    return list(BASELINES)
+
+
 # What a help text may list.
 TABLES: dict[str, Callable[[], list[str]]] = {
     "datasets": _datasets,
     "teachers": _teachers,
     "searchers": _searchers,
     "scores": _scores,
+    "baselines": _baselines,
 }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 import torch
 
 from tvt_ray.distillation.initial import errors_name_the_setting, read_source
 from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.rows import Row, arch_of
@@ -39,6 +41,26 @@ def check_init(init: Source | None, config: RunConfig, rows: Iterable[Row]) -> N
         student = _shapes(config.space, arch_of(row, config.space))
         with errors_name_the_setting():
             check_fits(init, student, row.arch_id)
+
+
+def begin_as_they_can(init: Source | None, tasks: Mapping[str, DistillTask]) -> dict[str, DistillTask]:
+    """The same trainings by name, where those of students that the weights do not fit begin with what is drawn.
+
+    That is said of each student once: a rival may be of another kind, or larger.
+    """
+    if init is None:
+        return dict(tasks)
+    begun, told = dict[str, DistillTask](), set[str]()
+    for name, task in tasks.items():
+        begun[name] = task
+        try:
+            check_fits(init, _shapes(task.space, task.arch), task.arch_id)
+        except UsageError as error:
+            begun[name] = dataclasses.replace(task, settings=task.settings.model_copy(update={"init": None}))
+            if task.arch_id not in told:
+                say(f"init: {task.arch_id} begins with what is drawn: {error}")
+            told.add(task.arch_id)
+    return begun
 
 
 def _shapes(space: Space, arch: Arch) -> Student:

@@ -21,6 +21,7 @@ from tvt_ray.students.sources import Source
 from tvt_ray.teachers.verdict import Verdict, judge
 
 DWARFS = 10
+BOTH = (False, True)
 
 
 class Teaching:
@@ -39,8 +40,20 @@ class Teaching:
         self.init = None if init is None else init.of_classes(data.class_names)
         self.teacher = provide_teacher(config, data, kept_in, ray_address)
         self.settings = guided_or_not(config.distill, judge(self.teacher, data), self.teacher.name)
-        self.recipe = recipe_of(config, data, init)
+        self.begun_with = settings_of(config.distill, init)
+        self._recipes = {(alone, drawn): self._recipe(init, alone, drawn) for alone in BOTH for drawn in BOTH}
         self.imbalance_told = False
+
+    def _recipe(self, init: Source | None, alone: bool, drawn: bool) -> str:
+        """Of who learns without the teacher, of who begins with what is drawn, both or neither."""
+        changes = {**({"guided": "never"} if alone else {}), **({"init": None} if drawn else {})}
+        config = self.config.model_copy(update={"distill": self.config.distill.model_copy(update=changes)})
+        return recipe_of(config, self.data, None if drawn else init)
+
+    @property
+    def recipe(self) -> str:
+        """By which the config has its students learn."""
+        return self._recipes[False, False]
 
     def inputs(self) -> DistillInputs:
         """As workers on other machines need them."""
@@ -54,15 +67,26 @@ class Teaching:
             settings = settings.model_copy(update={"seed": seed})
         return DistillTask(space, space.from_json(row.arch), self.data.num_classes, settings, self.config.plugins)
 
-    def measurement(self, arch_id: str, epoch: Mapping[str, float], seed: int | None = None) -> Measurement:
+    @property
+    def guided(self) -> bool:
+        """Whether students follow the teacher, unless they are told not to."""
+        return self.settings.loss.follow_teacher
+
+    def measurement(self, task: DistillTask, epoch: Mapping[str, float]) -> Measurement:
         """What an epoch of a student says."""
-        seed = self.settings.seed if seed is None else seed
-        return Measurement(arch_id, int(epoch["epoch"]), seed, epoch["val_acc"], epoch["seconds"], self.recipe)
+        epochs, seed = int(epoch["epoch"]), task.settings.seed
+        return Measurement(task.arch_id, epochs, seed, epoch["val_acc"], epoch["seconds"], self.recipe_for(task))
+
+    def recipe_for(self, task: DistillTask) -> str:
+        """As the settings say, or of who learns alone where others follow, or begins with what is drawn."""
+        alone, drawn = task.settings.loss != self.settings.loss, task.settings.init != self.settings.init
+        return self._recipes[alone, drawn]
 
     def tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
         """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
         loss = self.settings.loss
-        if self.imbalance_told or loss.guidance_limit or not {"guidance", "cross_entropy"} <= loss.terms.keys():
+        both = loss.terms.keys() & epoch.keys() & {"guidance", "cross_entropy"}  # who learns alone has no guidance
+        if self.imbalance_told or loss.guidance_limit or len(both) < 2:
             return
         guidance, entropy = (loss.terms[name] * epoch[name] for name in ("guidance", "cross_entropy"))
         if guidance > DWARFS * entropy:
@@ -105,5 +129,5 @@ def recipe_of(config: RunConfig, data: Dataset, init: Source | None = None) -> s
 
 def settings_of(settings: DistillSettings, init: Source | None) -> dict[str, Any]:
     """The settings as JSON, where `init` is what was read, not where from: two places of one content are the same."""
-    named = {} if init is None else {"init": f"weights {init.digest()}"}
+    named = {} if init is None else {"init": f"weights {init.digest}"}
     return {**settings.model_dump(mode="json"), **named}

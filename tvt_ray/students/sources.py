@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -47,6 +48,7 @@ class Source:
             return self
         return dataclasses.replace(self, state=without_classifier(self.state), class_names=None)
 
+    @cached_property
     def digest(self) -> str:
         """12 hexadecimal digits of all that a student may take from it."""
         sha = hashlib.sha256(json.dumps([dict(self.num_heads), self.class_names], sort_keys=True).encode())
