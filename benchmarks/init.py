@@ -1,6 +1,6 @@
 """What do a larger ViT's weights give a student? Accuracy at equal epochs, with and without them.
 
-python benchmarks/init.py --config benchmarks/init.yaml --dataset parquet:PATH --teacher-weights FILE [--seeds 3]
+python benchmarks/init.py --config benchmarks/init.yaml --dataset parquet:PATH [--seeds 3]
 
 The largest ViT of the config's space is trained on images of its own. Then a smaller one is trained on other images.
 With every seed it begins once with what is drawn and once with the larger one's weights (`distill.init`), by one recipe
@@ -43,7 +43,9 @@ from tvt_ray.spaces import Arch
 from tvt_ray.stages.initial import tell_of_init
 from tvt_ray.stages.setup import load_data
 from tvt_ray.students.sources import Source
+from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.teachers.teacher import Teacher
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SMALLER = 0.25  # of the larger one's parameters, about
@@ -55,7 +57,7 @@ def init(args: argparse.Namespace) -> int:
     """Trains, prints and measures."""
     config = config_of(args)
     data = load_data(config)
-    teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
+    teacher = _teacher(config, data)
     apart = _split(data, args.large_images, args.num_images, config.seed)
     val = data.val.take(select_balanced(np.asarray(data.val.labels), min(NUM_VAL, len(data.val)), config.seed))
     large, small = (DistillInputs(part, val, data.test, teacher) for part in apart)
@@ -68,6 +70,13 @@ def init(args: argparse.Namespace) -> int:
     ways = {"random": [_train(task, small) for task in tasks], "selected": [_train(task, small) for task in begun]}
     print(json.dumps(_results(config, data, arch, ways, args) | {"start_acc": _start_acc(begun[0], small)}))
     return 0
+
+
+def _teacher(config: RunConfig, data: Dataset) -> Teacher:
+    """Untrained where nobody follows it."""
+    if config.distill.loss.follow_teacher:
+        return get_teacher(config.teacher, config.teacher_training, data)[0]
+    return build_teacher(config.teacher.untrained(), data.num_classes).freeze()
 
 
 def _split(data: Dataset, num_large: int, num_small: int, seed: int) -> list[Any]:
