@@ -39,6 +39,7 @@ from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs
 
 KINDS = ("node", "worker", "driver")
@@ -77,7 +78,7 @@ def undisturbed(config: RunConfig, num_checked: int) -> Undisturbed:
     reader = make_reader(config)
     task = reader.task
     algorithm = build_algorithm(config.search, task.space, config.seed)
-    sampler = Sampler(algorithm, task.space, config.budget, task.num_classes, config.seed)
+    sampler = Sampler(algorithm, Limits(task.space, config.budget, task.num_classes), config.seed)
     archs = [arch for arch in (sampler.ask() for _ in range(config.search.num_samples)) if arch is not None]
     rows: dict[str, Row | None] = {task.space.arch_id(arch): None for arch in archs}
     rows |= {row.arch_id: row for row in reader.read_all(archs[:num_checked])}

@@ -48,6 +48,7 @@ from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.parts import PartWriter
 
 NUM_CLASSES = 10
@@ -115,7 +116,7 @@ def search(args: argparse.Namespace, folder: RunFolder) -> Watched:
     """As the search's stage puts it together."""
     task, settings = make_task(), SearchSettings(searcher=args.searcher, num_samples=args.num_samples)
     algorithm = build_algorithm(settings, task.space, task.seed)
-    sampler = Sampler(algorithm, task.space, RunConfig().budget, NUM_CLASSES, task.seed)
+    sampler = Sampler(algorithm, Limits(task.space, RunConfig().budget, NUM_CLASSES), task.seed)
     scorer = Scorer("params", settings.num_objectives, Calibration(()))
     with Meter("scoring", args.num_samples, "architectures") as meter, PartWriter(folder.rows()) as writer:
         recorder = Watched(writer.put, sampler, scorer, args.searcher, record_rows)

@@ -37,6 +37,7 @@ from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Space, parse_space
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.spaces.costs import Cost
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.setup import make_task
 from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
@@ -252,7 +253,7 @@ def test_a_loss_of_a_plugin_is_a_term_of_the_loss(plugins):
 
 def test_a_searcher_of_a_plugin_climbs_and_finds_everything(plugins, plain):
     algorithm = build_algorithm(SearchSettings(searcher="climb"), plain, seed=0)
-    sampler = Sampler(algorithm, plain, Budget(), 10, seed=0)
+    sampler = Sampler(algorithm, Limits(plain, Budget(), 10), seed=0)
     found = []
     while (arch := sampler.ask()) is not None:
         found.append(arch)

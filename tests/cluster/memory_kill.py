@@ -20,6 +20,7 @@ from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import batching, build_algorithm
 from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.search import run_search
 
 SETTINGS = {
@@ -40,7 +41,7 @@ def memory_share_now() -> float:
 
 def main(run_dir: Path) -> None:
     config = load_config(None, [TEACHER, SETTINGS])
-    sampler = Sampler(build_algorithm(config.search, config.space, 0), config.space, config.budget, 10, 0)
+    sampler = Sampler(build_algorithm(config.search, config.space, 0), Limits(config.space, config.budget, 10), 0)
     greedy = [sampler.ask() for _ in range(3)][-1]
 
     class Greedy(scoring.ScoringTrial):

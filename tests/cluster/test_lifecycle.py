@@ -14,6 +14,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.spaces.limits import Limits
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -36,7 +37,9 @@ def test_killed_and_resumed_it_ends_with_exactly_what_was_asked_for(cluster, con
     final = readings(folder)
     assert len(final) == wanted
     assert seen.items() <= final.items()  # nothing that was on disk is lost or changed
-    undisturbed = Sampler(build_algorithm(RunConfig().search, config.space, 0), config.space, config.budget, 10, 0)
+    undisturbed = Sampler(
+        build_algorithm(RunConfig().search, config.space, 0), Limits(config.space, config.budget, 10), 0
+    )
     assert final.keys() == {config.space.arch_id(undisturbed.ask()) for _ in range(wanted)}
 
 

@@ -20,6 +20,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import batching, build_algorithm, recorder
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import make_task
 from tvt_ray.storage.parts import PartWriter
@@ -36,7 +37,7 @@ def run_workers(finished, config, digits, teacher, tmp_path, monkeypatch):
     def run(total, batch, proxies=None, trainable=scoring.ScoringTrial, max_failure_share=1.0, places=TWO_SLOTS):
         task = make_task(config, digits, teacher)
         task = dataclasses.replace(task, proxies=proxies or task.proxies)
-        sampler = Sampler(build_algorithm(config.search, task.space, 0), task.space, config.budget, 10, 0)
+        sampler = Sampler(build_algorithm(config.search, task.space, 0), Limits(task.space, config.budget, 10), 0)
         parts = RunFolder(tmp_path).rows()
         monkeypatch.setattr(scoring, "ScoringTrial", trainable)
         with PartWriter(parts) as writer:
@@ -51,7 +52,7 @@ def run_workers(finished, config, digits, teacher, tmp_path, monkeypatch):
 
 def first_archs(config, count):
     """What a random search of seed 0 proposes first."""
-    sampler = Sampler(build_algorithm(config.search, config.space, 0), config.space, config.budget, 10, 0)
+    sampler = Sampler(build_algorithm(config.search, config.space, 0), Limits(config.space, config.budget, 10), 0)
     return [sampler.ask() for _ in range(count)]
 
 

@@ -171,7 +171,7 @@ def test_the_top_list_holds_the_best_and_the_front_one_of_each_shape(run_folder,
     assert (top["score"], top["num_shapes"]) == ("capacity", 12)
     assert [each["arch_id"] for each in top["best"]] == [each.row.arch_id for each in ranking.top(NUM_LISTED)]
     assert [each["arch_id"] for each in top["pareto"]] == [each.row.arch_id for each in ranking.front()]
-    assert top["best"][0] == dataclasses.asdict(Choice.of(ranking.top(1)[0], SPACE))
+    assert top["best"][0] == Choice.of(ranking.top(1)[0], SPACE).to_json()
     assert set(top["best"][0]) == {"arch_id", "score", "params", "flops", "arch"}
 
 

@@ -15,6 +15,7 @@ from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 
 
 def make_task(space, digits):
@@ -86,7 +87,8 @@ def make_run(
 ):
     """With a `sample` it is read first; without one the run is calibrated already."""
     settings = SearchSettings(searcher=searcher)
-    sampler = Remembering(build_algorithm(settings, task.space, 0), task.space, budget or Budget(), task.num_classes, 0)
+    limits = Limits(task.space, budget or Budget(), task.num_classes)
+    sampler = Remembering(build_algorithm(settings, task.space, 0), limits, 0)
     written: list[Row] = []
     known = None if sample else calibration_of(task, [task.space.decode([0] * len(task.space.dimensions))])
     scorer = Scorer(score, calibration=known)

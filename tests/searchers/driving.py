@@ -6,6 +6,7 @@ from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Space
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.spaces.pit import PiTSpace
 from tvt_ray.spaces.vit import ViTSpace
 
@@ -37,7 +38,7 @@ TINY: dict[str, Space] = {
 
 def make(searcher, space, budget=None, seed=0, **settings):
     chosen = SearchSettings(**{"searcher": searcher, "population": 10, "tournament": 4, **settings})
-    return Sampler(build_algorithm(chosen, space, seed), space, budget or Budget(), 10, seed)
+    return Sampler(build_algorithm(chosen, space, seed), Limits(space, budget or Budget(), 10), seed)
 
 
 def value(space, arch):

@@ -10,10 +10,11 @@ from tvt_ray.searchers.optuna_search import best_and_latest, two_generations
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 
 
 def sampler_of(settings):
-    return Sampler(build_algorithm(settings, MEDIUM, 0), MEDIUM, Budget(), 10, 0)
+    return Sampler(build_algorithm(settings, MEDIUM, 0), Limits(MEDIUM, Budget(), 10), 0)
 
 
 @pytest.mark.parametrize(("searcher", "population"), [pytest.param("tpe", 2, marks=pytest.mark.slow), ("nsga2", 6)])

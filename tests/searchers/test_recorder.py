@@ -14,12 +14,13 @@ from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.recorder import MIN_ROWS_TO_JUDGE, Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 
 
 @pytest.fixture
 def sampler(medium_task):
     algorithm = build_algorithm(SearchSettings(), medium_task.space, 0)
-    return Remembering(algorithm, medium_task.space, Budget(), medium_task.num_classes, 0)
+    return Remembering(algorithm, Limits(medium_task.space, Budget(), medium_task.num_classes), 0)
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ def test_the_best_of_an_earlier_run_is_not_forgotten(make, new, calibration):
 def test_nothing_of_an_earlier_run_is_proposed_again(medium_task, sampler, make, new, calibration):
     earlier = new(20)
     again = build_algorithm(SearchSettings(), medium_task.space, 0)
-    resumed = Remembering(again, medium_task.space, Budget(), medium_task.num_classes, 0)
+    resumed = Remembering(again, Limits(medium_task.space, Budget(), medium_task.num_classes), 0)
     for scorer in (Scorer("capacity", calibration=calibration), Scorer("capacity")):
         recorder = Recorder(lambda rows: None, resumed, scorer)
         recorder.replay(list(zip(*earlier, strict=True)))

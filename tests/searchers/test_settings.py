@@ -11,6 +11,7 @@ from tvt_ray.searchers.random_search import RandomSearch
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 
 
 def test_the_table_holds_the_searchers_of_the_readme():
@@ -37,7 +38,7 @@ def test_a_searcher_that_is_added_to_the_table_can_be_asked_for(monkeypatch):
     space = SMALL_SPACES["pit"]
     monkeypatch.setitem(SEARCHERS, "mine", lambda settings, space, seed: RandomSearch(space, seeded("mine", seed)))
     settings = SearchSettings(searcher="mine")
-    assert len(drive(Sampler(build_algorithm(settings, space, 0), space, Budget(), 10, 0), space, 5)) == 5
+    assert len(drive(Sampler(build_algorithm(settings, space, 0), Limits(space, Budget(), 10), 0), space, 5)) == 5
     with pytest.raises(ValidationError, match="nsga2, mine"):
         SearchSettings(searcher="anneal")
 

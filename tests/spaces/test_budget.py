@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from tvt_ray.spaces.budget import Budget, format_count, parse_count
 from tvt_ray.spaces.costs import Cost
@@ -47,3 +48,17 @@ def test_no_budget_admits_everything():
 def test_counts_are_written_as_people_read_them(count, text):
     assert format_count(count) == text
     assert parse_count(text) == pytest.approx(count, rel=0.01)
+
+
+@pytest.mark.parametrize("limit", [0, -3, float("inf"), float("nan"), "fast"])
+def test_a_latency_is_more_than_nothing(limit):
+    with pytest.raises(ValidationError, match="max_latency_ms"):
+        Budget(max_latency_ms=limit)
+
+
+def test_a_latency_is_of_a_batch_and_a_profile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    budget = Budget(max_latency_ms=2.5, latency_batch_size=8, max_params=10, latency_profile="here.json")
+    assert str(budget) == "max_params 10, max_latency_ms 2.5 for a batch of 8"
+    assert budget.latency_profile == tmp_path / "here.json"
+    assert str(Budget(latency_batch_size=8)) == "no budget"

@@ -20,7 +20,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--minutes", type=float, metavar="N", help="that it may take (default: 8, more on a slow machine)"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and how long it would take")
-    add_options(parser, "max-params", "max-flops", "teacher", "teacher-weights", "seed", "set", *OUTPUT, "ray-address")
+    add_options(parser, "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed")
+    add_options(parser, "set", *OUTPUT, "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 

@@ -14,7 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tvt_ray import __version__
-from tvt_ray.cli import check_data, distill, evaluate, fit, predict, rank, refine, report, score, search, teacher
+from tvt_ray.cli import (
+    check_data,
+    distill,
+    evaluate,
+    fit,
+    predict,
+    profile,
+    rank,
+    refine,
+    report,
+    score,
+    search,
+    teacher,
+)
 from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line
@@ -33,6 +46,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("report", "put a run's rows in order and plot them", report.add),
     ("evaluate", "say how good a trained student is on a dataset", evaluate.add),
     ("predict", "classify images with a trained student", predict.add),
+    ("profile", "measure this machine, for searches with --max-latency-ms", profile.add),
     ("check-data", "read a dataset and say what is in it", check_data.add),
 )
 

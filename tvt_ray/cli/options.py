@@ -130,6 +130,12 @@ OPTIONS: dict[str, Option] = {
     "max-params": _value("budget, as in 6M", "N", "budget.max_params"),
     "min-flops": _value("budget, as in 300M", "N", "budget.min_flops"),
     "max-flops": _value("budget, as in 1.5G", "N", "budget.max_flops"),
+    "max-latency-ms": _value(
+        "budget, as in 10: what `tvt profile` predicts for a batch of images (of 1, or budget.latency_batch_size)",
+        "MS",
+        "budget.max_latency_ms",
+        type=float,
+    ),
     "gpus-per-trial": _value(
         "share of a GPU for each scoring worker; auto: as its memory allows",
         "SHARE",

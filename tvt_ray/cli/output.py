@@ -57,17 +57,24 @@ def print_students(students: Sequence[Any]) -> None:
         print(f'load it   tvt_ray.load_student("{student.path}")')
 
 
-def print_archs(title: str, space: Space, found: Sequence[tuple[Any, float, int, int]], note: str = "") -> None:
-    """Architectures as a table, from (JSON, score, parameters, FLOPs) of each."""
+def print_archs(
+    title: str,
+    space: Space,
+    found: Sequence[tuple[Any, float, int, int]],
+    note: str = "",
+    more: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Architectures as a table, from (JSON, score, parameters, FLOPs) of each; `more`: columns after those."""
     from tvt_ray.spaces.budget import format_count
 
     columns = [space.columns(space.from_json(arch)) for arch, *_ in found]
     names = list(columns[0]) if columns else []
+    more = more or {}
     rows = [
-        [*cells.values(), f"{score:.3f}", format_count(params), format_count(flops)]
-        for cells, (_, score, params, flops) in zip(columns, found, strict=True)
+        [*cells.values(), f"{score:.3f}", format_count(params), format_count(flops), *(more[name][i] for name in more)]
+        for i, (cells, (_, score, params, flops)) in enumerate(zip(columns, found, strict=True))
     ]
-    print_table(title, [*names, "score", "params", "FLOPs"], rows, note, len(names))
+    print_table(title, [*names, "score", "params", "FLOPs", *more], rows, note, len(names))
 
 
 def seconds_text(seconds: Mapping[str, float]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 
 from tvt_ray.cli.options import OUTPUT, add_options, plugins_of
 from tvt_ray.cli.output import print_archs, print_json
@@ -33,7 +32,7 @@ def execute(args: argparse.Namespace) -> int:
     report = str(RunFolder(args.run_dir).report_file)
     if args.json:
         counts = {"num_rows": len(ranking.scored), "num_shapes": ranking.num_shapes}
-        entries = [dataclasses.asdict(each) for each in best]
+        entries = [each.to_json() for each in best]
         print_json(
             args, {"run_dir": str(args.run_dir), "score": ranking.by, **counts, "best": entries, "report": report}
         )

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import as_location
 
 if TYPE_CHECKING:
+    from tvt_ray.runs.folder import Choice
     from tvt_ray.runs.run import Run
 
 NUM_RUNGS = 10
@@ -26,7 +28,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
     add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
-    add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "gpus-per-trial", "archs-per-trial")
+    add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "max-latency-ms")
+    add_options(parser, "gpus-per-trial", "archs-per-trial")
     parser.add_argument("--refine", type=int, metavar="N", help="train N shortly afterwards, and rank all by those")
     parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
     parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
@@ -60,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
     summary = run_search(config, args.run_dir, args.resume, args.ray_address)
     if not args.json:
         _print(Run(args.run_dir, summary), args.by_score)
-    output = {**dataclasses.asdict(summary), **_refine(args, config), **_distill(args, config)}
+    output = {**summary.to_json(), **_refine(args, config), **_distill(args, config)}
     if args.json:
         print_json(args, output)
     return 0
@@ -117,7 +120,9 @@ def _print(run: Run, by_score: bool) -> None:
     title = "best by score" if by_score else "the best of each size, largest first"
     shapes = f"{summary.num_scored:,} architectures, {summary.num_shapes:,} different shapes"
     found = [(each.row.arch, each.score, each.row.params, each.row.flops) for each in entries]
-    print_archs(f"{title} ({shapes})", run.config.space, found)
+    known = {each.arch_id: each for each in (*summary.best, *summary.pareto)}
+    latencies, note = _latencies([known[each.row.arch_id] for each in entries])
+    print_archs(f"{title} ({shapes})", run.config.space, found, note, latencies)
     failed = f", {summary.num_failed:,} failed" if summary.num_failed else ""
     workers = f"{summary.num_workers} workers on {summary.num_nodes} node" + ("s" if summary.num_nodes != 1 else "")
     print(
@@ -127,3 +132,13 @@ def _print(run: Run, by_score: bool) -> None:
         f"rows    {run.folder.rows_folder}\nreport  {run.folder.report_file}\n"
         f"train   python distill.py --run-dir {shlex.quote(str(run.folder.path))} --top-k 2"
     )
+
+
+def _latencies(choices: Sequence[Choice]) -> tuple[dict[str, list[str]], str]:
+    """A column for a table, where latencies are known: as measured here, else as predicted; and what it holds."""
+    measured = [each.latency_ms for each in choices if each.latency_ms is not None]
+    predicted = [each.predicted_latency_ms for each in choices if each.predicted_latency_ms is not None]
+    if not predicted:
+        return {}, ""
+    note = "ms: latency, " + ("measured on this machine" if measured else "predicted for the profile's device")
+    return {"ms": [f"{ms:.3g}" for ms in measured or predicted]}, note

@@ -192,7 +192,8 @@ def difference(ours: RunConfig, stored: RunConfig) -> str | None:
 def _identity(config: RunConfig) -> dict[str, Any]:
     """What makes a run's rows what they are. Which score ranks them does not."""
     read = {"proxies": list(config.score.to_read), "calibration_samples": config.score.calibration_samples}
-    return {**config.model_dump(mode="json", exclude={"data": set(WHERE)}), "read": read}
+    elsewhere = {"data": set(WHERE), "budget": {"latency_profile"}}  # a run folder keeps its own copy of the profile
+    return {**config.model_dump(mode="json", exclude=elsewhere), "read": read}
 
 
 def _flatten(prefix: str, value: Any) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The run folder: config.yaml, data.json, calibration.json, rows/, measurements/, top.json, distill/, report.html."""
+"""The run folder: config.yaml, data.json, calibration.json, latency.json, rows/, measurements/, top.json, distill/,
+report.html.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,18 @@ class Choice:
     params: int
     flops: int
     arch: dict[str, Any]
+    latency_ms: float | None = None  # measured on this machine; None where no latency is limited
+    predicted_latency_ms: float | None = None
 
     @classmethod
     def of(cls, ranked: Entry, space: Space) -> Choice:
         """Raises UsageError where the row's id is not that of its architecture."""
         row = verified(ranked.row, space)
         return cls(row.arch_id, ranked.score, row.params, row.flops, dict(row.arch))
+
+    def to_json(self) -> dict[str, Any]:
+        """What is known of it."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,11 @@ class RunFolder:
     def calibration_file(self) -> Location:
         """What scores are on the scale of."""
         return self.path / "calibration.json"
+
+    @property
+    def latency_file(self) -> Location:
+        """The device profile that latencies were predicted by, where the budget limits them."""
+        return self.path / "latency.json"
 
     @property
     def rows_folder(self) -> Location:
@@ -214,7 +227,7 @@ class RunFolder:
     def write_top(self, ranking: Ranking, space: Space) -> None:
         """The best, and the Pareto front, one of each shape."""
         parts = {"best": ranking.top(NUM_LISTED), "pareto": ranking.front()}
-        top = {name: [dataclasses.asdict(Choice.of(each, space)) for each in part] for name, part in parts.items()}
+        top = {name: [Choice.of(each, space).to_json() for each in part] for name, part in parts.items()}
         top |= {"score": ranking.by, "num_shapes": ranking.num_shapes}  # type: ignore[dict-item]
         write_atomically(self.path / "top.json", json.dumps(top, indent=1).encode())
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import ARCH_FILE, DistilledStudent, load_student
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice, RunFolder
+from tvt_ray.runs.latency import within_latency
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.storage.locations import Location, as_location
@@ -41,6 +43,11 @@ class SearchSummary:
     num_nodes: int  # nodes of the cluster that they were on
     searchers: Mapping[str, int]  # how many of the rows each proposed
     note: str | None  # why fewer were scored than requested
+
+    def to_json(self) -> dict[str, Any]:
+        """As the command line gives it."""
+        lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("best", "pareto")}
+        return {**dataclasses.asdict(self), **lists}
 
 
 @dataclass(frozen=True)
@@ -110,17 +117,21 @@ class Run:
         k: int | None = None,
         max_params: int | None = None,
         max_flops: int | None = None,
+        max_latency_ms: float | None = None,
     ) -> Ranking:
         """The rows by any score (None: the run's own), best first, one of each shape, without scoring again.
 
-        "measured" ranks by the accuracy that trainings of a few predict for all. `k`: so many at most. Raises
-        UsageError for an unknown score, or one that is made of what was not read.
+        "measured" ranks by the accuracy that trainings of a few predict for all. `k`: so many at most.
+        `max_latency_ms`: as the run's device profile predicts, else this machine's for its space. Raises UsageError
+        for an unknown score, one that is made of what was not read, and where there is no profile.
         """
         try:
             ranking = self.folder.ranking(self.config.score if by is None else self.config.score.named(by))
         except ValueError as error:
             raise UsageError(str(error)) from None
         ranking = ranking.within(Budget(max_params=max_params, max_flops=max_flops))
+        if max_latency_ms is not None:
+            ranking = within_latency(ranking, max_latency_ms, self.folder)
         return ranking if k is None else ranking.head(k)
 
     @property

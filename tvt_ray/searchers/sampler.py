@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from tvt_ray.searchers.protocol import Algorithm, Values
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces import Arch
+from tvt_ray.spaces.limits import Limits
 
 # Proposals in a row that are over budget or known before a sampler turns from its algorithm's last proposal and its
 # neighbours to random draws, and from those to enumeration.
@@ -25,8 +25,8 @@ class Sampler:
     space is found in the end.
     """
 
-    def __init__(self, algorithm: Algorithm, space: Space, budget: Budget, num_classes: int, seed: int) -> None:
-        self.algorithm, self.space, self.budget, self.num_classes = algorithm, space, budget, num_classes
+    def __init__(self, algorithm: Algorithm, limits: Limits, seed: int) -> None:
+        self.algorithm, self.space, self.limits, self.num_classes = algorithm, limits.space, limits, limits.num_classes
         self.rng = random.Random(f"sampler/{seed}")
         self._seen: set[str] = set()
         self._last: Arch | None = None  # the latest proposal of this ask that was not admissible
@@ -70,7 +70,7 @@ class Sampler:
     def _first_admissible(self, archs: Iterator[Arch], reject: Callable[[Arch], None]) -> Arch | None:
         for arch in archs:
             arch_id = self.space.arch_id(arch)
-            if arch_id not in self._seen and self.budget.admits(self.space.cost(arch, self.num_classes)):
+            if arch_id not in self._seen and self.limits.admit(arch):
                 self._seen.add(arch_id)
                 return arch
             reject(arch)

@@ -26,7 +26,8 @@ from tvt_ray.spaces.choices import (
     digest,
     mutate_indices,
 )
-from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, extreme, linear_cost
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, extreme
+from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
 
 # The supernet's distances are clipped at 14 patches, in both directions, with one more entry for the class token.
 MAX_RELATIVE_DISTANCE = 14
@@ -218,23 +219,29 @@ class AutoFormerSpace(BaseModel):
 
     def cost(self, arch: AutoFormerArch, num_classes: int) -> Cost:
         """Equal to the built model's parameters; FLOPs count both attention products."""
+        return add_parts(self.parts(arch, num_classes))
+
+    def parts(self, arch: AutoFormerArch, num_classes: int) -> tuple[Part, ...]:
+        """Patches, blocks, and the head, which reads the mean of the normalised tokens."""
         dim, patches = arch.embed_dim, (self.image_size // self.patch_size) ** 2
-        tokens, patch_inputs = patches + 1, IN_CHANNELS * self.patch_size**2
+        tokens, patch = patches + 1, (IN_CHANNELS, dim, self.patch_size, self.patch_size, 0)
         blocks = [
-            block_cost(tokens, dim, self.attention_dim(dim, heads), int(dim * ratio))
+            self._block(tokens, dim, heads, int(dim * ratio))
             for heads, ratio in zip(arch.num_heads, arch.mlp_ratio, strict=True)
         ]
-        relative = [self._relative_cost(tokens, dim, h) for h in arch.num_heads if self.relative_position]
-        embedding = Cost(dim + tokens * dim, 0)  # class token and positions
-        norm = Cost(2 * dim, 0)
-        patch, head = linear_cost(patches, patch_inputs, dim), linear_cost(1, dim, num_classes)
-        return add_costs([patch, embedding, *blocks, *relative, norm, head])
+        stem = stem_part(self.image_size, (patch,), num_prefix=1, num_positions=tokens)
+        return stem, *blocks, head_part(tokens, dim, num_classes)
 
-    def _relative_cost(self, tokens: int, dim: int, num_heads: int) -> Cost:
-        """Two tables (rows, columns) for keys and two for values; one more product each over all token pairs."""
+    def _block(self, tokens: int, dim: int, num_heads: int, hidden_dim: int) -> Part:
+        """Relative: two tables (rows, columns) for keys and two for values; one more product each over all pairs."""
         attention_dim = self.attention_dim(dim, num_heads)
-        head_dim = attention_dim // num_heads
-        return Cost(4 * NUM_RELATIVE_ENTRIES * head_dim, 2 * tokens * tokens * attention_dim)
+        block = block_part(tokens, dim, num_heads, attention_dim, hidden_dim)
+        if not self.relative_position:
+            return block
+        tables = 4 * NUM_RELATIVE_ENTRIES * (attention_dim // num_heads)
+        cost = add_costs([block.cost, Cost(tables, 2 * tokens * tokens * attention_dim)])
+        pairs = 2 * tokens**2 * (attention_dim // num_heads + num_heads)
+        return Part("relative_block", block.sizes, cost, block.activations + pairs)
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, TypeAlias
 
 from tvt_ray.spaces.costs import Cost
+from tvt_ray.spaces.parts import Part
 
 # An architecture: frozen and hashable, of the kind that its space makes. Only the space looks inside.
 Arch: TypeAlias = Any
@@ -102,6 +103,10 @@ class Space(Protocol):
 
     def cost(self, arch: Arch, num_classes: int) -> Cost:
         """What it costs with a classifier of so many classes, equal to the built student's."""
+        ...
+
+    def parts(self, arch: Arch, num_classes: int) -> tuple[Part, ...]:
+        """What its student computes, one after the other; together they cost what `cost` says."""
         ...
 
     def smallest(self, num_classes: int) -> Cost:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
 
 from tvt_ray.spaces.costs import Cost
 
@@ -31,11 +33,22 @@ def format_count(count: float) -> str:
     return f"{count:.0f}"
 
 
+def _absolute(path: Path) -> Path:
+    """The same file from whichever folder the run goes on."""
+    with contextlib.suppress(RuntimeError):  # nobody of that name, or nobody with a home
+        path = path.expanduser()
+    return path.absolute()
+
+
 Count = Annotated[int, BeforeValidator(parse_count), Field(ge=0)]
 
 
 class Budget(BaseModel):
-    """Limits on parameters and FLOPs (multiply-accumulates for one image), ends included; None is no limit."""
+    """Limits on parameters, FLOPs (multiply-accumulates for one image) and latency, ends included; None is no limit.
+
+    Latency is what a device profile predicts, for as many images at a time as `latency_batch_size` says. No
+    `latency_profile`: the one that was measured on this machine for this space.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,6 +56,9 @@ class Budget(BaseModel):
     max_params: Count | None = None
     min_flops: Count | None = None
     max_flops: Count | None = None
+    max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    latency_batch_size: PositiveInt = 1
+    latency_profile: Annotated[Path, AfterValidator(_absolute)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Budget:
@@ -53,7 +69,7 @@ class Budget(BaseModel):
         return self
 
     def admits(self, cost: Cost) -> bool:
-        """Whether an architecture of this cost is inside."""
+        """Whether parameters and FLOPs are inside; `Limits` says it of latency too."""
         return self.admits_counts(cost.params, cost.flops)
 
     def admits_counts(self, params: int, flops: int) -> bool:
@@ -61,7 +77,10 @@ class Budget(BaseModel):
         return _within(params, self.min_params, self.max_params) and _within(flops, self.min_flops, self.max_flops)
 
     def __str__(self) -> str:
-        parts = [f"{k} {v:,}" for k, v in self.model_dump(exclude_none=True).items()]
+        counts = self.model_dump(exclude_none=True, include={"min_params", "max_params", "min_flops", "max_flops"})
+        parts = [f"{name} {count:,}" for name, count in counts.items()]
+        if self.max_latency_ms is not None:
+            parts.append(f"max_latency_ms {self.max_latency_ms:g} for a batch of {self.latency_batch_size}")
         return ", ".join(parts) or "no budget"
 
 

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2312.09059): 1,600 architectures by default.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -25,7 +26,8 @@ from tvt_ray.spaces.choices import (
     digest,
     mutate_indices,
 )
-from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, conv_output_size, extreme, linear_cost
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, conv_output_size, extreme, linear_cost
+from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
 
 NUM_STAGES = 3
 POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
@@ -193,17 +195,19 @@ class PiTSpace(BaseModel):
 
     def cost(self, arch: PiTArch, num_classes: int) -> Cost:
         """Equal to the built model's parameters; FLOPs count both attention products."""
+        return add_parts(self.parts(arch, num_classes))
+
+    def parts(self, arch: PiTArch, num_classes: int) -> tuple[Part, ...]:
+        """Patches, the blocks of each stage with pooling between them, and the head, which reads the class token."""
         widths, sizes = arch.widths, self.map_sizes
-        patch = linear_cost(sizes[0] ** 2, IN_CHANNELS * self.patch_size**2, widths[0])
-        embedding = Cost(widths[0] + sizes[0] ** 2 * widths[0], 0)  # class token and the position map
-        blocks = [
-            block_cost(size**2 + 1, width, width, int(width * arch.mlp_ratio))
-            for size, width, depth in zip(sizes, widths, arch.depth, strict=True)
-            for _ in range(depth)
-        ]
-        pools = [_pool_cost(widths[i], widths[i + 1], sizes[i + 1]) for i in range(NUM_STAGES - 1)]
-        norm, head = Cost(2 * widths[-1], 0), linear_cost(1, widths[-1], num_classes)
-        return add_costs([patch, embedding, *blocks, *pools, norm, head])
+        patch = (IN_CHANNELS, widths[0], self.patch_size, self.stride, 0)
+        parts = [stem_part(self.image_size, (patch,), num_prefix=1, num_positions=sizes[0] ** 2)]
+        for stage, (size, width, heads) in enumerate(zip(sizes, widths, arch.num_heads, strict=True)):
+            if stage:
+                parts.append(_pool_part(widths[stage - 1], width, sizes[stage - 1]))
+            block = block_part(size**2 + 1, width, heads, width, int(width * arch.mlp_ratio))
+            parts += [block] * arch.depth[stage]
+        return *parts, head_part(1, widths[-1], num_classes)
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""
@@ -224,7 +228,10 @@ class PiTSpace(BaseModel):
         return [PiTArch(base_dim, depth, heads, ratio) for depth, heads in pairs]
 
 
-def _pool_cost(inputs: int, outputs: int, map_size: int) -> Cost:
-    """A depthwise convolution on the map and a Linear on the class token."""
-    depthwise = Cost(outputs * POOL_KERNEL**2 + outputs, map_size**2 * outputs * POOL_KERNEL**2)
-    return add_costs([depthwise, linear_cost(1, inputs, outputs)])
+@functools.cache
+def _pool_part(inputs: int, outputs: int, map_size: int) -> Part:
+    """A depthwise convolution on the map, which is `map_size` wide before it, and a Linear on the class token."""
+    halved = conv_output_size(map_size, POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
+    depthwise = Cost(outputs * POOL_KERNEL**2 + outputs, halved**2 * outputs * POOL_KERNEL**2)
+    cost = add_costs([depthwise, linear_cost(1, inputs, outputs)])
+    return Part("pool", (inputs, outputs, map_size), cost, 3 * map_size**2 * inputs + 3 * halved**2 * outputs)

@@ -25,7 +25,8 @@ from tvt_ray.spaces.choices import (
     distinct,
     mutate_indices,
 )
-from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, block_cost, conv_output_size, extreme, linear_cost
+from tvt_ray.spaces.costs import IN_CHANNELS, Cost, extreme
+from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
 
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 3, 2, 1
 LEAST_STEM_CHANNELS = 16  # of a convolution in the stem: fewer are too few to normalise over
@@ -226,21 +227,15 @@ class ViTSpace(BaseModel):
 
     def cost(self, arch: ViTArch, num_classes: int) -> Cost:
         """Equal to the built model's parameters; FLOPs count both attention products."""
+        return add_parts(self.parts(arch, num_classes))
+
+    def parts(self, arch: ViTArch, num_classes: int) -> tuple[Part, ...]:
+        """Stem, blocks, and the head, which reads the class token or the mean of the tokens."""
         dim, prefix = arch.embed_dim, arch.num_prefix_tokens
         tokens = self.map_size(arch) ** 2 + prefix
-        embedding = Cost((prefix + tokens) * dim, 0)  # class token and positions
-        blocks = [block_cost(tokens, dim, dim, int(dim * arch.mlp_ratio))] * arch.depth
-        norm, head = Cost(2 * dim, 0), linear_cost(1, dim, num_classes)
-        return add_costs([self._stem_cost(arch), embedding, *blocks, norm, head])
-
-    def _stem_cost(self, arch: ViTArch) -> Cost:
-        """Convolutions, and a LayerNorm after each but the last."""
-        parts, size = list[Cost](), self.image_size
-        for conv in arch.stem_convs:
-            size = conv_output_size(size, conv.kernel, conv.stride, conv.padding)
-            parts.append(linear_cost(size**2, conv.inputs * conv.kernel**2, conv.outputs))
-        norms = [Cost(2 * conv.outputs, 0) for conv in arch.stem_convs[:-1]]
-        return add_costs([*parts, *norms])
+        stem = stem_part(self.image_size, arch.stem_convs, prefix, num_positions=tokens)
+        blocks = [block_part(tokens, dim, arch.num_heads, dim, int(dim * arch.mlp_ratio))] * arch.depth
+        return stem, *blocks, head_part(1 if prefix else tokens, dim, num_classes)
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""

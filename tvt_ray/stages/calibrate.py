@@ -10,21 +10,27 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.scoring.calibration import Calibration, calibration_rng
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.spaces import Arch
+from tvt_ray.spaces.limits import Limits
 
 MAX_DRAWS = 1000  # for each architecture of the sample
 
 
-def calibration_archs(config: RunConfig, num_classes: int) -> list[Arch]:
-    """Drawn from the space within the budget, by the run's seed alone. Raises UsageError where none is found."""
+def calibration_archs(config: RunConfig, num_classes: int, limits: Limits | None = None) -> list[Arch]:
+    """Drawn from the space within the limits (None: of the config's budget), by the run's seed alone.
+
+    Raises UsageError where none is found.
+    """
+    limits = limits or limits_of(config, num_classes, find_profile(config))
     rng, space = calibration_rng(config.seed), config.space
     archs: dict[str, Arch] = {}
     for _ in range(MAX_DRAWS * config.score.calibration_samples):
         arch = space.sample(rng)
-        if config.budget.admits(space.cost(arch, num_classes)):
+        if limits.admit(arch):
             archs[space.arch_id(arch)] = arch
         if len(archs) == config.score.calibration_samples:
             break

@@ -11,11 +11,13 @@ import torch
 from tvt_ray.data.splits import Dataset
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.scoring.calibration import calibration_rng
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces.budget import format_count
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs
-from tvt_ray.stages.setup import load_data, make_task, process_as_it_was
+from tvt_ray.stages.setup import check_latency, load_data, make_task, process_as_it_was
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
@@ -67,13 +69,16 @@ class Plan:
 def dry_run(config: RunConfig) -> Plan:
     """Nothing is written, Ray is not started. Raises UsageError for what a search would be refused for."""
     with process_as_it_was():
+        profile = find_profile(config)
         data = load_data(config)
+        limits = limits_of(config, data.num_classes, profile)
+        check_latency(limits)
         torch.set_num_threads(1)
         teacher, trains = _teacher_for_timing(config, data)
         reader = Reader(make_task(config, data, teacher))
-        rows = reader.read_all(calibration_archs(config, data.num_classes)[: NUM_READ + 1])
+        rows = reader.read_all(calibration_archs(config, data.num_classes, limits)[: NUM_READ + 1])
     seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
-    share, counted = _budget_share(config, data.num_classes)
+    share, counted = _budget_share(limits, config.seed)
     space, cores, each = config.space, os.cpu_count() or 1, sum(seconds) / len(seconds)
     wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     small, large = space.smallest(data.num_classes), space.largest(data.num_classes)
@@ -102,12 +107,12 @@ def _describe(data: Dataset) -> dict[str, str | int]:
     return {"name": data.name, **counts, "classes": data.num_classes}
 
 
-def _budget_share(config: RunConfig, num_classes: int) -> tuple[float, bool]:
+def _budget_share(limits: Limits, seed: int) -> tuple[float, bool]:
     """Share of the space within the budget, and whether it was counted rather than sampled."""
-    space, counted = config.space, config.space.size() <= ENUMERABLE
-    rng = calibration_rng(config.seed)
+    space, counted = limits.space, limits.space.size() <= ENUMERABLE
+    rng = calibration_rng(seed)
     archs = list(space.enumerate()) if counted else [space.sample(rng) for _ in range(NUM_BUDGET_DRAWS)]
-    return sum(config.budget.admits(space.cost(arch, num_classes)) for arch in archs) / len(archs), counted
+    return sum(map(limits.admit, archs)) / len(archs), counted
 
 
 def _teacher_for_timing(config: RunConfig, data: Dataset) -> tuple[Teacher | None, bool]:

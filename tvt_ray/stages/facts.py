@@ -18,6 +18,7 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.pace import measure
 from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.runs.recipe import DataFacts, Machine, Speeds, recipe, resplit, val_fraction
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces import Arch
@@ -118,7 +119,8 @@ def largest_arch(config: RunConfig, num_classes: int) -> Arch:
     """Of some that are drawn within the budget, the one with most FLOPs."""
     rng, space = random.Random(0), config.space
     drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
-    admitted = [arch for arch in drawn if config.budget.admits(space.cost(arch, num_classes))]
+    limits = limits_of(config, num_classes, find_profile(config))
+    admitted = [arch for arch in drawn if limits.admit(arch)]
     return max(admitted or drawn, key=lambda arch: space.cost(arch, num_classes).flops)
 
 

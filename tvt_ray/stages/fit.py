@@ -11,12 +11,13 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.runs.recipe import DataFacts, Phases, least_minutes, phases, with_lengths
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
 from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import Stopwatch, load_data, process_as_it_was, provide_teacher, resolve
+from tvt_ray.stages.setup import Stopwatch, check_latency, load_data, process_as_it_was, provide_teacher, resolve
 from tvt_ray.storage.locations import Location
 
 MINUTES = 8.0  # where none are given and the floors fit in
@@ -68,8 +69,10 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     """
     config, facts = config_for(layers)
     check_augmentation(config.distill.augment)
+    profile = find_profile(config)
     with process_as_it_was():
         data = load_data(config)
+        check_latency(limits_of(config, data.num_classes, profile))
         speeds = measure_speeds(config, data)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     # Layers come last again: who sets a length keeps it.

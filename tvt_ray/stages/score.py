@@ -13,6 +13,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.stages.calibrate import calibrate_here, calibration_archs
@@ -51,7 +52,8 @@ def score_one(config: RunConfig, arch_file: Path, run_dir: Location | None) -> S
         if stored and stored.calibration_file.exists():
             calibration = stored.calibration()
         else:
-            calibration = calibrate_here(reader, calibration_archs(config, data.num_classes))
+            limits = limits_of(config, data.num_classes, find_profile(config, stored))
+            calibration = calibrate_here(reader, calibration_archs(config, data.num_classes, limits))
     score = calibration.score(config.score.zero_cost, row)
     assert score is not None  # failed rows do not get this far
     return ScoredArch(row.arch_id, score, row.params, row.flops, dict(row.readings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvt_ray.cluster.connection import check_address, connected, resolve_address
@@ -13,12 +13,14 @@ from tvt_ray.cluster.metrics import record_rows
 from tvt_ray.cluster.scoring import Outcome, run_workers
 from tvt_ray.cluster.slots import Job, pack_job
 from tvt_ray.errors import RunError
+from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.progress import Meter, say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.runs.run import SearchSummary
-from tvt_ray.scoring.ranking import Ranking
+from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.searchers import build_algorithm
@@ -27,10 +29,13 @@ from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs, keep_calibration
+from tvt_ray.stages.latency import Latency, check_chosen, with_latency
 from tvt_ray.stages.reorder import write_order
 from tvt_ray.stages.setup import (
     Stopwatch,
+    check_latency,
     end_without_ray,
     load_data,
     load_teacher,
@@ -57,8 +62,11 @@ def run_search(
     check_address(resolve_address(ray_address))
     with process_as_it_was():
         with clock("data"):
+            profile = find_profile(config, folder)
             data = load_data(config)
-            sample = calibration_archs(config, data.num_classes)
+            limits = limits_of(config, data.num_classes, profile)
+            check_latency(limits)
+            sample = calibration_archs(config, data.num_classes, limits)
         with clock("teacher"):  # one that does not fit is found out before the folder is made
             teacher = load_teacher(config, data) if config.teacher.weights else None
         identity = DataIdentity.of(data, config.probe)
@@ -68,10 +76,12 @@ def run_search(
             if resume:
                 folder.check_data(identity)
             folder.keep_data(identity)
+            if profile is not None:
+                profile.save(folder.latency_file)
             folder.claim(config)
             with clock("teacher"):
                 task = make_task(config, data, teacher or load_teacher(config, data, folder.path, ray_address))
-            reading = _Reading(config, folder, lock, clock)
+            reading = _Reading(config, folder, limits, profile, lock, clock)
             clock.add("ray", 0.0)  # listed before the scoring that it is for
             start = time.perf_counter()
             with connected(ray_address, lambda reason: end_without_ray(reason, folder.search_command(config.plugins))):
@@ -86,6 +96,8 @@ class _Reading:
 
     config: RunConfig
     folder: RunFolder
+    limits: Limits
+    profile: DeviceProfile | None  # that latencies were predicted by
     lock: FolderLock
     clock: Stopwatch
 
@@ -122,7 +134,7 @@ class _Reading:
             self.folder.calibration() if calibrated else None,
         )
         algorithm = build_algorithm(settings, space, self.config.seed)
-        sampler = Sampler(algorithm, space, self.config.budget, task.num_classes, self.config.seed)
+        sampler = Sampler(algorithm, self.limits, self.config.seed)
         recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
         recorder.replay([(space.from_json(verified(row, space).arch), row) for row in earlier])
         if earlier:
@@ -161,6 +173,20 @@ class _Reading:
             ranking = write_order(self.folder, self.config, rows)
         return self._summarise(rows, ranking, outcome, dispatcher, note)
 
+    def _choices(self, ranking: Ranking) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+        """The best, and the front; where a latency is limited, with those of the architectures that are printed."""
+        best, front = ranking.top(NUM_LISTED), ranking.front()
+        found: Mapping[str, Latency] = {}
+        if self.profile is not None:
+            with self.clock("latency"):
+                found = check_chosen([*best, *ranking.ladder(NUM_LISTED)], self.limits, self.profile)
+
+        def choices(entries: Sequence[Entry]) -> tuple[Choice, ...]:
+            made = (Choice.of(each, self.config.space) for each in entries)
+            return tuple(with_latency(each, found.get(each.arch_id)) for each in made)
+
+        return choices(best), choices(front)
+
     def _check_complete(self, rows: Sequence[Row], stop_reason: str | None, note: str | None) -> None:
         wanted = self.config.search.num_samples
         if stop_reason or (note is None and len(rows) < wanted):
@@ -187,11 +213,8 @@ class _Reading:
     def _summarise(
         self, rows: Sequence[Row], ranking: Ranking, outcome: Outcome, dispatcher: Dispatcher, note: str | None
     ) -> SearchSummary:
-        scored, space, num_new = (
-            sum(row.status == "ok" for row in rows),
-            self.config.space,
-            dispatcher.recorder.num_rows,
-        )
+        scored, num_new = sum(row.status == "ok" for row in rows), dispatcher.recorder.num_rows
+        best, pareto = self._choices(ranking)
         return SearchSummary(
             run_dir=str(self.folder.path),
             num_requested=self.config.search.num_samples,
@@ -204,8 +227,8 @@ class _Reading:
             seconds=self.clock.seconds,
             readings=self.config.score.to_read,
             score=ranking.by,
-            best=tuple(Choice.of(each, space) for each in ranking.top(NUM_LISTED)),
-            pareto=tuple(Choice.of(each, space) for each in ranking.front()),
+            best=best,
+            pareto=pareto,
             num_workers=len(outcome.workers),
             num_pids=len(outcome.workers),
             num_nodes=outcome.num_nodes,

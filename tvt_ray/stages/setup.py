@@ -18,6 +18,7 @@ from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
+from tvt_ray.latency.predictor import fastest
 from tvt_ray.progress import say
 from tvt_ray.proxies import need_teacher
 from tvt_ray.proxies.probe import build_probe, build_probe_images
@@ -25,6 +26,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.spaces.base import Space
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers import check_settings
 from tvt_ray.teachers.provide import get_teacher
@@ -76,6 +78,17 @@ def check_budget(space: Space, budget: Budget, num_classes: int) -> None:
             raise UsageError(f"no architecture of this space meets max_{name} {ceiling:,}: the smallest has {low:,}")
         if floor is not None and floor > high:
             raise UsageError(f"no architecture of this space meets min_{name} {floor:,}: the largest has {high:,}")
+
+
+def check_latency(limits: Limits) -> None:
+    """Raises UsageError when no architecture is predicted to meet the limit, saying what the fastest takes."""
+    limit = limits.budget.max_latency_ms
+    if limit is None or limits.latency_ms is None:
+        return
+    least = limits.latency_ms(fastest(limits.space, limits.latency_ms))
+    if least > limit:
+        what = f"the fastest is predicted to take {least:.3g}"
+        raise UsageError(f"no architecture of this space meets max_latency_ms {limit:g}: {what}")
 
 
 def load_teacher(

@@ -1,0 +1,59 @@
+"""Predictions from times that are made up."""
+
+import random
+
+import pytest
+
+from tests.conftest import SMALL_SPACES
+from tests.latency.synthetic import synthetic_batch, true_ms
+from tvt_ray.errors import UsageError
+from tvt_ray.latency.predictor import PartTimes, Predictor, fastest
+from tvt_ray.latency.profile import PartFit
+from tvt_ray.spaces.autoformer import AutoFormerArch, AutoFormerSpace
+from tvt_ray.spaces.parts import block_part, head_part
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_what_adds_up_is_predicted_exactly_whatever_the_classes(space, batch_size):
+    batch = synthetic_batch(space, batch_size)
+    for num_classes in (2, 100, 1000):
+        predict = Predictor.of(batch, space, num_classes)
+        for arch in space.enumerate():
+            assert predict(arch) == pytest.approx(true_ms(space, arch, batch_size), rel=1e-6)
+    assert batch.error.worst < 1e-6
+    assert batch.fit_error.worst < 1e-6
+
+
+def test_a_part_takes_what_was_measured_else_what_its_kind_says():
+    fit = PartFit(ms=1, ms_per_mflop=0, ms_per_mparam=1e6, ms_per_mvalue=0)
+    block, other = block_part(17, 24, 2, 24, 48), block_part(17, 24, 3, 24, 48)
+    times = PartTimes({("block", block.sizes): 0.5}, {"block": fit})
+    assert times.part_ms(block) == 0.5
+    assert times.part_ms(other) == pytest.approx(1 + other.cost.params)
+    assert times.sum_ms([block, block, other]) == pytest.approx(2 + other.cost.params)
+    with pytest.raises(UsageError, match="knows no parts of kind 'head': block"):
+        times.part_ms(head_part(1, 24, 10))
+
+
+def test_a_deeper_student_is_never_predicted_to_be_faster():
+    space = AutoFormerSpace(image_size=32, patch_size=8, embed_dim=(24,), depth=(1, 2, 3, 4), num_heads=(2, 3))
+    predict = Predictor.of(synthetic_batch(space), space, 10)
+    times = [predict(AutoFormerArch(24, (2,) * depth, (4.0,) * depth)) for depth in (1, 2, 3, 4)]
+    assert times == sorted(set(times))
+
+
+def test_the_fastest_of_a_space_that_can_be_gone_through_is_the_fastest(space):
+    values = {space.arch_id(arch): random.Random(i).random() for i, arch in enumerate(space.enumerate())}
+    found = fastest(space, lambda arch: values[space.arch_id(arch)])
+    assert values[space.arch_id(found)] == min(values.values())
+
+
+def test_the_fastest_of_a_large_space_is_found_where_parts_add_up():
+    space = AutoFormerSpace()
+    found = fastest(space, lambda arch: sum(space.cost(arch, 10)) + sum(arch.num_heads))
+    assert found == AutoFormerArch(192, (3,) * 12, (3.5,) * 12)
+
+
+def test_the_fastest_of_a_single_architecture_is_that():
+    space = SMALL_SPACES["autoformer"].model_copy(update={"depth": (2,), "num_heads": (2,), "mlp_ratio": (2.0,)})
+    assert fastest(space, lambda arch: 3.0) == AutoFormerArch(24, (2, 2), (2.0, 2.0))
