@@ -1,5 +1,6 @@
 """tvt predict, with a student of random weights."""
 
+import csv
 import json
 import random
 
@@ -8,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from tests.conftest import SMALL_SPACES, call
-from tests.data.samples import picture
+from tests.data.samples import encode, picture
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import load_student, save_student
 from tvt_ray.students import build_student
@@ -65,3 +66,60 @@ def test_a_setting_that_is_not_there_is_refused(capsys, student, tmp_path):
     code, _, err = call(capsys, "predict", student, tmp_path / "a.png", "--set", "data.max_pixel=9")
     assert code == 2
     assert "did you mean 'data.max_pixels'" in err
+
+
+def test_folders_are_read_whole_and_images_are_named_with_their_folder(capsys, student, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "new" / "b").mkdir(parents=True)
+    for number in range(70):  # more than a batch
+        picture(number).save(tmp_path / "new" / f"{number:02}.png")
+    picture(0).save(tmp_path / "new" / "b" / "last.PNG")
+    (tmp_path / "new" / "notes.txt").write_text("no image")
+    found = predictions(capsys, student, "new", "new/03.png")
+    names = [f"new/{number:02}.png" for number in range(70)]
+    assert [entry["image"] for entry in found] == [*names, "new/b/last.PNG", "new/03.png"]
+    images = [picture(number) for number in range(70)]
+    expected = load_student(student).predict(images)
+    assert [entry["label"] for entry in found[:70]] == [label for label, _ in expected]
+    assert [entry["probability"] for entry in found[:70]] == pytest.approx([p for _, p in expected], abs=1e-6)
+    assert found[3] == found[-1] | {"probability": pytest.approx(found[-1]["probability"], abs=1e-6)}
+
+
+def test_tables_have_a_line_for_each_image_and_say_which_could_not_be_read(capsys, student, tmp_path):
+    folder = tmp_path / "new"
+    folder.mkdir()
+    picture(0).save(folder / "a, b.png")
+    (folder / "broken.png").write_bytes(encode(picture(1))[:40])
+    code, out, err = call(capsys, "predict", student, folder, "--out", tmp_path / "t.csv")
+    assert (code, out) == (0, "")
+    assert "left out: corrupt image" in err
+    assert "1 images named, 1 left out" in err
+    with (tmp_path / "t.csv").open(newline="") as file:
+        whole, broken = csv.DictReader(file)
+    label, probability = load_student(student).predict([picture(0)])[0]
+    assert whole == {"image": f"{folder}/a, b.png", "label": label, "probability": f"{probability:.6f}", "error": ""}
+    assert (broken["image"], broken["label"], broken["probability"]) == (f"{folder}/broken.png", "", "")
+    assert broken["error"].startswith(f"corrupt image {folder}/broken.png")
+    assert call(capsys, "predict", student, folder, "--out", tmp_path / "t.json")[0] == 0
+    table = json.loads((tmp_path / "t.json").read_text())
+    assert [entry["label"] for entry in table["predictions"]] == [label]
+    assert [entry["image"] for entry in table["left_out"]] == [f"{folder}/broken.png"]
+
+
+def test_what_cannot_be_read_is_one_line(capsys, student, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no image")
+    for argv, said in [
+        ([student, tmp_path / "broken.png"], "corrupt image"),  # that was named itself
+        ([student, tmp_path / "bad"], "none of the 1 images can be read, such as: corrupt image"),
+        ([student, tmp_path / "empty"], "empty holds no images"),
+        ([student, tmp_path / "none.png"], "none.png is listed but not there"),
+        ([student, tmp_path / "bad", "--out", tmp_path / "t.xlsx"], "--out ends in .csv or .json"),
+        ([tmp_path / "none.onnx", tmp_path / "bad"], "there is no ONNX file"),
+        ([tmp_path / "empty", tmp_path / "bad"], "empty holds no trained student: there is no arch.json"),
+    ]:
+        code, out, err = call(capsys, "predict", *argv)
+        assert (code, out) == (2, ""), argv
+        assert said in err.splitlines()[-1]

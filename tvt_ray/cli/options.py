@@ -168,7 +168,7 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) ->
 
 def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
-    from tvt_ray.runs.config import parse_assignment
+    from tvt_ray.runs.yaml_text import parse_assignment
 
     layers: list[Mapping[str, Any]] = []
     for name, option in OPTIONS.items():

@@ -45,12 +45,15 @@ class DistilledStudent(nn.Module):
         logits: Tensor = self.student(images)
         return logits
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """The likeliest class of each image, and its probability."""
+        return self.classify([self.transform(image) for image in images])
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[Tensor]) -> list[tuple[str, float]]:
+        """The same of images that `transform` gave."""
         device = next(self.parameters()).device
-        batch = torch.stack([self.transform(image) for image in images]).to(device)
-        probabilities, classes = self(batch).softmax(1).max(1)
+        probabilities, classes = self(torch.stack(list(batch)).to(device)).softmax(1).max(1)
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
 

@@ -82,7 +82,11 @@ class OnnxStudent:
 
     def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """The likeliest class of each image, and its probability."""
-        logits = self(np.stack([self.transform(image) for image in images])).astype(np.float64)
+        return self.classify([self.transform(image) for image in images])
+
+    def classify(self, batch: Sequence[NDArray[Any]]) -> list[tuple[str, float]]:
+        """The same of images that `transform` gave."""
+        logits = self(np.stack(batch)).astype(np.float64)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)
         return [(self.class_names[c], float(row[c])) for c, row in zip(shares.argmax(1), shares, strict=True)]
