@@ -6,6 +6,7 @@ tvt_ray.refine(run, num_students=16)                                # trains a f
 students = tvt_ray.distill(run, top_k=2)                            # trained students
 students[0].load().predict([image])
 tvt_ray.evaluate(students[0], "imagefolder:others").quality         # how good it is, on any data with its classes
+tvt_ray.export(students[0], "onnx", int8=True)                      # files that run without this package
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
     from tvt_ray.runs.config import RunConfig, load_config
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.verbs import distill, evaluate, refine, search
+    from tvt_ray.stages.verbs import distill, evaluate, export, refine, search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "distill",
     "evaluate",
+    "export",
     "load_config",
     "load_student",
     "refine",
@@ -46,6 +48,7 @@ _HOMES = {
     "refine": "stages.verbs",
     "distill": "stages.verbs",
     "evaluate": "stages.verbs",
+    "export": "stages.verbs",
 }
 
 

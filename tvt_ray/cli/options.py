@@ -56,12 +56,19 @@ def _scores() -> list[str]:
     return [*score_names(), MEASURED]
 
 
+def _formats() -> list[str]:
+    from tvt_ray.exports import describe_formats
+
+    return describe_formats()
+
+
 # What a help text may list.
 TABLES: dict[str, Callable[[], list[str]]] = {
     "datasets": _datasets,
     "teachers": _teachers,
     "searchers": _searchers,
     "scores": _scores,
+    "formats": _formats,
 }
 
 

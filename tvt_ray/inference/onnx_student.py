@@ -63,7 +63,9 @@ class OnnxStudent:
             self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             self.facts = OnnxFacts.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime's own are many, and of no common kind
-            raise UsageError(f"an ONNX file that tvt export wrote is needed; got another: {first_line(error)}") from None
+            raise UsageError(
+                f"an ONNX file that tvt export wrote is needed; got another: {first_line(error)}"
+            ) from None
         self.class_names, self.image_size = self.facts.labels, self.facts.image_size
         self.background = parse_colour(self.facts.background)
 

@@ -15,8 +15,9 @@ from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import guided_blocks
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
+from tvt_ray.exports import StudentCard, write_trained
 from tvt_ray.exports.folder import ARCH_FILE
+from tvt_ray.exports.origin import Origin
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, difference
 from tvt_ray.runs.folder import RunFolder
@@ -25,6 +26,7 @@ from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.rows import Row, unread, verified
+from tvt_ray.stages.origin import origin_of, ranking_of, versions
 from tvt_ray.stages.reorder import settle_score
 from tvt_ray.stages.score import read_arch
 from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
@@ -160,12 +162,14 @@ class _Training:
         size, own = config.space.image_size, teacher.image_size
         self.at_student = self.teacher_test_acc if size == own else teacher_accuracy(teacher, data.test, size)
         self.tasks: dict[str, DistillTask] = {}
+        self.origins: dict[str, Origin] = {}
 
     def run(self, rows: Sequence[Row], command: str) -> None:
         """Trains them on the cluster. `command`: what goes on with it."""
         config, teaching = self.config, self.teaching
         say(f"teacher: {teaching.teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
         self.tasks = {row.arch_id: teaching.task(row) for row in rows}
+        self._note_origins()
         with connected(self.ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             share = allot(config.cluster, len(rows))
@@ -175,6 +179,13 @@ class _Training:
             take_over(self.folder, self.tasks.values(), teaching.recipe)
             watch = Watch(self.keep_epoch, self.keep_student)
             train_students(list(self.tasks.values()), teaching.inputs(), self.folder.distill_folder, share, watch)
+
+    def _note_origins(self) -> None:
+        """Before any training adds to the measurements, which may be what they were chosen by."""
+        ranking = ranking_of(self.folder, self.config)
+        recipe = self.teaching.settings.model_dump(mode="json")
+        for arch_id in self.tasks:
+            self.origins[arch_id] = origin_of(self.folder, self.config, arch_id, recipe, ranking, versions())
 
     def keep_epoch(self, arch_id: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""
@@ -198,9 +209,8 @@ class _Training:
             "dataset": self.data.name,
         }
         arch, background = self.tasks[arch_id].arch, self.config.data.background
-        card = StudentCard(self.config.space, arch, self.data.class_names, results, background)
-        for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
-            EXPORTS[name](self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
+        card = StudentCard(self.config.space, arch, self.data.class_names, results, background, self.origins[arch_id])
+        write_trained(self.folder.distill_folder / arch_id, card, trained.weights, trained.history)
 
 
 def take_over(folder: RunFolder, tasks: Iterable[DistillTask], recipe: str) -> None:
