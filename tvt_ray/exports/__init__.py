@@ -39,7 +39,7 @@ EXPORTS: dict[str, Export] = {
 
 
 def write_trained(folder: Location, card: StudentCard, weights: bytes, history: History) -> None:
-    """All that is written when a student is trained. FOLDER comes last: its arch.json says that the student is complete."""
+    """All that is written when a student is trained; FOLDER last, whose arch.json says that the student is complete."""
     for name in sorted(EXPORTS, key=lambda name: name == FOLDER):
         writer = EXPORTS[name].when_trained
         if writer is not None:

@@ -121,9 +121,9 @@ def _settings(recipe: Facts) -> str:
 
 def _limits(card: StudentCard, origin: Origin) -> str:
     lines = [
-        f"It knows the classes above and no others: any image becomes one of them.",
+        "It knows the classes above and no others: any image becomes one of them.",
         f"It sees the centred square of an image at {_pixels(card)}. What is smaller or elsewhere is not seen.",
-        "Its accuracy is that on images like those of its dataset. On others it is unknown; `tvt evaluate` measures it.",
+        "Its accuracy is that on images like those of its dataset. `tvt evaluate` measures it on others.",
         "Its probabilities are not calibrated.",
     ]
     count = origin.data.get("test")

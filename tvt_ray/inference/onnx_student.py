@@ -46,7 +46,8 @@ class OnnxFacts:
     def from_metadata(cls, entries: Mapping[str, str]) -> OnnxFacts:
         """Raises ValueError or KeyError for what is missing or wrong."""
         values: dict[str, Any] = {name: json.loads(entries[name]) for name in cls.__dataclass_fields__}
-        facts = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        facts = cls(**plain)
         parse_colour(facts.background)
         return facts
 
@@ -74,7 +75,7 @@ class OnnxStudent:
         square = resized(bounded(to_rgb(image, self.background)), self.image_size)
         if self.facts.input == "uint8":
             return np.rint(square).astype(np.uint8)
-        mean, std = np.float32(self.facts.mean), np.float32(self.facts.std)
+        mean, std = (np.array(each, np.float32) for each in (self.facts.mean, self.facts.std))
         return ((square / np.float32(255) - mean) / std).transpose(2, 0, 1)
 
     def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:

@@ -32,8 +32,10 @@ from tvt_ray.stages.setup import process_as_it_was
 from tvt_ray.stages.trained_on import TrainedOn
 from tvt_ray.storage.locations import Location, check_writable, write_atomically
 from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.teacher import Teacher
 
 FLOAT_BYTES = 4
+NOTHING_MORE = Wish()
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class ExportSummary:
 
 
 def run_export(
-    student: Location, layers: Layers, name: str = "onnx", wish: Wish = Wish(), out: Location | None = None
+    student: Location, layers: Layers, name: str = "onnx", wish: Wish = NOTHING_MORE, out: Location | None = None
 ) -> ExportSummary:
     """Writes a student in a format of EXPORTS into `out` (None: the student's folder), and its model card.
 
@@ -157,7 +159,7 @@ class _Subject:
                 )
         accuracies = self._accuracies(files) if wish.int8 else {}
         teacher = self._teacher()
-        times = _latencies(files, [self.student, *filter(None, [teacher])], pixels[:1])
+        times = _latencies(files, [self.student, *([teacher] if teacher else [])], pixels[:1])
         listed = [
             ExportedFile(name, str(out / each), sizes[each], each == INT8_FILE, difference, time, accuracies.get(each))
             for (each, difference), time in zip(differences.items(), times, strict=False)
@@ -182,7 +184,7 @@ class _Subject:
         split, size = self.data.val, self.student.image_size
         return {name: accuracy_of(file, split, size, self.match) for name, file in files.items()}
 
-    def _teacher(self) -> Any:
+    def _teacher(self) -> Teacher | None:
         """With any weights: how long it takes does not depend on them. None where it is not known."""
         config = self.trained_on.config
         if config is None:
@@ -190,7 +192,7 @@ class _Subject:
         return build_teacher(config.teacher.untrained(), len(self.student.class_names)).freeze()
 
     def write_card(self, out: Location) -> None:
-        """README.md: what is there already is kept, since people complete it; elsewhere goes a copy of the student's."""
+        """README.md. One that is there is kept, since people complete it; elsewhere goes a copy of the student's."""
         if (out / CARD_FILE).is_file():
             return
         own = self.path / CARD_FILE
@@ -215,7 +217,9 @@ def _dataset(trained_on: TrainedOn, layers: Layers) -> tuple[Dataset | None, tup
         return None, (f"the run's images are not at hand ({error}): {missing}",)
 
 
-def _latencies(files: Mapping[str, Computes], modules: Sequence[nn.Module], pixels: torch.Tensor) -> list[float]:
+def _latencies(
+    files: Mapping[str, Computes], modules: Sequence[DistilledStudent | Teacher], pixels: torch.Tensor
+) -> list[float]:
     """Milliseconds for one image: of the files, then of the modules, with as many threads each."""
     bench = Bench("cpu", torch.get_num_threads(), len(pixels))
     runs = [functools.partial(file.logits, file.prepare(pixels)) for file in files.values()]
