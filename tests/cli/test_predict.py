@@ -3,15 +3,19 @@
 import csv
 import json
 import random
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
 from safetensors.torch import save
 
-from tests.conftest import SMALL_SPACES, call
+from tests.conftest import REPO, SMALL_SPACES, call
 from tests.data.samples import encode, picture
+from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import load_student, save_student
+from tvt_ray.exports.formats import Wish
 from tvt_ray.students import build_student
 
 SPACE = SMALL_SPACES["autoformer"]
@@ -123,3 +127,54 @@ def test_what_cannot_be_read_is_one_line(capsys, student, tmp_path):
         code, out, err = call(capsys, "predict", *argv)
         assert (code, out) == (2, ""), argv
         assert said in err.splitlines()[-1]
+
+
+@pytest.fixture
+def onnx_file(student, tmp_path):
+    EXPORTS["onnx"].on_demand.write(tmp_path, load_student(student), Wish())
+    return tmp_path / "model.onnx"
+
+
+def test_an_onnx_file_names_images_as_its_student_does(capsys, student, onnx_file, tmp_path):
+    (tmp_path / "new").mkdir()
+    for number, size in enumerate([(12, 10), (32, 32), (90, 40), (33, 70)]):
+        picture(number, size).save(tmp_path / "new" / f"{number}.png")
+    Image.new("RGBA", (20, 20), (255, 255, 255, 0)).save(tmp_path / "new" / "clear.png")
+    own, found = (predictions(capsys, each, tmp_path / "new") for each in (student, onnx_file))
+    assert [(entry["image"], entry["label"]) for entry in found] == [(entry["image"], entry["label"]) for entry in own]
+    assert [e["probability"] for e in found] == pytest.approx([e["probability"] for e in own], abs=1e-5)
+
+
+def test_an_onnx_file_is_run_without_torch(student, onnx_file, tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    script = (
+        "import sys\nfrom tvt_ray.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "sys.exit(code or 'torch' in sys.modules and 'torch was imported')"
+    )
+    flags = ["--set", "data.max_pixels=120", "--out", tmp_path / "t.csv"]
+    command = [sys.executable, "-c", script, "predict", onnx_file, tmp_path / "a.png", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPO)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    label, _ = load_student(student).predict([picture(0)])[0]
+    assert f"a.png,{label},0." in (tmp_path / "t.csv").read_text()
+
+
+def test_of_settings_an_onnx_file_takes_the_largest_image_alone(capsys, onnx_file, tmp_path):
+    picture(0, (40, 30)).save(tmp_path / "a.png")
+    for setting, said in [
+        ("data.max_pixels=1199", "more than data.max_pixels allows (1,199)"),
+        ("seed=3", "with an ONNX file --set takes data.max_pixels alone"),
+        ("data.max_pixels=many", "at least 1; got 'many'"),
+    ]:
+        code, _, err = call(capsys, "predict", onnx_file, tmp_path / "a.png", "--set", setting)
+        assert (code, err.count("\n")) == (2, 1)
+        assert said in err
+
+
+def test_onnx_files_need_onnxruntime(capsys, onnx_file, tmp_path, monkeypatch):
+    picture(0).save(tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
+    code, _, err = call(capsys, "predict", onnx_file, tmp_path / "a.png")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "onnxruntime, which is not installed: pip install tvt_ray[export]" in err
