@@ -1,4 +1,4 @@
-"""docs/export.md: its script runs where there is onnxruntime, numpy and Pillow alone, and its commands are understood."""
+"""docs/export.md: its script runs with onnxruntime, numpy and Pillow alone, and its commands are understood."""
 
 import re
 import shlex
