@@ -123,7 +123,7 @@ def make_row(number: int, flops: int = 10, status: str = "ok", shape: str | None
 
 
 # What trains on a cluster, and so waits for others least: in a process of its own, where there are two.
-TRAININGS = ("test_cohorts", "test_fit", "test_plugins", "test_rank", "test_teacher", "test_training")
+TRAININGS = ("test_baselines", "test_cohorts", "test_fit", "test_plugins", "test_rank", "test_teacher", "test_training")
 
 
 def scope_of(nodeid: str) -> str:

@@ -11,6 +11,8 @@ from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.evaluation.make_truth import sample_archs
 
+CPU = torch.device("cpu")
+
 
 def test_training_lowers_every_term(make):
     plain = AugmentSettings(scale=(0.6, 1.0), hflip=0, auto_augment=None, random_erasing=0)
@@ -63,8 +65,30 @@ def test_what_a_student_learns_does_not_depend_on_who_learns_beside_it(make, inp
     together = train(make(count=3))
     for arch_id, learner in together.learners.items():
         task = learner.task
-        alone = train(Cohort([task], inputs, WorkerContext(torch.device("cpu"))))
+        alone = train(Cohort([task], inputs, WorkerContext(CPU)))
         assert same(learner.guided.state_dict(), alone.learners[arch_id].guided.state_dict())
+
+
+def test_who_follows_the_teacher_and_who_does_not_learn_side_by_side(inputs):
+    """One architecture twice, by two losses: each as if it were alone, and the teacher is asked where one follows it."""
+    (arch,) = sample_archs(SPACE, 1, seed=0)
+    by_labels = SETTINGS.model_copy(update={"loss": SETTINGS.loss.alone()})
+    tasks = [DistillTask(SPACE, arch, 10, SETTINGS), DistillTask(SPACE, arch, 10, by_labels, label="alone")]
+    together = train(Cohort(tasks, inputs, WorkerContext(CPU)))
+    assert list(together.learners) == [tasks[0].arch_id, "alone"]
+    assert "guidance" not in together.learners["alone"].history[0]
+    for task in reversed(tasks):
+        single = train(Cohort([task], inputs, WorkerContext(CPU)))
+        ours = together.learners[task.name].guided.state_dict()
+        assert same(ours, single.learners[task.name].guided.state_dict())
+    assert single.taught
+    assert not Cohort(tasks[1:], inputs, WorkerContext(CPU)).taught
+
+
+def test_students_of_a_cohort_have_names_of_their_own(inputs):
+    (arch,) = sample_archs(SPACE, 1, seed=0)
+    with pytest.raises(ValueError, match="names of their own"):
+        Cohort([DistillTask(SPACE, arch, 10, SETTINGS)] * 2, inputs, WorkerContext(CPU))
 
 
 def test_what_a_student_learns_does_not_depend_on_who_loads_images(make):
@@ -121,7 +145,7 @@ def test_students_of_a_cohort_share_a_recipe(make, inputs):
         DistillTask(SPACE, second, 10, SETTINGS.model_copy(update={"lr": 1e-3})),
     ]
     with pytest.raises(ValueError, match="share recipe"):
-        Cohort(tasks, inputs, WorkerContext(torch.device("cpu")))
+        Cohort(tasks, inputs, WorkerContext(CPU))
 
 
 def test_balanced_sampling_shows_a_rare_class_as_often_as_a_common_one(make, inputs):

@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
-from tvt_ray.report.page import NUM_LISTED, escape, write_report
+from tvt_ray.report.html import escape
+from tvt_ray.report.page import NUM_LISTED, write_report
 from tvt_ray.runs.config import load_config
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import make_ranking

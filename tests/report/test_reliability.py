@@ -1,7 +1,8 @@
 import numpy as np
 
 from tvt_ray.quality.statistics import quality_of
-from tvt_ray.report.reliability import INKS, plot_reliability
+from tvt_ray.report.html import INKS
+from tvt_ray.report.reliability import plot_reliability
 
 
 def test_bars_are_accuracies_over_the_bins_that_have_images():

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from typing import TYPE_CHECKING
 
 from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, path, plugins_of
-from tvt_ray.cli.output import print_json, print_students
+from tvt_ray.cli.output import print_json, print_students, print_table
+from tvt_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from tvt_ray.quality.comparison import Comparison
+
+ALL = "all"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +25,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
     which.add_argument("--arch", type=path, metavar="FILE", help="any one of the space, as JSON")
+    parser.add_argument(
+        "--baselines",
+        nargs="?",
+        const=ALL,
+        metavar="NAMES",
+        help="train what the student has to beat beside it, and say whether it does: <baselines>, or a score's "
+        "name for whom it puts first (default: all but the scores)",
+    )
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each, with --baselines (default: 1)")
     add_options(parser, "score", "epochs", "num-workers", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
@@ -26,11 +42,18 @@ def resume_command(args: argparse.Namespace) -> str:
     """What goes on with trainings that were cut short."""
     from tvt_ray.runs.folder import RunFolder
 
-    return RunFolder(args.run_dir).distill_command(args.top_k, args.arch_id, plugins_of(args), args.arch)
+    folder, plugins = RunFolder(args.run_dir), plugins_of(args)
+    if args.baselines:
+        return folder.baselines_command([args.baselines], args.seeds, args.arch_id, plugins, args.arch)
+    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Trains and prints."""
+    if args.baselines:
+        return _with_baselines(args)
+    if args.seeds != 1:
+        raise UsageError("--seeds goes with --baselines")
     from tvt_ray.stages.distill import run_distill
 
     config = config_of_run(args)
@@ -40,3 +63,41 @@ def execute(args: argparse.Namespace) -> int:
     else:
         print_students(students)
     return 0
+
+
+def _with_baselines(args: argparse.Namespace) -> int:
+    """Trains the student and its rivals, and prints who is better."""
+    if args.top_k not in (None, 1):
+        raise UsageError(f"--baselines is about one student; got --top-k {args.top_k}")
+    from tvt_ray.quality.comparison import to_json
+    from tvt_ray.runs.folder import RunFolder
+    from tvt_ray.runs.run import TrainedStudent
+    from tvt_ray.stages.baselines import run_baselines
+    from tvt_ray.stages.contenders import BASELINES
+
+    names = tuple(BASELINES) if args.baselines == ALL else tuple(args.baselines.split(","))
+    config, which = config_of_run(args), (args.arch_id, args.arch)
+    found = run_baselines(config, args.run_dir, names, args.seeds, *which, args.resume, args.ray_address)
+    student = TrainedStudent.read(RunFolder(args.run_dir).distill_folder / found.rivals[0].arch_id)
+    if args.json:
+        print_json(args, {"students": [dataclasses.asdict(student)], "baselines": to_json(found)})
+    else:
+        print_students([student])
+        _print_comparison(found)
+    return 0
+
+
+def _print_comparison(found: Comparison) -> None:
+    from tvt_ray.report.comparison_page import COLUMNS, rival_cells
+
+    free = [
+        ["teacher", "", f"{found.teacher_acc:.2f}"],
+        ["majority", "", f"{found.majority:.2f}"],
+    ]
+    shown = len(COLUMNS) - 1  # the page has the architecture too
+    rows = [rival_cells(each, each.name)[:shown] for each in found.rivals] + [
+        [*each, *[""] * (shown - len(each))] for each in free
+    ]
+    print_table(f"test accuracy after {found.epochs} epochs", COLUMNS[:shown], rows)
+    for line in (*found.verdict, *(f"left out: {each}" for each in found.left_out), f"page      {found.page}"):
+        print(line)

@@ -62,6 +62,12 @@ def _formats() -> list[str]:
     return describe_formats()
 
 
+def _baselines() -> list[str]:
+    from tvt_ray.stages.contenders import BASELINES
+
+    return list(BASELINES)
+
+
 # What a help text may list.
 TABLES: dict[str, Callable[[], list[str]]] = {
     "datasets": _datasets,
@@ -69,6 +75,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "searchers": _searchers,
     "scores": _scores,
     "formats": _formats,
+    "baselines": _baselines,
 }
 
 

@@ -57,11 +57,11 @@ class CohortWorker:
         Called again after this process died, it goes on from what the board keeps.
         """
         cohort = Cohort(tasks, self.inputs, WorkerContext(pick_device()))
-        names = {task.arch_id: state_name(task) for task in tasks}
+        names = {task.name: state_name(task) for task in tasks}
         cohort.load_state_dict(read_states(self.board, names, cohort.worker.device))
         self._divide(cohort)
         train_until(cohort, epochs, self.board, names)
-        return {names[arch_id]: learner.history for arch_id, learner in cohort.learners.items()}
+        return {names[own]: learner.history for own, learner in cohort.learners.items()}
 
     def _divide(self, cohort: Cohort) -> None:
         """A single core is not divided; others are once, since one cohort is as the next."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 import time
@@ -54,7 +55,7 @@ class Trained:
 class Watch:
     """Who hears of trainings, in the driver's threads: of epochs as they end, and of students when they are done."""
 
-    epoch: Callable[[str, Mapping[str, float]], None]  # (arch id, the epoch's metrics)
+    epoch: Callable[[str, Mapping[str, float]], None]  # (the task's place, the epoch's metrics)
     student: Callable[[str, Trained], None]
 
 
@@ -86,21 +87,21 @@ class TrainingBoard:
 
 
 def train_students(
-    tasks: Sequence[DistillTask], inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch
+    tasks: Mapping[str, DistillTask], inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch
 ) -> None:
     """Trains every task in as many Ray Train jobs as run at a time, each job's students side by side.
 
-    What a student goes on from is folder/<arch_id>/checkpoint.pt, which the next call finds there. Raises RunError when
-    a job fails for good, after the others have ended.
+    `tasks`: each by its place below `folder`. What a student goes on from is checkpoint.pt there, which the next call
+    finds. Raises RunError when a job fails for good, after the others have ended.
     """
-    cohorts = [tasks[first :: share.jobs] for first in range(min(share.jobs, len(tasks)))]
+    cohorts = cohorts_of(tasks, share.jobs)
     with quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS), tempfile.TemporaryDirectory(prefix="tvt_train_") as own:
         shared = ray.put(inputs)
         board = TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
-        pool = ThreadPoolExecutor(len(cohorts), "distill")
+        pool = ThreadPoolExecutor(share.jobs, "distill")
         jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, watch.student) for cohort in cohorts]
         try:
-            _watch(jobs, board, len(tasks) * tasks[0].settings.epochs, watch.epoch)
+            _watch(jobs, board, sum(task.settings.epochs for task in tasks.values()), watch.epoch)
         except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their connection
             pool.shutdown(wait=False, cancel_futures=True)
             ray.shutdown()
@@ -109,8 +110,18 @@ def train_students(
     failures = [(cohort, error) for cohort, job in zip(cohorts, jobs, strict=True) if (error := job.exception())]
     if failures:
         cohort, error = failures[0]
-        ids = ", ".join(task.arch_id for task in cohort)
-        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {ids}: {root_cause(error)}")
+        names = ", ".join(task.name for task in cohort.values())
+        raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {names}: {root_cause(error)}")
+
+
+def cohorts_of(tasks: Mapping[str, DistillTask], count: int) -> list[dict[str, DistillTask]]:
+    """Tasks by their places, in a multiple of `count` cohorts where there are so many; in each all have one seed."""
+    by_seed: dict[int, list[str]] = {}
+    for place, task in tasks.items():
+        by_seed.setdefault(task.settings.seed, []).append(place)
+    each = count // math.gcd(count, len(by_seed))  # so that none is left to train alone at the end
+    parts = [places[first::each] for places in by_seed.values() for first in range(min(each, len(places)))]
+    return [{place: tasks[place] for place in part} for part in parts]
 
 
 def _watch(
@@ -120,10 +131,11 @@ def _watch(
     with Meter("distilling", num_epochs, "epochs") as meter:
         while True:
             finished = all(job.done() for job in jobs)
-            for arch_id, metrics in ray.get(board.take.remote()):
-                on_epoch(arch_id, metrics)
+            for place, metrics in ray.get(board.take.remote()):
+                on_epoch(place, metrics)
                 done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
-                meter.advance(1, f"{arch_id} {done}, {metrics['images_per_s']:,.0f} images/s")
+                name = place.rpartition("/")[2]
+                meter.advance(1, f"{name} {done}, {metrics['images_per_s']:,.0f} images/s")
             if finished:
                 return
             time.sleep(POLL_SECONDS)
@@ -138,7 +150,7 @@ def root_cause(error: BaseException) -> str:
 
 
 def _run_job(
-    cohort: Sequence[DistillTask],
+    cohort: Mapping[str, DistillTask],
     shared: Sequence[Any],
     board: Any,
     share: Allotment,
@@ -148,43 +160,43 @@ def _run_job(
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": float(share.cpus), **({"GPU": share.gpus} if share.gpus else {})}
-    ids = [task.arch_id for task in cohort]
-    config = {"arch_ids": ids, "tasks": list(cohort), "shared": list(shared), "board": board, "share": share}
+    config = {"tasks": dict(cohort), "shared": list(shared), "board": board, "share": share}
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config=config,
         scaling_config=ScalingConfig(num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name=ids[0],
+            name=next(iter(cohort.values())).name,
             storage_path=folder,  # of Train's own notes; students' states are the board's
             failure_config=FailureConfig(max_failures=share.max_failures),
         ),
     )
     returned: Any = trainer.fit().return_value
-    for arch_id, trained in returned.items():
-        on_student(arch_id, Trained(**trained))
+    for place, trained in returned.items():
+        on_student(place, Trained(**trained))
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Runs on every worker."""
-    tasks: list[DistillTask] = config["tasks"]
+    places: dict[str, str] = {task.name: place for place, task in config["tasks"].items()}
+    tasks: list[DistillTask] = list(config["tasks"].values())
     board, share = config["board"], config["share"]
     load_plugins(tasks[0].plugins)
     ensure_torchvision()  # before a timm teacher is unpickled
     cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
-    ids = {arch_id: arch_id for arch_id in config["arch_ids"]}
-    cohort.load_state_dict(read_states(board, ids, cohort.worker.device))
+    cohort.load_state_dict(read_states(board, places, cohort.worker.device))
     divide_cpus(cohort, share)
-    train_until(cohort, cohort.settings.epochs, board, ids, ray.train.report)  # which holds a failed worker's fellows
+    # Train's report also holds the fellows of a worker that failed.
+    train_until(cohort, cohort.settings.epochs, board, places, ray.train.report)
     test_accs = cohort.test()
     return {
-        arch_id: {
+        places[name]: {
             "weights": save({key: value.cpu().contiguous() for key, value in learner.selection.state.items()}),
             "val_acc": learner.selection.val_acc,
-            "test_acc": test_accs[arch_id],
+            "test_acc": test_accs[name],
             "history": learner.history,
         }
-        for arch_id, learner in cohort.learners.items()
+        for name, learner in cohort.learners.items()
     }
 
 
@@ -209,9 +221,9 @@ def divide_cpus(cohort: Cohort, share: Allotment) -> None:
 
 
 def read_states(board: Any, names: Mapping[str, str], device: torch.device) -> dict[str, Any]:
-    """What the board keeps of some students, by architecture. `names`: which each has there, by architecture."""
+    """What the board keeps of some students, by the cohort's names. `names`: of each there, by that in the cohort."""
     stored: Mapping[str, bytes] = ray.get(board.states.remote(list(names.values())))
-    return {arch_id: from_bytes(stored[name], device) for arch_id, name in names.items() if name in stored}
+    return {own: from_bytes(stored[name], device) for own, name in names.items() if name in stored}
 
 
 def train_until(
@@ -229,11 +241,11 @@ def train_until(
     while cohort.epoch < epochs:
         metrics = cohort.run_epoch()
         if cohort.worker.rank == 0:
-            ray.get(board.post.remote({names[arch_id]: epoch for arch_id, epoch in metrics.items()}))
-            for arch_id, epoch in metrics.items():
-                record_epoch(arch_id, epoch)
+            ray.get(board.post.remote({names[own]: epoch for own, epoch in metrics.items()}))
+            for own, epoch in metrics.items():
+                record_epoch(own, epoch)
             if cohort.epoch >= epochs or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
                 states = cohort.state_dict().items()
-                ray.get(board.keep.remote({names[arch_id]: to_bytes(state) for arch_id, state in states}))
+                ray.get(board.keep.remote({names[own]: to_bytes(state) for own, state in states}))
                 kept = time.monotonic()
         on_epoch({"epoch": cohort.epoch})

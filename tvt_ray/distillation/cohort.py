@@ -19,6 +19,7 @@ from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
 from tvt_ray.distillation.losses import Outputs
+from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.distillation.targets import Targets
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
@@ -38,7 +39,10 @@ class DistillInputs:
 
 
 class Cohort:
-    """Students with one recipe, dataset and teacher. What a student learns does not depend on who learns beside it."""
+    """Students with one recipe, dataset and teacher. What a student learns does not depend on who learns beside it.
+
+    Losses may differ, since they concern a student alone: one may follow the teacher beside one that does not.
+    """
 
     def __init__(
         self,
@@ -47,12 +51,13 @@ class Cohort:
         worker: WorkerContext,
         loader_workers: int = 0,
     ) -> None:
-        """All tasks have the same settings, image size and number of classes. Raises ValueError otherwise."""
+        """All tasks have the same settings but for the loss, image size and number of classes, and names of their own.
+
+        Raises ValueError otherwise.
+        """
         ensure_torchvision()
-        shared = [(task.settings, task.space.image_size, task.num_classes) for task in tasks]
-        if any(each != shared[0] for each in shared):
-            raise ValueError("a cohort's students share recipe, image size and classes")
-        self.settings, self.image_size, num_classes = shared[0]
+        self.settings, self.image_size, num_classes = shared_by(tasks)
+        self.taught = any(task.settings.loss.follow_teacher for task in tasks)
         self.inputs, self.worker, labels = inputs, worker, inputs.train.labels
         self.teacher = inputs.teacher.to(worker.device).freeze()
         self.targets = Targets(self.settings, labels, num_classes)
@@ -62,7 +67,7 @@ class Cohort:
         self.load_with(loader_workers)
         channels = self._teacher_channels()
         self.learners = {
-            task.arch_id: Learner(task, channels, len(inputs.val), len(self.batches), worker) for task in tasks
+            task.name: Learner(task, channels, len(inputs.val), len(self.batches), worker) for task in tasks
         }
 
     def load_with(self, num_workers: int) -> None:
@@ -108,7 +113,7 @@ class Cohort:
                 "seconds": train_s / len(behind) + time.perf_counter() - begun,
             }
             learner.history.append({**measured, **speed})
-            metrics[learner.task.arch_id] = learner.history[-1]
+            metrics[learner.task.name] = learner.history[-1]
         return metrics
 
     def _train_epoch(self, learners: Sequence[Learner], on_batch: Callable[[int], None]) -> tuple[list[Metrics], float]:
@@ -139,8 +144,8 @@ class Cohort:
 
     @torch.no_grad()
     def teach(self, images: Tensor) -> Outputs:
-        """What the teacher makes of a batch: logits and stage maps; nothing where no term of the loss asks."""
-        if not self.settings.loss.follow_teacher:
+        """What the teacher makes of a batch: logits and stage maps; nothing where no student's loss asks."""
+        if not self.taught:
             return torch.empty(0), ()
         taught: Outputs = self.teacher(images)
         return taught
@@ -160,13 +165,26 @@ class Cohort:
 
     def test(self) -> dict[str, float]:
         """Test accuracy in percent of each student with the weights that are kept, which it then holds."""
-        return {arch_id: self.accuracy(learner.kept(), self.inputs.test) for arch_id, learner in self.learners.items()}
+        return {name: self.accuracy(learner.kept(), self.inputs.test) for name, learner in self.learners.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, by student; loads with weights_only=True."""
-        return {arch_id: learner.state_dict() for arch_id, learner in self.learners.items()}
+        return {name: learner.state_dict() for name, learner in self.learners.items()}
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
         """Goes on from where `state_dict` was taken. A student that it lacks begins, and catches up."""
-        for arch_id, state in states.items():
-            self.learners[arch_id].load_state_dict(state)
+        for name, state in states.items():
+            self.learners[name].load_state_dict(state)
+
+
+def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
+    """Settings (with the first one's loss), image size in pixels, and classes. Raises ValueError where they differ."""
+    loss = tasks[0].settings.loss
+    shared = [
+        (task.settings.model_copy(update={"loss": loss}), task.space.image_size, task.num_classes) for task in tasks
+    ]
+    if any(each != shared[0] for each in shared):
+        raise ValueError("a cohort's students share recipe, image size and classes")
+    if len({task.name for task in tasks}) < len(tasks):
+        raise ValueError(f"a cohort's students have names of their own; got {[task.name for task in tasks]}")
+    return shared[0]

@@ -29,11 +29,17 @@ class DistillTask:
     num_classes: int
     settings: DistillSettings
     plugins: tuple[str, ...] = ()  # modules that add rows to the tables, which each process imports
+    label: str = ""  # tells trainings of one architecture apart
 
     @property
     def arch_id(self) -> str:
         """Of its architecture."""
         return self.space.arch_id(self.arch)
+
+    @property
+    def name(self) -> str:
+        """Under which others hear of the training: the architecture's id, unless it has a label."""
+        return self.label or self.arch_id
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,9 +10,8 @@ from PIL import Image
 from tvt_ray.quality.evaluation import Evaluation, Mistake
 from tvt_ray.quality.statistics import ClassQuality, Interval, Quality, confusions
 from tvt_ray.report.contact_sheet import Pixels
-from tvt_ray.report.figures import figure_png
-from tvt_ray.report.page import escape
-from tvt_ray.report.reliability import INKS, plot_reliability
+from tvt_ray.report.html import data_uri, diagram, escape, facts_list, page, table
+from tvt_ray.report.reliability import plot_reliability
 
 MAX_MATRIX = 40  # classes; of more, the most frequent confusions are listed
 NUM_CONFUSIONS = 20
@@ -23,19 +21,20 @@ DARKEST = 0.6  # opacity of a cell that holds all images of its class
 def evaluation_page(found: Evaluation, pictures: Sequence[Pixels]) -> bytes:
     """The page. `pictures`: of the mistakes, in their order."""
     quality = found.quality
-    text = _PAGE.format(
-        style=_STYLE,
-        title=escape(f"{_last(found.student)} on {_last(found.dataset)}"),
+    body = _BODY.format(
         verdict=escape(verdict(quality)),
-        facts="".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts(found).items()),
+        facts=facts_list(facts(found)),
         notes="".join(f"<li>{escape(note)}</li>" for note in found.notes),
-        classes=_table(CLASS_COLUMNS, (class_cells(each) for each in quality.classes)),
+        classes=table(CLASS_COLUMNS, (class_cells(each) for each in quality.classes)),
         confusion=_confusion(quality),
-        diagram=_diagram(quality),
-        reliability=_table(BIN_COLUMNS, _bin_cells(quality)),
+        diagram=diagram(
+            lambda ink: plot_reliability(quality.reliability, ink),
+            "share of images named right by the probability of the likeliest class",
+        ),
+        reliability=table(BIN_COLUMNS, _bin_cells(quality)),
         mistakes=_mistakes(found.mistakes, pictures),
     )
-    return text.encode()
+    return page(f"{_last(found.student)} on {_last(found.dataset)}", body)
 
 
 def verdict(quality: Quality) -> str:
@@ -96,20 +95,10 @@ def _bin_cells(quality: Quality) -> Iterable[list[str]]:
             yield [edges, f"{each.num_images:,}", _figure(each.confidence), _figure(each.accuracy)]
 
 
-def _table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """That scrolls by itself where it is wider than the page; the first cell of a line is its head."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-    body = "".join(
-        f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in line[1:])}</tr>"
-        for line in lines
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
 def _confusion(quality: Quality) -> str:
     if len(quality.classes) > MAX_MATRIX:
         most = ([true, taken, f"{count:,}"] for true, taken, count in confusions(quality, NUM_CONFUSIONS))
-        return "<p>The most frequent mistakes:</p>" + _table(("class", "taken for", "images"), most)
+        return "<p>The most frequent mistakes:</p>" + table(("class", "taken for", "images"), most)
     names = [each.name for each in quality.classes]
     head = "".join(f"<th>{escape(name)}</th>" for name in ["", *names])
     lines = "".join(
@@ -125,16 +114,6 @@ def _shaded(count: int, total: int) -> str:
     return f'<td style="background:rgb(0 121 140/{DARKEST * count / total:.2f})">{count or ""}</td>'
 
 
-def _diagram(quality: Quality) -> str:
-    """As often as the page's scheme needs it: dark letters, and light ones."""
-    light, dark = (_data_uri(figure_png(plot_reliability(quality.reliability, ink))) for ink in INKS.values())
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class="diagram" alt="share of images named right by the probability of the likeliest class" '
-        f'src="{light}"></picture>'
-    )
-
-
 def _mistakes(mistakes: Sequence[Mistake], pictures: Sequence[Pixels]) -> str:
     if not mistakes:
         return "<p>No image was named wrong.</p>"
@@ -144,7 +123,7 @@ def _mistakes(mistakes: Sequence[Mistake], pictures: Sequence[Pixels]) -> str:
 
 def _mistake(each: Mistake, pixels: Pixels) -> str:
     said = f"<b>{escape(each.truth)}</b> taken for <b>{escape(each.predicted)}</b>, {each.confidence:.1f} %"
-    image = f'<img alt="{escape(each.truth)}" src="{_data_uri(_png(pixels))}">'
+    image = f'<img alt="{escape(each.truth)}" src="{data_uri(_png(pixels))}">'
     return f"<figure>{image}<figcaption>{said}<br><small>{escape(each.image)}</small></figcaption></figure>"
 
 
@@ -154,41 +133,12 @@ def _png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6b7b; --line: #d9dee4; --page: #fff }
-@media (prefers-color-scheme: dark) {
-:root { --ink: #e4e7eb; --soft: #9aa8b5; --line: #3a444e; --page: #14191e } }
-* { box-sizing: border-box }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: var(--ink);
-background: var(--page); overflow-wrap: anywhere }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5em } dt { color: var(--soft) } dd { margin: 0 }
-.verdict { font-size: 1.15em } .scroll { overflow-x: auto } .diagram { width: 100%; max-width: 640px }
-table { border-collapse: collapse } td, th { text-align: right; padding: .2em .6em; white-space: nowrap;
-overflow-wrap: normal; border-bottom: 1px solid var(--line) } th { font-weight: normal; color: var(--soft) }
-th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); color: var(--ink);
-max-width: 40vw; overflow: hidden; text-overflow: ellipsis }
-.confusion td { text-align: center; min-width: 2.6em }
-.confusion tr:first-child th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left }
-small { color: var(--soft) }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1em }
-figure { margin: 0 } figure img { width: 100%; image-rendering: pixelated }
-@media (max-width: 600px) { body { margin: 1em auto } dl { grid-template-columns: 1fr } dd { margin: 0 0 .5em } }
-"""
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style><h1>{title}</h1>
-<p class="verdict">{verdict}</p><dl>{facts}</dl><ul class="notes">{notes}</ul>
+_BODY = """<p class="verdict">{verdict}</p>{facts}<ul class="notes">{notes}</ul>
 <h2>Classes</h2>{classes}<h2>Confusion</h2>{confusion}
 <h2>Calibration</h2><p>A bar on the dashed line is as often right as sure; the number of images stands above it.</p>
 {diagram}{reliability}
-<h2>Most confident mistakes</h2>{mistakes}</html>
-"""
+<h2>Most confident mistakes</h2>{mistakes}"""

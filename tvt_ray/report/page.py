@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 
 from tvt_ray.report.figures import figure_png, plot_search
+from tvt_ray.report.html import escape
 from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.measured import Learned
@@ -38,11 +38,6 @@ def write_report(
         config=escape(config.to_yaml()),
     )
     write_atomically(path, page.encode())
-
-
-def escape(text: object) -> str:
-    """As HTML shows it."""
-    return html.escape(str(text))
 
 
 def _facts(rows: Sequence[Row], ranking: Ranking, config: RunConfig) -> Mapping[str, str]:

@@ -9,8 +9,6 @@ from matplotlib.figure import Figure
 from tvt_ray.quality.statistics import ReliabilityBin
 from tvt_ray.report.figures import BLUE, RED
 
-INKS = {"light": "#1f2933", "dark": "#e4e7eb"}  # of text and axes, by the page's scheme
-
 
 def plot_reliability(bins: Sequence[ReliabilityBin], ink: str) -> Figure:
     """Accuracy as bars over the bins of confidence, the number of images above each, and the line of who is as often

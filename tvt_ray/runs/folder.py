@@ -118,6 +118,18 @@ class RunFolder:
         which = f"--arch {shlex.quote(str(arch_file))}" if arch_file else which
         return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume{_named(plugins)}"
 
+    def baselines_command(
+        self,
+        names: Sequence[str],
+        num_seeds: int,
+        arch_id: str | None = None,
+        plugins: Sequence[str] = (),
+        arch_file: Path | None = None,
+    ) -> str:
+        """What goes on with unfinished trainings of a student and its rivals."""
+        extra = f" --baselines {','.join(names)} --seeds {num_seeds}"
+        return self.distill_command(None, arch_id, plugins, arch_file) + extra
+
     def refine_command(self, plugins: Sequence[str] = ()) -> str:
         """What goes on with a refinement."""
         return f"tvt refine --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"

@@ -188,7 +188,7 @@ class _Refining:
 
             def keep(task: DistillTask, epoch: Mapping[str, float]) -> None:
                 self.teaching.tell_of_imbalance(epoch)
-                measurement = self.teaching.measurement(task.arch_id, epoch, task.settings.seed)
+                measurement = self.teaching.measurement(task, epoch)
                 if _key(measurement) not in self.measurements:
                     self.measurements[_key(measurement)] = measurement
                     writer.put([measurement])

@@ -30,6 +30,8 @@ class Teaching:
         self.teacher = provide_teacher(config, data, kept_in, ray_address)
         self.settings = guided_or_not(config.distill, judge(self.teacher, data), self.teacher.name)
         self.recipe = recipe_of(config, data)
+        alone = config.distill.model_copy(update={"guided": "never"})
+        self.recipe_alone = recipe_of(config.model_copy(update={"distill": alone}), data)
         self.imbalance_told = False
 
     def inputs(self) -> DistillInputs:
@@ -44,15 +46,25 @@ class Teaching:
             settings = settings.model_copy(update={"seed": seed})
         return DistillTask(space, space.from_json(row.arch), self.data.num_classes, settings, self.config.plugins)
 
-    def measurement(self, arch_id: str, epoch: Mapping[str, float], seed: int | None = None) -> Measurement:
+    @property
+    def guided(self) -> bool:
+        """Whether students follow the teacher, unless they are told not to."""
+        return self.settings.loss.follow_teacher
+
+    def measurement(self, task: DistillTask, epoch: Mapping[str, float]) -> Measurement:
         """What an epoch of a student says."""
-        seed = self.settings.seed if seed is None else seed
-        return Measurement(arch_id, int(epoch["epoch"]), seed, epoch["val_acc"], epoch["seconds"], self.recipe)
+        epochs, seed = int(epoch["epoch"]), task.settings.seed
+        return Measurement(task.arch_id, epochs, seed, epoch["val_acc"], epoch["seconds"], self.recipe_for(task))
+
+    def recipe_for(self, task: DistillTask) -> str:
+        """Of who follows the teacher as the settings say, or of who learns alone where others follow."""
+        return self.recipe if task.settings.loss == self.settings.loss else self.recipe_alone
 
     def tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
         """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
         loss = self.settings.loss
-        if self.imbalance_told or loss.guidance_limit or not {"guidance", "cross_entropy"} <= loss.terms.keys():
+        both = loss.terms.keys() & epoch.keys() & {"guidance", "cross_entropy"}  # who learns alone has no guidance
+        if self.imbalance_told or loss.guidance_limit or len(both) < 2:
             return
         guidance, entropy = (loss.terms[name] * epoch[name] for name in ("guidance", "cross_entropy"))
         if guidance > DWARFS * entropy:

@@ -1,0 +1,75 @@
+"""A student and its rivals, trained as real Ray Train jobs."""
+
+import json
+
+import pytest
+
+from tests.cluster.conftest import variant
+from tvt_ray.cluster.training import cohorts_of
+from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.errors import UsageError
+from tvt_ray.evaluation.make_truth import sample_archs
+from tvt_ray.exports.folder import load_student
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.spaces.autoformer import AutoFormerSpace
+from tvt_ray.stages.baselines import run_baselines
+from tvt_ray.stages.distill import run_distill
+
+SEEDS = 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_student_and_its_rivals_are_trained_alike_and_compared(finished, cluster, config):
+    folder, space = RunFolder(finished[0]), config.space
+    row = min(folder.rows().read(), key=lambda row: (row.flops, row.arch_id))
+    settings = variant(config, distill={"epochs": 1, "guided": "always"}, cluster={"cpus_per_training_worker": 1})
+    found = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id)
+
+    student, alone, deit = found.rivals
+    assert (student.name, alone.name, deit.name) == ("student", "alone", "deit")
+    assert alone.arch_id == student.arch_id == row.arch_id
+    assert all(len(each.test_accs) == SEEDS for each in found.rivals)
+    assert student.ahead is None
+    assert deit.ahead.value == pytest.approx(student.accuracy.value - deit.accuracy.value)
+    for each in found.rivals:  # what the folders say, and what they are
+        loaded = load_student(each.path)
+        assert loaded.card.results["test_acc"] == pytest.approx(each.test_accs[0])
+        assert loaded.card.results["guided"] == (each.name != "alone")
+    assert student.path == str(folder.distill_folder / row.arch_id)
+    written = json.loads((folder.path / "baselines.json").read_text())
+    assert [each["name"] for each in written["rivals"]] == ["student", "alone", "deit"]
+    assert "DeiT-Ti" in (folder.path / "baselines.html").read_text()
+
+    measured = [each for each in folder.measurements().read() if each.arch_id == row.arch_id]
+    assert len({each.recipe for each in measured}) == 2  # with the teacher and without
+    assert {each.seed for each in measured} == {0, 1}
+    ids = {space.arch_id(space.from_json(each.arch)) for each in folder.rows().read()}
+    assert {each.arch_id for each in folder.measurements().read()} <= ids  # none of another space
+
+    assert [each.path for each in run_distill(settings, folder.path, arch_id=row.arch_id, resume=True)] == [
+        student.path
+    ]
+    again = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id, resume=True)
+    assert again == found
+    with pytest.raises(UsageError, match="holds a trained student; --resume goes on"):
+        run_baselines(settings, folder.path, ["deit"], 1, row.arch_id)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count", "sizes"), [(1, 2, [3, 2]), (2, 2, [5, 5]), (3, 2, [3, 2] * 3), (1, 9, [1] * 5)]
+)
+def test_cohorts_are_of_one_seed_and_fill_the_jobs(seeds, count, sizes):
+    """Five students with so many seeds, for so many jobs at a time."""
+    space = AutoFormerSpace()
+    archs = sample_archs(space, 5, seed=0)
+    tasks = {
+        f"{number}.{seed}": DistillTask(space, arch, 10, DistillSettings(seed=seed))
+        for number, arch in enumerate(archs)
+        for seed in range(seeds)
+    }
+    cohorts = cohorts_of(tasks, count)
+    assert list(map(len, cohorts)) == sizes
+    assert all(len({task.settings.seed for task in cohort.values()}) == 1 for cohort in cohorts)
+    assert {place: task for cohort in cohorts for place, task in cohort.items()} == tasks

@@ -1,0 +1,81 @@
+"""A student and its rivals as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from tvt_ray.quality.comparison import Comparison, Estimate, Rival
+from tvt_ray.quality.statistics import Interval
+from tvt_ray.report.figures import BLUE, GREY, RED
+from tvt_ray.report.html import diagram, escape, facts_list, page, table
+from tvt_ray.spaces.budget import format_count
+
+COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")
+
+
+def comparison_page(found: Comparison) -> bytes:
+    """The page: verdict, figure, and a line for each rival."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in found.left_out)
+    parts = [
+        f'<p class="verdict">{escape(" ".join(found.verdict))}</p>',
+        facts_list(_facts(found)),
+        diagram(lambda ink: plot_comparison(found, ink), "test accuracy of the student and its rivals"),
+        table(COLUMNS, map(rival_cells, found.rivals)),
+        f"<p>Left out:</p><ul>{notes}</ul>" if notes else "",
+    ]
+    return page(f"{found.rivals[0].arch_id} and its rivals", "".join(parts))
+
+
+def _facts(found: Comparison) -> dict[str, str]:
+    seeds = ", ".join(map(str, found.seeds))
+    return {
+        "dataset": f"{found.dataset}, {found.num_images:,} test images",
+        "trainings": f"{found.epochs} epochs each by the same recipe; seeds {seeds}",
+        "teacher": f"{found.teacher}, {found.teacher_acc:.2f} %",
+        "majority class": f"{found.majority_class}, {found.majority:.2f} % of the test images",
+    }
+
+
+def rival_cells(each: Rival, name: str | None = None) -> list[str]:
+    """A line under COLUMNS. `name`: a shorter one than the title."""
+    ahead = ["", ""] if each.ahead is None else [f"{each.ahead.value:+.1f}", _signed(each.ahead.ci95)]
+    low, high = each.accuracy.ci95
+    accuracy = [f"{each.accuracy.value:.2f}", f"{low:.1f} to {high:.1f}"]
+    return [name or each.title, format_count(each.params), *accuracy, *ahead, each.arch_id]
+
+
+def _signed(interval: Interval) -> str:
+    return f"{interval[0]:+.1f} to {interval[1]:+.1f}"
+
+
+def plot_comparison(found: Comparison, ink: str) -> Figure:
+    """Test accuracy: a dot for the mean with its 95 % interval, a small one for each seed, lines for teacher and
+    majority. Without a background, for a page of any colour.
+    """
+    rivals = found.rivals[::-1]
+    figure = Figure(figsize=(7, 1.3 + 0.45 * len(rivals)), layout="constrained", facecolor="none")
+    axes = figure.subplots()
+    axes.set_facecolor("none")
+    for height, each in enumerate(rivals):
+        colour = BLUE if each.ahead is None else GREY
+        axes.plot(each.test_accs, [height] * len(each.test_accs), "o", ms=3, color=colour, alpha=0.6)
+        axes.errorbar(
+            each.accuracy.value, height, xerr=_reach(each.accuracy), fmt="o", ms=8, color=colour, capsize=3, lw=1.5
+        )
+    for value, name, style in ((found.teacher_acc, "teacher", "--"), (found.majority, "majority class", ":")):
+        axes.axvline(value, ls=style, lw=1.2, color=RED)
+        axes.annotate(name, (value, len(rivals) - 0.4), ha="center", va="bottom", color=ink, fontsize="small")
+    axes.set_yticks(range(len(rivals)), [each.title for each in rivals], color=ink)
+    axes.set_ylim(-0.6, len(rivals) - 0.1)
+    axes.set_xlabel("test accuracy (%)", color=ink)
+    axes.tick_params(colors=ink)
+    axes.spines[:].set_color(ink)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _reach(accuracy: Estimate) -> Sequence[Sequence[float]]:
+    low, high = accuracy.ci95
+    return [[accuracy.value - low], [high - accuracy.value]]

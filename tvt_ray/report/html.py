@@ -1,0 +1,80 @@
+"""What pages are made of: tables, pictures for light and dark, and a style for wide and narrow. Texts are escaped."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from tvt_ray.report.figures import figure_png
+
+INKS = {"light": "#1f2933", "dark": "#e4e7eb"}  # of text and axes, by the page's scheme
+
+
+def escape(text: object) -> str:
+    """As HTML shows it."""
+    return html.escape(str(text))
+
+
+def page(title: str, body: str) -> bytes:
+    """One file that needs no other. `body` is HTML."""
+    return _PAGE.format(style=_STYLE, title=escape(title), body=body).encode()
+
+
+def facts_list(facts: Mapping[str, str]) -> str:
+    """Names and what they are."""
+    return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts.items())}</dl>"
+
+
+def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """That scrolls by itself where it is wider than the page; the first cell of a line is its head."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(
+        f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in line[1:])}</tr>"
+        for line in lines
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def diagram(draw: Callable[[str], Figure], said: str) -> str:
+    """`draw(ink)` as often as the page's scheme needs it: dark letters, and light ones. `said`: who cannot see it."""
+    light, dark = (data_uri(figure_png(draw(ink))) for ink in INKS.values())
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img class="diagram" alt="{escape(said)}" src="{light}"></picture>'
+    )
+
+
+def data_uri(png: bytes) -> str:
+    """A picture inside the page."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6b7b; --line: #d9dee4; --page: #fff }
+@media (prefers-color-scheme: dark) {
+:root { --ink: #e4e7eb; --soft: #9aa8b5; --line: #3a444e; --page: #14191e } }
+* { box-sizing: border-box }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: var(--ink);
+background: var(--page); overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5em } dt { color: var(--soft) } dd { margin: 0 }
+.verdict { font-size: 1.15em } .scroll { overflow-x: auto } .diagram { width: 100%; max-width: 640px }
+table { border-collapse: collapse } td, th { text-align: right; padding: .2em .6em; white-space: nowrap;
+overflow-wrap: normal; border-bottom: 1px solid var(--line) } th { font-weight: normal; color: var(--soft) }
+th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); color: var(--ink);
+max-width: 40vw; overflow: hidden; text-overflow: ellipsis }
+.confusion td { text-align: center; min-width: 2.6em }
+.confusion tr:first-child th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left }
+small { color: var(--soft) }
+.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1em }
+figure { margin: 0 } figure img { width: 100%; image-rendering: pixelated }
+@media (max-width: 600px) { body { margin: 1em auto } dl { grid-template-columns: 1fr } dd { margin: 0 0 .5em } }
+"""
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style><h1>{title}</h1>
+{body}</html>
+"""
