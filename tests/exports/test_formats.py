@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPO
+from tests.conftest import REPO, call
 from tests.exports.conftest import CLASSES, write_folder
 from tests.exports.test_timm_config import CASES
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -19,7 +20,6 @@ from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import INT8_FILE, ONNX_FILE, PROGRAM_FILE, Wish, normalised
 from tvt_ray.exports.parity import drawn, largest_difference
 from tvt_ray.exports.torch_program import load_program
-from tvt_ray.inference.onnx_student import load_onnx
 
 PLAIN = Wish()
 IDS = [case[0].arch_id(case[1]) for case in CASES]
@@ -127,26 +127,11 @@ def test_what_onnx_alone_can_do_is_refused_elsewhere(small, tmp_path):
             written(name, tmp_path / str(number), small, wish)
 
 
-def test_packages_that_are_missing_are_named_with_what_installs_them(monkeypatch):
-    def import_module(name):
-        if name == "onnxscript":
-            raise ImportError(name)
-
-    monkeypatch.setattr(onnx_file.importlib, "import_module", import_module)
-    with pytest.raises(UsageError, match=r"onnxscript is not installed: pip install tvt_ray\[export\]"):
-        onnx_file.check_installed()
-
-
-def test_files_of_others_are_refused_in_a_line(small, tmp_path):
-    import onnx
-
-    written("onnx", tmp_path / "out", small)
-    model = onnx.load(tmp_path / "out" / ONNX_FILE)
-    del model.metadata_props[:]
-    onnx.save(model, tmp_path / "strange.onnx")
-    (tmp_path / "text.onnx").write_text("no model")
-    for name in ("strange.onnx", "text.onnx"):
-        with pytest.raises(UsageError, match=f"{name}: an ONNX file that tvt export wrote is needed; got another"):
-            load_onnx(str(tmp_path / name))
-    with pytest.raises(UsageError, match="there is no ONNX file"):
-        load_onnx(str(tmp_path / "none.onnx"))
+@pytest.mark.parametrize("missing", onnx_file.PACKAGES)
+def test_packages_that_are_missing_are_named_with_what_installs_them(missing, small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
+    folder = write_folder(tmp_path / "s", small.card.space)
+    code, _, err = call(capsys, "export", folder, "--out", tmp_path / "out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{missing} is not installed: pip install tvt_ray[export]" in err
+    assert not (tmp_path / "out").exists()
