@@ -37,13 +37,18 @@ class StudentCard:
             Origin.from_json(entry["origin"]) if entry.get("origin") else None,
         )
 
+    @property
+    def arch_id(self) -> str:
+        """Of its architecture."""
+        return self.space.arch_id(self.arch)
+
     def to_json(self) -> dict[str, Any]:
         """`space` and `arch` as in any file with an architecture, so that `tvt score --arch` reads it too."""
         cost = self.space.cost(self.arch, len(self.class_names))
         return {
             "space": self.space.name,
             "arch": self.space.to_json(self.arch),
-            "arch_id": self.space.arch_id(self.arch),
+            "arch_id": self.arch_id,
             "params": cost.params,
             "flops": cost.flops,
             "class_names": list(self.class_names),

@@ -28,30 +28,34 @@ def write_model_card(
 
 def model_card(card: StudentCard) -> str:
     """Markdown with timm's and the hub's front matter. It names no place on the machine that made it."""
-    origin = card.origin or Origin()
+    parts = "\n".join(f"## {title}\n{text}\n" for title, text in _parts(card, card.origin or Origin()).items())
+    return f"---\n{_front_matter(card)}---\n{_begin(card)}\n{parts}"
+
+
+def _begin(card: StudentCard) -> str:
     cost = card.space.cost(card.arch, len(card.class_names))
-    sections = [
-        f"# {card.space.arch_id(card.arch)}\n",
+    return (
+        f"# {card.arch_id}\n\n"
         f"A Vision Transformer for {len(card.class_names)} classes of images at {_pixels(card)}, found by tvt_ray.\n"
         f"It has {format_count(cost.params)} parameters and takes {format_count(cost.flops)} multiply-accumulates "
-        "for an image.\n",
-        *[
-            f"## {title}\n{text}\n"
-            for title, text in [
-                ("Architecture", f"{card.space.describe(card.arch)} (space `{card.space.name}`)."),
-                ("Accuracy", _accuracy(card, origin)),
-                ("Data", _data(card, origin.data)),
-                ("Teacher", _teacher(card.results)),
-                ("Search", _search(origin.search)),
-                ("Recipe", _settings(origin.recipe)),
-                ("Limits", _limits(card, origin)),
-                ("Use", _use(card)),
-                ("Licence", "No licence was chosen. Set `license` at the top before you pass the student on."),
-                ("Versions", _versions(origin.versions)),
-            ]
-        ],
-    ]
-    return f"---\n{_front_matter(card)}---\n" + "\n".join(sections)
+        "for an image.\n"
+    )
+
+
+def _parts(card: StudentCard, origin: Origin) -> dict[str, str]:
+    """By title, in order."""
+    return {
+        "Architecture": f"{card.space.describe(card.arch)} (space `{card.space.name}`).",
+        "Accuracy": _accuracy(card, origin),
+        "Data": _data(card, origin.data),
+        "Teacher": _teacher(card.results),
+        "Search": _search(origin.search),
+        "Recipe": _settings(origin.recipe),
+        "Limits": _limits(card, origin),
+        "Use": _use(card),
+        "Licence": "No licence was chosen. Set `license` at the top before you pass the student on.",
+        "Versions": _versions(origin.versions),
+    }
 
 
 def _front_matter(card: StudentCard) -> str:

@@ -47,10 +47,8 @@ def check_installed() -> None:
 
 def facts_of(student: DistilledStudent, kind: InputKind) -> OnnxFacts:
     """What the file is to say of itself."""
-    card = student.card
-    arch_id = card.space.arch_id(card.arch)
-    size = student.image_size
-    return OnnxFacts(student.class_names, size, IMAGENET_MEAN, IMAGENET_STD, kind, card.background, arch_id)
+    card, size = student.card, student.image_size
+    return OnnxFacts(student.class_names, size, IMAGENET_MEAN, IMAGENET_STD, kind, card.background, card.arch_id)
 
 
 def captured(student: DistilledStudent, kind: InputKind = "float") -> torch.export.ExportedProgram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -98,11 +99,10 @@ def run_export(
     for note in subject.notes:
         say(f"note: {note}")
     with process_as_it_was(), tempfile.TemporaryDirectory() as folder:
-        written = form.write(Path(folder), loaded, wish)
-        files = {each: form.load(Path(folder) / each) for each in written}
-        found = subject.compare(
-            name, files, wish, out, {each: (Path(folder) / each).stat().st_size for each in written}
-        )
+        written = {each: Path(folder) / each for each in form.write(Path(folder), loaded, wish)}
+        files = {each: form.load(path) for each, path in written.items()}
+        sizes = {each: path.stat().st_size for each, path in written.items()}
+        found = subject.compare(name, files, wish, out, sizes)
         for path in sorted(Path(folder).iterdir()):
             write_atomically(out / path.name, path.read_bytes())
     subject.write_card(out)
@@ -121,6 +121,16 @@ def _check_out(out: Location) -> None:
         raise UsageError(f"--out is a folder; {out} is a file")
     if isinstance(out, Path):
         check_writable(out / CARD_FILE)
+
+
+def _check_difference(file: str, difference: float) -> None:
+    """An int8 file is another network, but gives numbers. Raises RunError."""
+    allowed = math.inf if file == INT8_FILE else TOLERANCE
+    if not (math.isfinite(difference) and difference <= allowed):
+        raise RunError(
+            f"{file} does not compute what the student does: logits differ by up to {difference:.2g}, and "
+            f"{TOLERANCE:g} is allowed; it was not kept"
+        )
 
 
 @dataclass(frozen=True)
@@ -147,29 +157,24 @@ class _Subject:
     def compare(
         self, name: str, files: Mapping[str, Computes], wish: Wish, out: Location, sizes: Mapping[str, int]
     ) -> ExportSummary:
-        """Raises RunError where a file that is to be the student is not."""
+        """`sizes`: bytes of each file. Raises RunError where a file that is to be the student is not."""
         size = self.student.image_size
         pixels = some_of(self.data.val, size) if self.data else drawn(size)
         differences = {each: largest_difference(file, self.student, pixels) for each, file in files.items()}
         for each, difference in differences.items():
-            if each != INT8_FILE and not difference <= TOLERANCE:
-                raise RunError(
-                    f"{each} does not compute what the student does: logits differ by up to {difference:.2g}, and "
-                    f"{TOLERANCE:g} is allowed; it was not kept"
-                )
+            _check_difference(each, difference)
         accuracies = self._accuracies(files) if wish.int8 else {}
         teacher = self._teacher()
         times = _latencies(files, [self.student, *([teacher] if teacher else [])], pixels[:1])
-        listed = [
+        listed = tuple(
             ExportedFile(name, str(out / each), sizes[each], each == INT8_FILE, difference, time, accuracies.get(each))
             for (each, difference), time in zip(differences.items(), times, strict=False)
-        ]
-        in_torch = times[len(files) :]
-        card = self.student.card
+        )
+        ours, *theirs = times[len(files) :]
         return ExportSummary(
-            files=tuple(listed),
-            student=_in_torch(card.space.arch_id(card.arch), self.student, in_torch[0]),
-            teacher=_in_torch(teacher.name, teacher, in_torch[1]) if teacher else None,
+            files=listed,
+            student=_in_torch(self.student.card.arch_id, self.student, ours),
+            teacher=_in_torch(teacher.name, teacher, theirs[0]) if teacher else None,
             card=str(out / CARD_FILE),
             checked_on=f"{len(pixels)} images that validate, of {self.data.name}" if self.data else "noise",
             device=str(this_device("cpu")),
