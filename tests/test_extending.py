@@ -226,6 +226,7 @@ def test_a_dataset_of_a_plugin_is_split_as_any(plugins):
         load_dataset(DataSettings(name="stripes:here"))
 
 
+@pytest.mark.slow
 def test_a_teacher_of_a_plugin_is_trained_and_its_weights_load(plugins, tmp_path):
     settings, data = TeacherSettings(name="three_stages", image_size=16), load_dataset(DataSettings(name="stripes"))
     teacher, val_acc = train_teacher(settings, TeacherTraining(epochs=8, hflip=0), data)

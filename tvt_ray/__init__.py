@@ -5,6 +5,7 @@ run.ranking(by="tvt", k=5, max_params=1_000_000)                    # any score,
 tvt_ray.refine(run, num_students=16)                                # trains a few shortly, ranks all by those
 students = tvt_ray.distill(run, top_k=2)                            # trained students
 students[0].load().predict([image])
+tvt_ray.compare(run, num_seeds=3, resume=True).verdict              # does it beat what people designed?
 tvt_ray.evaluate(students[0], "imagefolder:others").quality         # how good it is, on any data with its classes
 tvt_ray.export(students[0], "onnx", int8=True)                      # files that run without this package
 """
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
     from tvt_ray.runs.config import RunConfig, load_config
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.verbs import distill, evaluate, export, refine, search
+    from tvt_ray.stages.verbs import compare, distill, evaluate, export, refine, search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RunError",
     "UsageError",
     "__version__",
+    "compare",
     "distill",
     "evaluate",
     "export",
@@ -47,6 +49,7 @@ _HOMES = {
     "search": "stages.verbs",
     "refine": "stages.verbs",
     "distill": "stages.verbs",
+    "compare": "stages.verbs",
     "evaluate": "stages.verbs",
     "export": "stages.verbs",
 }

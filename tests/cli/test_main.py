@@ -214,6 +214,7 @@ def test_class_names_are_no_markup(capsys, tmp_path):
     assert "[bold" in out
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
     write_class_folders(tmp_path, ["猫", "犬"], 5)
     command = [sys.executable, "-m", "tvt_ray", "check-data", "--dataset", f"imagefolder:{tmp_path}"]

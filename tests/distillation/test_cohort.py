@@ -11,6 +11,8 @@ from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.evaluation.make_truth import sample_archs
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
@@ -70,7 +72,7 @@ def test_what_a_student_learns_does_not_depend_on_who_learns_beside_it(make, inp
 
 
 def test_who_follows_the_teacher_and_who_does_not_learn_side_by_side(inputs):
-    """One architecture twice, by two losses: each as if it were alone, and the teacher is asked where one follows it."""
+    """One architecture twice, by two losses: each as if it were alone; the teacher is asked where one follows."""
     (arch,) = sample_archs(SPACE, 1, seed=0)
     by_labels = SETTINGS.model_copy(update={"loss": SETTINGS.loss.alone()})
     tasks = [DistillTask(SPACE, arch, 10, SETTINGS), DistillTask(SPACE, arch, 10, by_labels, label="alone")]

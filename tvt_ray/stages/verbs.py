@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tvt_ray.exports.formats import Wish
 from tvt_ray.plugins import load_plugins
+from tvt_ray.quality.comparison import Comparison
 from tvt_ray.quality.evaluation import Evaluation
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.run import Run, TrainedStudent
+from tvt_ray.stages.baselines import run_baselines
+from tvt_ray.stages.contenders import BASELINES
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.evaluate import run_evaluate
 from tvt_ray.stages.export import ExportSummary, run_export
@@ -79,6 +82,26 @@ def distill(
     run = run if isinstance(run, Run) else Run.load(run)
     config = load_config(None, [with_score(run.folder.config(), score).model_dump(mode="json"), settings or {}])
     return run_distill(config, run.folder.path, None if arch_id else top_k, arch_id, resume, ray_address)
+
+
+def compare(
+    run: Run | str | Path,
+    *,
+    baselines: Sequence[str] = tuple(BASELINES),
+    num_seeds: int = 1,
+    arch_id: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> Comparison:
+    """Trains a run's best student, or the one with `arch_id`, and its rivals with so many seeds: who is better.
+
+    `baselines`: names of the table BASELINES, or of scores for whom they put first. `resume`: a student that is
+    trained already is kept. Writes baselines.json and baselines.html. Raises UsageError, RunError.
+    """
+    run = run if isinstance(run, Run) else Run.load(run)
+    config = load_config(None, [run.folder.config().model_dump(mode="json"), settings or {}])
+    return run_baselines(config, run.folder.path, baselines, num_seeds, arch_id, None, resume, ray_address)
 
 
 def evaluate(
