@@ -40,6 +40,11 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
             hits = student(images).argmax(1).numpy() == digits.test.labels
         assert 100 * hits.mean() == pytest.approx(entry["test_acc"])
         history = [json.loads(line) for line in (Path(entry["path"]) / "metrics.jsonl").read_text().splitlines()]
+        card = (Path(entry["path"]) / "README.md").read_text()
+        assert f"{entry['test_acc']:.2f} % of the test images are named right (359 images; 95 % interval" in card
+        assert "16 architectures of" in card
+        assert f"this one has place {1 + result['students'].index(entry)}." in card
+        assert "epochs: 6\n" in card
         measured = [m for m in RunFolder(folder).measurements().read() if m.arch_id == entry["arch_id"]]
         assert [(m.epochs, m.val_acc) for m in measured] == [(line["epoch"], line["val_acc"]) for line in history]
     run = Run.load(str(folder))
