@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         scope = scope_of(item.nodeid)
         return scopes.index(scope) if scope in scopes else 2 if item.get_closest_marker("slow") else 3
 
+    for item in items:
+        if "digits_student" in getattr(item, "fixturenames", ()):  # which trains
+            item.add_marker(pytest.mark.slow)
     items.sort(key=order)
 
 
@@ -218,8 +222,23 @@ def probe(digits: Dataset, teacher: Teacher) -> Probe:
 
 @pytest.fixture(scope="session")
 def digits_student(config: RunConfig, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A student that learned the digits by labels alone (some seconds), in a run of its own: its folder."""
-    space, run = SMALL_SPACES["autoformer"], RunFolder(tmp_path_factory.mktemp("digits") / "run")
+    """A student that learned the digits by labels alone, in a run of this process's own: its folder.
+
+    One of the test processes trains it (some seconds).
+    """
+    cache, folder = Path(os.environ["XDG_CACHE_HOME"]), tmp_path_factory.mktemp("digits") / "run"
+    with (cache / "student.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (cache / "student").exists():
+            _train_student(config, digits, cache / "unfinished")
+            (cache / "unfinished").rename(cache / "student")
+    shutil.copytree(cache / "student", folder)
+    (student,) = (folder / "distill").iterdir()
+    return student
+
+
+def _train_student(config: RunConfig, digits: Dataset, folder: Path) -> None:
+    space, run = SMALL_SPACES["autoformer"], RunFolder(folder)
     run.make()
     run.claim(config.model_copy(update={"space": space}))
     run.keep_data(DataIdentity.of(digits, config.probe))
@@ -232,7 +251,6 @@ def digits_student(config: RunConfig, digits: Dataset, tmp_path_factory: pytest.
     ((arch_id, test_acc),) = cohort.test().items()
     card = StudentCard(space, arch, digits.class_names, {"test_acc": test_acc, "dataset": digits.name})
     save_student(run.distill_folder / arch_id, card, save(cohort.learners[arch_id].kept().state_dict()), [])
-    return run.path / "distill" / arch_id
 
 
 @pytest.fixture(scope="session")

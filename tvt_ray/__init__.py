@@ -7,6 +7,7 @@ students = tvt_ray.distill(run, top_k=2)                            # trained st
 students[0].load().predict([image])
 tvt_ray.compare(run, num_seeds=3, resume=True).verdict              # does it beat what people designed?
 tvt_ray.evaluate(students[0], "imagefolder:others").quality         # how good it is, on any data with its classes
+tvt_ray.export(students[0], "onnx", int8=True)                      # files that run without this package
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
     from tvt_ray.runs.config import RunConfig, load_config
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.verbs import compare, distill, evaluate, refine, search
+    from tvt_ray.stages.verbs import compare, distill, evaluate, export, refine, search
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "compare",
     "distill",
     "evaluate",
+    "export",
     "load_config",
     "load_student",
     "refine",
@@ -49,6 +51,7 @@ _HOMES = {
     "distill": "stages.verbs",
     "compare": "stages.verbs",
     "evaluate": "stages.verbs",
+    "export": "stages.verbs",
 }
 
 

@@ -123,8 +123,22 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
     assert plan["estimated_s"] > 0
     assert not plan["teacher_would_be_trained"]
     assert list(tmp_path.iterdir()) == []
-    code, out, _ = call(capsys, "search", "--dry-run", "--set", "teacher_training.epochs=7")
+    assert plan["seconds"].keys() == {"search", "start"}
+
+
+def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["--set", "teacher_training.epochs=7", "--refine", "4", "--distill-top-k", "2"]
+    code, out, _ = call(capsys, "search", "--dry-run", "--json", *asked)
+    plan = json.loads(out.splitlines()[-1])
+    assert code == 0
+    assert plan["teacher_would_be_trained"]
+    assert (plan["num_refined"], plan["num_distilled"]) == (4, 2)
+    assert plan["seconds"].keys() == {"teacher", "search", "refine", "distill", "start"}
+    assert plan["estimated_s"] == pytest.approx(sum(plan["seconds"].values()), abs=0.3)
+    code, out, _ = call(capsys, "search", "--dry-run", *asked)
     assert "which would be trained first" in out
+    assert "refine    4 students" in out
 
 
 @pytest.mark.slow
@@ -214,6 +228,7 @@ def test_class_names_are_no_markup(capsys, tmp_path):
     assert "[bold" in out
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path):
     write_class_folders(tmp_path, ["猫", "犬"], 5)
     command = [sys.executable, "-m", "tvt_ray", "check-data", "--dataset", f"imagefolder:{tmp_path}"]

@@ -43,6 +43,11 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
             hits = student(images).argmax(1).numpy() == digits.test.labels
         assert 100 * hits.mean() == pytest.approx(entry["test_acc"])
         history = [json.loads(line) for line in (Path(entry["path"]) / "metrics.jsonl").read_text().splitlines()]
+        card = (Path(entry["path"]) / "README.md").read_text()
+        assert f"{entry['test_acc']:.2f} % of the test images are named right (359 images; 95 % interval" in card
+        assert "16 architectures of" in card
+        assert f"this one has place {1 + result['students'].index(entry)}." in card
+        assert "epochs: 6\n" in card
         measured = [m for m in RunFolder(folder).measurements().read() if m.arch_id == entry["arch_id"]]
         assert [(m.epochs, m.val_acc) for m in measured] == [(line["epoch"], line["val_acc"]) for line in history]
     run = Run.load(str(folder))
@@ -117,3 +122,4 @@ def test_a_student_begins_with_what_another_learned(cluster, config, digits_stud
     assert student.test_acc > 40  # chance is 10
     begun = json.loads((Path(student.path) / "distill.json").read_text())
     assert begun["init"] == f"weights {read_source(str(source)).digest}"
+    assert load_student(student.path).card.origin.recipe["init"] == begun["init"]  # which says nothing of the disk

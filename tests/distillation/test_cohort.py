@@ -11,6 +11,8 @@ from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.evaluation.make_truth import sample_archs
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

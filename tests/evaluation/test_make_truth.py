@@ -38,6 +38,7 @@ def test_a_line_is_read_as_it_was_written(tmp_path):
     assert entry.accuracies == {"x_kd_acc": 81.2346}
 
 
+@pytest.mark.slow
 def test_an_interrupted_cohort_ends_as_an_undisturbed_one(digits, teacher, tmp_path):
     """Accuracies are of the last weights, whichever the settings would keep."""
     inputs = DistillInputs(few(digits.train, 96), few(digits.val, 40), few(digits.test, 40), teacher)

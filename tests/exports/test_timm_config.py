@@ -88,6 +88,7 @@ def test_untrained_models_of_timm_have_the_parameters_that_the_arguments_say(spa
     assert all(parameter.abs().max() < 10 for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_stock_models_load_with_timms_code_alone(tmp_path):
     """In a process that has nothing of this package."""
     folders = [write_folder(tmp_path / str(number), space, arch) for number, (space, arch, _) in enumerate(STOCK)]

@@ -41,6 +41,7 @@ def test_a_single_architecture_settles_and_judges():
     assert (len(archs), batch.error.num, batch.error.worst) == (1, 1, pytest.approx(0, abs=1e-6))
 
 
+@pytest.mark.slow
 def test_a_space_is_measured_on_this_machine(capsys):
     profile = measure_profile(Wish(TINY, this_device("cpu"), 1, (1, 3), num_students=4))
     assert (profile.device, profile.threads, profile.space) == (this_device("cpu"), 1, TINY)

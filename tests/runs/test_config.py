@@ -9,15 +9,8 @@ import yaml
 from tests.conftest import REPO
 from tvt_ray.data.datasets import DATASETS
 from tvt_ray.errors import UsageError
-from tvt_ray.runs.config import (
-    FORMAT,
-    RunConfig,
-    difference,
-    load_config,
-    parse_assignment,
-    parse_yaml,
-    validate,
-)
+from tvt_ray.runs.config import FORMAT, RunConfig, difference, load_config, parse_yaml, validate
+from tvt_ray.runs.yaml_text import parse_assignment
 from tvt_ray.searchers import SEARCHERS
 from tvt_ray.spaces.budget import format_count
 

@@ -13,11 +13,13 @@ from tvt_ray.runs.recipe import (
     DataFacts,
     Machine,
     Speeds,
+    Work,
     batch_size,
     image_size,
     patch_size,
     phases,
     recipe,
+    refined_epochs,
     resplit,
     steps_per_epoch,
     val_fraction,
@@ -28,7 +30,7 @@ from tvt_ray.spaces.budget import Budget
 
 ANTS_AND_BEES = DataFacts(num_train=195, num_val=49, num_classes=2, side=96, grey=False)
 TWO_CORES, WORKSTATION = Machine(cpus=2), Machine(cpus=16, gpus=1)
-SPEEDS = Speeds(teacher_step_s=0.2, student_step_s=0.25, arch_s=0.05, fixed_s=40)
+SPEEDS = Speeds(teacher_step_s=0.2, student_step_s=0.25, arch_s=0.05, fixed_s=20)
 
 
 def config_of(facts=ANTS_AND_BEES, machine=TWO_CORES, budget=None):
@@ -110,9 +112,36 @@ def test_without_a_time_few_images_are_seen_more_often(num_train, epochs):
 
 def test_what_time_is_given_is_filled_and_not_overdrawn():
     config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes=8)
-    takes = phases(config, ANTS_AND_BEES, SPEEDS, 2)
+    takes = phases(config, ANTS_AND_BEES.num_train, SPEEDS, 2, Work())
     assert 0.85 * 480 < takes.total <= 480 * 1.03
     assert takes.distill > takes.teacher > takes.search > 0
+
+
+def test_every_phase_is_counted_by_its_own_batches():
+    """195 images: 13 batches of 16 for the teacher, 7 of 32 for students; Ray starts once for each stage."""
+    layers = {
+        "teacher_training": {"epochs": 10, "min_steps": 1, "batch_size": 16},
+        "distill": {"epochs": 30, "batch_size": 32},
+        "search": {"num_samples": 300},
+        "score": {"calibration_samples": 100},
+        "refine": {"rounds": 1, "repeats": 0},
+    }
+    config = load_config(None, [layers])
+    takes = phases(config, 195, SPEEDS, 2, Work(num_refined=9, num_distilled=2))
+    assert takes.teacher == pytest.approx(10 * 13 * 0.2)
+    assert takes.search == pytest.approx(400 * 0.05 / 2)
+    assert takes.refine == pytest.approx((9 * 10 + 3 * 10) * 7 * 0.25)  # 9 students to epoch 10, 3 of them to 20
+    assert takes.distill == pytest.approx(2 * 30 * 7 * 0.25)
+    assert takes.start == 3 * 20
+    alone = phases(config, 195, SPEEDS, 2, Work(trains_teacher=False, num_distilled=0))
+    assert alone.seconds() == {"search": 10.0, "start": 20.0}
+
+
+def test_refining_takes_what_all_its_rounds_take():
+    """Two rounds of 8 with two repeats: 16 and 2 to the first rung; at the second, 3 of 8 and then 6 of 16 at most."""
+    config = load_config(None, [{"distill": {"epochs": 30}, "refine": {"rounds": 2, "repeats": 2}}])
+    assert refined_epochs(config, 16) == (16 + 2) * 10 + (3 + 6) * 10
+    assert refined_epochs(config, 0) == 0
 
 
 @pytest.mark.parametrize("minutes", [4, 8, 30, 600])

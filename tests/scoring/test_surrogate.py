@@ -93,6 +93,7 @@ def test_a_score_that_is_wrong_is_given_up():
     assert correlation(prediction.mean[40:], world.accuracy[40:]) > 0.8
 
 
+@pytest.mark.slow
 def test_intervals_hold_what_they_promise():
     held, sure, right = [], [], []
     for seed in range(40):
@@ -135,6 +136,7 @@ def test_early_rungs_help_as_far_as_they_tell():
     assert told[2] > told[0] - 0.1
 
 
+@pytest.mark.slow
 def test_training_the_better_half_further_biases_nothing():
     """Successive halving: the rows that go on are those that did best, so the mean of their rung is no row's mean."""
     errors = []
@@ -179,6 +181,7 @@ def test_draws_are_of_what_is_foretold():
     assert (draws[:5] == prediction.draws(np.random.default_rng(0), 4000)[:5]).all()
 
 
+@pytest.mark.slow
 def test_more_is_worth_measuring_until_the_choice_is_clear():
     world = World(8)
     rng = np.random.default_rng(0)

@@ -67,6 +67,7 @@ def test_plain_vits_cost_what_their_papers_say():
     assert [round(cost.flops / 1e9, 1) for cost in early] == [1.1, 4.0]
 
 
+@pytest.mark.slow
 def test_stems_of_many_halvings_and_odd_rests_are_counted():
     space = ViTSpace(
         image_size=96, embed_dim=(8, 40), depth=(1,), head_dim=(8,), mlp_ratio=(1.3,), patch_size=(2, 12, 32)

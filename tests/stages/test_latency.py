@@ -113,6 +113,7 @@ def test_what_cannot_be_measured_is_refused(wrong, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_where_it_was_asked_for_and_the_process_is_as_it_was(tmp_path):
     config = load_config(None, [{"space": TINY.model_dump(mode="json")}])
     threads, state = torch.get_num_threads(), torch.get_rng_state()

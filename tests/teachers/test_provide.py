@@ -12,6 +12,8 @@ from tvt_ray.teachers.provide import cached_teacher_path, get_teacher, save_teac
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, teacher_accuracy
 
+pytestmark = pytest.mark.slow
+
 SETTINGS, TRAINING = TeacherSettings(image_size=16), TeacherTraining(epochs=1, hflip=0)
 
 

@@ -21,6 +21,8 @@ from tvt_ray.teachers.training import (
     train_teacher,
 )
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = TeacherSettings(image_size=16)
 CPU = torch.device("cpu")
 

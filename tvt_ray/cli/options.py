@@ -56,6 +56,12 @@ def _scores() -> list[str]:
     return [*score_names(), MEASURED]
 
 
+def _formats() -> list[str]:
+    from tvt_ray.exports import describe_formats
+
+    return describe_formats()
+
+
 def _baselines() -> list[str]:
     from tvt_ray.stages.contenders import BASELINES
 
@@ -68,6 +74,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "teachers": _teachers,
     "searchers": _searchers,
     "scores": _scores,
+    "formats": _formats,
     "baselines": _baselines,
 }
 
@@ -180,7 +187,7 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) ->
 
 def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
-    from tvt_ray.runs.config import parse_assignment
+    from tvt_ray.runs.yaml_text import parse_assignment
 
     layers: list[Mapping[str, Any]] = []
     for name, option in OPTIONS.items():

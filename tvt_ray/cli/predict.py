@@ -3,40 +3,122 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import OUTPUT, add_options, overrides, plugins_of
-from tvt_ray.cli.output import print_json
+from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, plugins_of
+from tvt_ray.cli.output import print_json, say
+from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from tvt_ray.inference.batches import Classifier, Prediction
+    from tvt_ray.storage.locations import Location
+
+ENDINGS = (".csv", ".json")
+COLUMNS = ("image", "label", "probability", "error")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
-    parser.description = "Classifies images with a trained student."
-    parser.add_argument("student", metavar="FOLDER", help="a run's distill/<arch_id>")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    parser.description = "Classifies images with a trained student, or with an ONNX file of one (without torch)."
+    parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>, or a .onnx of tvt export")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, and folders of them")
+    parser.add_argument("--out", type=path, metavar="FILE", help=".csv or .json: a table of all, in place of lines")
     add_options(parser, "set", *OUTPUT)
     parser.set_defaults(command=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Predicts and prints. Images are decoded as the student's training images were."""
-    from tvt_ray.data.images import Decoding, decode
+    from tvt_ray.inference.batches import images_at, predictions
+    from tvt_ray.storage.locations import check_writable
+
+    if args.out is not None:
+        if args.out.suffix.lower() not in ENDINGS:
+            raise UsageError(f"--out ends in {' or '.join(ENDINGS)}, which says how it is written; got {args.out.name}")
+        check_writable(args.out)
+    student, max_pixels = _load(args)
+    found: list[Prediction] = []
+    for each in predictions(student, images_at(args.images), max_pixels):
+        found.append(each)
+        if each.error is not None:
+            say(f"left out: {each.error}")
+        elif args.out is None and not args.json:
+            print(f"{each.image}  {each.label}  {each.probability:.3f}")
+    _finish(args, found)
+    return 0
+
+
+def _load(args: argparse.Namespace) -> tuple[Classifier, int]:
+    """The student, and the setting data.max_pixels. An ONNX file is loaded without torch."""
+    location, layers = args.student, overrides(args)
+    if location.is_file():
+        from tvt_ray.inference.onnx_student import load_onnx
+
+        return load_onnx(location), _max_pixels(layers)
     from tvt_ray.exports.folder import load_student
     from tvt_ray.runs.config import load_config
-    from tvt_ray.storage.locations import shown
 
+    _check_place(location)
     load_plugins(plugins_of(args))
-    settings = load_config(None, overrides(args)).data
-    student = load_student(args.student)
-    decoding = Decoding(student.background, settings.max_pixels)
-    found = student.predict([decode(path.expanduser(), shown(path), decoding) for path in args.images])
-    entries = [
-        {"image": shown(path), "label": label, "probability": p}
-        for path, (label, p) in zip(args.images, found, strict=True)
-    ]
+    max_pixels = load_config(None, layers).data.max_pixels
+    return load_student(location), max_pixels
+
+
+def _check_place(location: Location) -> None:
+    if location.name.lower().endswith(".onnx") and not location.exists():
+        raise UsageError(f"there is no ONNX file {location}")
+
+
+def _max_pixels(layers: Sequence[Mapping[str, Any]]) -> int:
+    """Of --set, whose other settings are of no use beside an ONNX file."""
+    from tvt_ray.data.images import MAX_PIXELS
+
+    value: Any = MAX_PIXELS
+    for layer in layers:
+        if layer.keys() != {"data"} or layer["data"].keys() != {"max_pixels"}:
+            raise UsageError(f"with an ONNX file --set takes data.max_pixels alone; got {json.dumps(layer)}")
+        value = layer["data"]["max_pixels"]
+    if not isinstance(value, int) or value < 1:
+        raise UsageError(f"config data.max_pixels: a number of pixels, at least 1; got {value!r}")
+    return value
+
+
+def _finish(args: argparse.Namespace, found: Sequence[Prediction]) -> None:
+    """The file and the JSON object. Raises UsageError where no image could be read."""
+    from tvt_ray.storage.locations import write_atomically
+
+    named = [each for each in found if each.error is None]
+    if not named:
+        raise UsageError(f"none of the {len(found):,} images can be read, such as: {found[0].error}")
+    result = _as_json(found)
+    if args.out is not None:
+        text = json.dumps(result, indent=1) + "\n" if args.out.suffix.lower() == ".json" else _as_csv(found)
+        write_atomically(args.out, text.encode())
+        say(f"{len(named):,} images named, {len(found) - len(named):,} left out: {args.out}")
     if args.json:
-        print_json(args, {"predictions": entries})
-    else:
-        print("\n".join(f"{entry['image']}  {entry['label']}  {entry['probability']:.3f}" for entry in entries))
-    return 0
+        print_json(args, result)
+
+
+def _as_json(found: Sequence[Prediction]) -> dict[str, Any]:
+    read = [each for each in found if each.error is None]
+    return {
+        "predictions": [{"image": e.image, "label": e.label, "probability": e.probability} for e in read],
+        "left_out": [{"image": e.image, "error": e.error} for e in found if e.error is not None],
+    }
+
+
+def _as_csv(found: Sequence[Prediction]) -> str:
+    """A line for each image, with a header; what was not read has an error in place of a label."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for each in found:
+        probability = "" if each.probability is None else f"{each.probability:.6f}"
+        writer.writerow([each.image, each.label or "", probability, each.error or ""])
+    return text.getvalue()

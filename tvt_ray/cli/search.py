@@ -77,12 +77,15 @@ def _refine(args: argparse.Namespace, config: Any) -> dict[str, Any]:
         return {}
     from tvt_ray.stages.refine import run_refine
 
-    settings = config.refine.model_copy(update={"num_students": args.refine})
-    config = config.model_copy(update={"refine": settings})
-    summary = run_refine(config, args.run_dir, args.resume, args.ray_address)
+    summary = run_refine(with_students(config, args.refine), args.run_dir, args.resume, args.ray_address)
     if not args.json:
         print_refined(summary)
     return {"refine": dataclasses.asdict(summary)}
+
+
+def with_students(config: Any, count: int) -> Any:
+    """The config by which refine trains so many."""
+    return config.model_copy(update={"refine": config.refine.model_copy(update={"num_students": count})})
 
 
 def _distill(args: argparse.Namespace, config: Any) -> dict[str, Any]:
@@ -102,7 +105,7 @@ def _distill(args: argparse.Namespace, config: Any) -> dict[str, Any]:
 def _dry_run(args: argparse.Namespace, config: Any) -> int:
     from tvt_ray.stages.estimate import dry_run
 
-    plan = dry_run(config)
+    plan = dry_run(config, args.refine or 0, args.distill_top_k or 0)
     print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
     return 0
 

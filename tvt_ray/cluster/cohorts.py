@@ -41,26 +41,31 @@ def state_name(task: DistillTask) -> str:
 class CohortWorker:
     """Holds images and teacher, and trains one cohort after the other. It keeps nothing: states are the board's."""
 
-    def __init__(self, shared: Sequence[Any], board: Any, share: Allotment, plugins: Sequence[str]) -> None:
+    def __init__(self, share: Allotment, plugins: Sequence[str]) -> None:
         load_plugins(plugins)
         ensure_torchvision()  # before a timm teacher is unpickled
         torch.set_num_threads(1)
-        self.inputs: DistillInputs = ray.get(shared[0])
-        self.board, self.share, self.divided = board, share, False
+        self.inputs: DistillInputs | None = None
+        self.share, self.divided = share, False
 
     def ready(self) -> None:
         """Returns when this process has begun."""
 
-    def train(self, tasks: Sequence[DistillTask], epochs: int) -> dict[str, list[dict[str, float]]]:
+    def train(
+        self, shared: Sequence[Any], board: Any, tasks: Sequence[DistillTask], epochs: int
+    ) -> dict[str, list[dict[str, float]]]:
         """Trains them, from where each is, until so many epochs are behind them: every epoch's metrics, by name.
 
-        Called again after this process died, it goes on from what the board keeps.
+        Called again after this process died, it goes on from what the board keeps. `shared`: a list of one reference
+        to images and teacher, which are fetched once. (Of references in a constructor Ray warns, on the terminal.)
         """
+        if self.inputs is None:
+            self.inputs = ray.get(shared[0])
         cohort = Cohort(tasks, self.inputs, WorkerContext(pick_device()))
         names = {task.name: state_name(task) for task in tasks}
-        cohort.load_state_dict(read_states(self.board, names, cohort.worker.device))
+        cohort.load_state_dict(read_states(board, names, cohort.worker.device))
         self._divide(cohort)
-        train_until(cohort, epochs, self.board, names)
+        train_until(cohort, epochs, board, names)
         return {names[own]: learner.history for own, learner in cohort.learners.items()}
 
     def _divide(self, cohort: Cohort) -> None:
@@ -131,7 +136,7 @@ class CohortPool:
         retries = {"max_restarts": self.share.max_failures, "max_task_retries": self.share.max_failures}
         for _ in range(count - len(self.starting) - len(self.workers)):
             made = CohortWorker.options(**resources, **retries)  # type: ignore[attr-defined]
-            worker = made.remote(self.shared, self.board, self.share, list(self.plugins))
+            worker = made.remote(self.share, list(self.plugins))
             self.starting[worker.ready.remote()] = worker
 
     def _cohorts(self, tasks: Sequence[DistillTask], jobs: int) -> list[list[DistillTask]]:
@@ -155,7 +160,7 @@ class CohortPool:
         while running or (waiting and (idle or self.starting)):
             while waiting and idle:
                 worker, cohort = idle.pop(0), waiting.popleft()
-                running[worker.train.remote(cohort, epochs)] = worker, cohort
+                running[worker.train.remote(self.shared, self.board, cohort, epochs)] = worker, cohort
             for ref in ray.wait([*running, *self.starting], timeout=POLL_SECONDS)[0]:
                 worker, cohort = running.pop(ref, (self.starting.get(ref), []))
                 error = self._collect(ref, hear)

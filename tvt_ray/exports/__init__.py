@@ -3,19 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
+from tvt_ray.exports import formats
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import save_student
+from tvt_ray.exports.formats import Format
+from tvt_ray.exports.model_card import write_model_card
 from tvt_ray.exports.timm_config import write_config
 from tvt_ray.storage.locations import Location
 
-# (folder, card, weights as safetensors, metrics by epoch): writes into the student's folder
-Export: TypeAlias = Callable[[Location, StudentCard, bytes, Sequence[Mapping[str, float]]], None]
+History: TypeAlias = Sequence[Mapping[str, float]]  # metrics by epoch
+# (folder, card, weights as safetensors, history): writes into the student's folder
+TrainedWriter: TypeAlias = Callable[[Location, StudentCard, bytes, History], None]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is written when a student is trained, and what `tvt export --format` writes; a row has one or both."""
+
+    when_trained: TrainedWriter | None = None
+    on_demand: Format | None = None
+
 
 FOLDER = "folder"
 
-# Each is written when a student is trained, FOLDER last: its arch.json says that the student is complete.
-EXPORTS: dict[str, Export] = {"timm": write_config, FOLDER: save_student}
+EXPORTS: dict[str, Export] = {
+    "onnx": Export(on_demand=formats.ONNX),
+    "pt2": Export(on_demand=formats.PROGRAM),
+    "timm": Export(write_config, formats.TIMM),
+    "card": Export(write_model_card),
+    FOLDER: Export(save_student),
+}
 
-__all__ = ["EXPORTS", "FOLDER", "Export", "StudentCard"]
+
+def write_trained(folder: Location, card: StudentCard, weights: bytes, history: History) -> None:
+    """All that is written when a student is trained; FOLDER last, whose arch.json says that the student is complete."""
+    for name in sorted(EXPORTS, key=lambda name: name == FOLDER):
+        writer = EXPORTS[name].when_trained
+        if writer is not None:
+            writer(folder, card, weights, history)
+
+
+def describe_formats() -> list[str]:
+    """The rows that are written on demand."""
+    return [name for name, export in EXPORTS.items() if export.on_demand is not None]
+
+
+__all__ = ["EXPORTS", "FOLDER", "Export", "StudentCard", "describe_formats", "write_trained"]

@@ -18,7 +18,6 @@ from tvt_ray.data.pixels import parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
-from tvt_ray.spaces import parse_space
 from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically
 from tvt_ray.students import STUDENTS
 from tvt_ray.students.layers import Student
@@ -45,12 +44,15 @@ class DistilledStudent(nn.Module):
         logits: Tensor = self.student(images)
         return logits
 
-    @torch.inference_mode()
     def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
         """The likeliest class of each image, and its probability."""
+        return self.classify([self.transform(image) for image in images])
+
+    @torch.inference_mode()
+    def classify(self, batch: Sequence[Tensor]) -> list[tuple[str, float]]:
+        """The same of images that `transform` gave."""
         device = next(self.parameters()).device
-        batch = torch.stack([self.transform(image) for image in images]).to(device)
-        probabilities, classes = self(batch).softmax(1).max(1)
+        probabilities, classes = self(torch.stack(list(batch)).to(device)).softmax(1).max(1)
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
 
@@ -71,20 +73,11 @@ def load_student(folder: str | Path | RemotePath) -> DistilledStudent:
         if not (folder / name).is_file():
             raise UsageError(f"{folder} holds no trained student: there is no {name}")
     try:
-        entry = json.loads((folder / ARCH_FILE).read_text())
-        space = parse_space(entry["space_settings"])
-        card = StudentCard(
-            space,
-            space.from_json(entry["arch"]),
-            tuple(entry["class_names"]),
-            entry["results"],
-            str(entry.get("background", StudentCard.background)),
-        )
-        parse_colour(card.background)
+        card = StudentCard.from_json(json.loads((folder / ARCH_FILE).read_text()))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{folder / ARCH_FILE} does not describe a student: {str(error).splitlines()[0]}") from None
     with torch.device("meta"):
-        student = STUDENTS[space.name](space, card.arch, len(card.class_names))
+        student = STUDENTS[card.space.name](card.space, card.arch, len(card.class_names))
     try:
         student.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()), assign=True)
     except (RuntimeError, SafetensorError) as error:

@@ -36,16 +36,16 @@ class Bench:
             for module, _ in modules:
                 module(inputs)
 
-        return self._median_ms(run, PART_S) / NUM_COPIES
+        return self.median_ms(run, PART_S) / NUM_COPIES
 
     def student_ms(self, space: Space, arch: Arch, num_classes: int) -> float:
         """Milliseconds from images on the device to logits."""
         student = build_student(space, arch, num_classes, seed=0, device=self.kind)
         images = torch.randn(self.batch_size, 3, space.image_size, space.image_size, device=self.kind)
-        return self._median_ms(lambda: student(images), STUDENT_S)
+        return self.median_ms(lambda: student(images), STUDENT_S)
 
-    def _median_ms(self, run: Callable[[], object], min_s: float) -> float:
-        """Timer waits for the GPU, and sets PyTorch's threads for as long as it runs."""
+    def median_ms(self, run: Callable[[], object], min_s: float) -> float:
+        """Milliseconds of a call. Timer waits for the GPU, and sets PyTorch's threads for as long as it runs."""
         timer = Timer("run()", globals={"run": run}, num_threads=self.threads)
         with torch.inference_mode():
             timer.timeit(NUM_WARM_UPS)

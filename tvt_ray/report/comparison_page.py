@@ -66,9 +66,11 @@ def plot_comparison(found: Comparison, ink: str) -> Figure:
         )
     for value, name, style in ((found.teacher_acc, "teacher", "--"), (found.majority, "majority class", ":")):
         axes.axvline(value, ls=style, lw=1.2, color=RED)
-        axes.annotate(name, (value, len(rivals) - 0.4), ha="center", va="bottom", color=ink, fontsize="small")
+        axes.annotate(
+            name, (value, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=ink, size="small"
+        )
     axes.set_yticks(range(len(rivals)), [each.title for each in rivals], color=ink)
-    axes.set_ylim(-0.6, len(rivals) - 0.1)
+    axes.set_ylim(-0.6, len(rivals) - 0.4)
     axes.set_xlabel("test accuracy (%)", color=ink)
     axes.tick_params(colors=ink)
     axes.spines[:].set_color(ink)

@@ -120,20 +120,6 @@ def parse_yaml(name: str, text: bytes) -> dict[str, Any]:
     return loaded
 
 
-def parse_assignment(text: str) -> dict[str, Any]:
-    """'search.num_samples=64' -> {'search': {'num_samples': 64}}; the value is read as YAML."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UsageError(f"--set takes key.path=value, as in --set probe.num_images=64; got {text!r}")
-    try:
-        nested: Any = yaml_text.parse(value)
-    except ValueError as error:
-        raise UsageError(f"--set {key}: {value!r} is not YAML: {error}") from None
-    for part in reversed(key.strip().split(".")):
-        nested = {part: nested}
-    return dict(nested)
-
-
 def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in layer.items():

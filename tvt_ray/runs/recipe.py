@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvt_ray.errors import UsageError
+from tvt_ray.refinement.halving import Halving, next_round_size
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.spaces.budget import Budget
 
@@ -24,6 +25,7 @@ TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
 TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
 MOST_STEPS = 20  # times the floor: beyond, a small dataset is only learned by heart
 NUM_SAMPLES = 2000
+NUM_STARTS = 2  # of Ray in a fit: search and distil
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Speeds:
     teacher_step_s: float  # a batch
     student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
     arch_s: float  # an architecture read, on one core
-    fixed_s: float  # start-up, validation and all that no setting changes
+    fixed_s: float  # the start of Ray and of its first worker
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,18 @@ class Phases:
 
     teacher: float
     search: float
+    refine: float
     distill: float
-    fixed: float
+    start: float  # of Ray, and all that no setting changes
 
     @property
     def total(self) -> float:
         """All together."""
-        return self.teacher + self.search + self.distill + self.fixed
+        return sum(self.seconds().values())
+
+    def seconds(self) -> dict[str, float]:
+        """By phase, those that take none left out."""
+        return {name: round(value, 1) for name, value in vars(self).items() if value}
 
 
 # Of the time that is left when start-up is paid.
@@ -117,23 +124,15 @@ def resplit(facts: DataFacts, fraction: float) -> DataFacts:
     return dataclasses.replace(facts, num_train=total - num_val, num_val=num_val)
 
 
-def steps_per_epoch(num_train: int) -> int:
-    """Batches of an epoch, the last partial one among them."""
-    return math.ceil(num_train / min(batch_size(num_train), num_train))
+def steps_per_epoch(num_train: int, batch: int | None = None) -> int:
+    """Batches of an epoch, the last partial one among them. `batch`: images of one, if not the recipe's number."""
+    return math.ceil(num_train / min(batch or batch_size(num_train), num_train))
 
 
 def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
     """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
     size = image_size(facts.side, machine)
-    batch = batch_size(facts.num_train)
-    augment = {
-        "scale": [0.35, 1.0],
-        "hflip": 0.5,
-        "color_jitter": None if facts.grey else 0.3,
-        "auto_augment": "rand-m9-mstd0.5-inc1",
-        "random_erasing": 0.25,
-        "re_mode": "pixel",
-    }
+    augment = _augmentation(facts)
     return {
         "space": {
             "name": "autoformer",
@@ -148,27 +147,42 @@ def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, A
         "teacher_training": {
             "epochs": _epochs(TEACHER_STEPS, facts.num_train),
             "min_steps": TEACHER_FLOOR,
-            "batch_size": batch,
+            "batch_size": batch_size(facts.num_train),
             "lr": 0.02,
             "smoothing": 0.1,
             "augment": {**augment, "auto_augment": None},
         },
         "probe": {"num_images": min(32, facts.num_train)},
         "search": {"num_samples": NUM_SAMPLES},
-        "distill": {
-            "epochs": _epochs(STUDENT_STEPS, facts.num_train),
-            "batch_size": batch,
-            "lr": 1e-3,
-            "min_lr": 1e-5,
-            "warmup_epochs": 10,
-            "warmup_lr": 1e-6,
-            "clip_grad": 1.0,
-            "ema_decay": 0.99,
-            "smoothing": 0.1,
-            "loss": {"weights": {"cross_entropy": 1.0, "guidance": 2.5}, "guidance_limit": 1.0},
-            "amp": "auto",
-            "augment": augment,
-        },
+        "distill": {**_distillation(facts), "augment": augment},
+    }
+
+
+def _augmentation(facts: DataFacts) -> Mapping[str, Any]:
+    """That of the published recipe, with larger crops and colour jitter."""
+    return {
+        "scale": [0.35, 1.0],
+        "hflip": 0.5,
+        "color_jitter": None if facts.grey else 0.3,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.25,
+        "re_mode": "pixel",
+    }
+
+
+def _distillation(facts: DataFacts) -> Mapping[str, Any]:
+    return {
+        "epochs": _epochs(STUDENT_STEPS, facts.num_train),
+        "batch_size": batch_size(facts.num_train),
+        "lr": 1e-3,
+        "min_lr": 1e-5,
+        "warmup_epochs": 10,
+        "warmup_lr": 1e-6,
+        "clip_grad": 1.0,
+        "ema_decay": 0.99,
+        "smoothing": 0.1,
+        "loss": {"weights": {"cross_entropy": 1.0, "guidance": 2.5}, "guidance_limit": 1.0},
+        "amp": "auto",
     }
 
 
@@ -178,7 +192,8 @@ def _epochs(steps: int, num_train: int) -> int:
 
 def least_minutes(speeds: Speeds) -> float:
     """That the floors of teacher and student take."""
-    return (TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s + speeds.fixed_s) / 60
+    floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s
+    return (floors + NUM_STARTS * speeds.fixed_s) / 60
 
 
 def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
@@ -186,35 +201,64 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
 
     Raises UsageError where they do not hold the floors of teacher and student.
     """
-    per_epoch = steps_per_epoch(facts.num_train)
     needed = least_minutes(speeds)
     if minutes < needed:
         raise UsageError(
             f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
             f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
-    left = 60 * minutes - speeds.fixed_s
+    left = 60 * minutes - NUM_STARTS * speeds.fixed_s
     teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR)
     samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
     spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
     student = _steps(left - spent, speeds.student_step_s, STUDENT_FLOOR)
     lengths = {
-        "teacher_training": {"epochs": max(1, teacher // per_epoch)},
+        "teacher_training": {"epochs": _whole(teacher, facts.num_train, config.teacher_training.batch_size)},
         "search": {"num_samples": samples},
-        "distill": {"epochs": max(1, student // per_epoch)},
+        "distill": {"epochs": _whole(student, facts.num_train, config.distill.batch_size)},
     }
     return load_config(None, [config.model_dump(mode="json"), lengths])
 
 
-def phases(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int) -> Phases:
-    """What a config takes at these speeds."""
-    per_epoch = steps_per_epoch(facts.num_train)
+@dataclass(frozen=True)
+class Work:
+    """What a call is to do beside the search."""
+
+    trains_teacher: bool = True
+    num_refined: int = 0  # students
+    num_distilled: int = 1  # students
+
+
+def phases(config: RunConfig, num_train: int, speeds: Speeds, cores: int, work: Work) -> Phases:
+    """What a config takes at these speeds. Students are counted one by one: side by side they take less."""
+    teaching, distill = config.teacher_training, config.distill
+    teacher_steps = teaching.num_epochs(num_train) * steps_per_epoch(num_train, teaching.batch_size)
+    epoch_s = steps_per_epoch(num_train, distill.batch_size) * speeds.student_step_s
+    starts = 1 + bool(work.num_refined) + bool(work.num_distilled)
     return Phases(
-        teacher=config.teacher_training.num_epochs(facts.num_train) * per_epoch * speeds.teacher_step_s,
+        teacher=teacher_steps * speeds.teacher_step_s if work.trains_teacher else 0.0,
         search=(config.search.num_samples + config.score.calibration_samples) * speeds.arch_s / cores,
-        distill=config.distill.epochs * per_epoch * speeds.student_step_s,
-        fixed=speeds.fixed_s,
+        refine=refined_epochs(config, work.num_refined) * epoch_s,
+        distill=work.num_distilled * distill.epochs * epoch_s,
+        start=starts * speeds.fixed_s,
     )
+
+
+def refined_epochs(config: RunConfig, num_students: int) -> int:
+    """Epochs that refining so many students takes at most, over all of them."""
+    if not num_students:
+        return 0
+    settings = config.refine.model_copy(update={"num_students": num_students})
+    halving = Halving.of(settings, config.distill.epochs, config.distill.seed)
+    rounds: list[list[str]] = []
+    while size := next_round_size(settings, halving, rounds):
+        rounds.append([""] * size)
+    return halving.most_epochs([len(each) for each in rounds])
+
+
+def _whole(steps: int, num_train: int, batch: int) -> int:
+    """Epochs."""
+    return max(1, steps // steps_per_epoch(num_train, batch))
 
 
 def _steps(seconds: float, step_s: float, floor: int) -> int:

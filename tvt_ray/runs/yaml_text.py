@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tvt_ray.errors import UsageError
+
 TAB_ADVICE = "; indent with spaces, since YAML knows no tabs"
 
 
@@ -49,6 +51,20 @@ def parse(text: bytes | str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def parse_assignment(text: str) -> dict[str, Any]:
+    """'search.num_samples=64' -> {'search': {'num_samples': 64}}; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UsageError(f"--set takes key.path=value, as in --set probe.num_images=64; got {text!r}")
+    try:
+        nested: Any = parse(value)
+    except ValueError as error:
+        raise UsageError(f"--set {key}: {value!r} is not YAML: {error}") from None
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    return dict(nested)
 
 
 def _decode(text: bytes | str) -> str:

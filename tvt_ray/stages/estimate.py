@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,17 +13,20 @@ from tvt_ray.data.splits import Dataset
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.latency import find_profile, limits_of
+from tvt_ray.runs.recipe import Speeds, Work, phases
 from tvt_ray.scoring.calibration import calibration_rng
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces.budget import format_count
 from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs
+from tvt_ray.stages.facts import START_S, measure_speeds
 from tvt_ray.stages.setup import check_latency, load_data, make_task, process_as_it_was
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
 
 NUM_READ = 4
+IDLE = Speeds(teacher_step_s=0, student_step_s=0, arch_s=0, fixed_s=START_S)  # where nothing is trained
 NUM_BUDGET_DRAWS = 2000
 ENUMERABLE = 20_000  # spaces up to this size are counted rather than sampled
 
@@ -46,7 +50,10 @@ class Plan:
     num_samples: int
     seconds_per_arch: float
     cores: int
-    estimated_s: float
+    num_refined: int  # students
+    num_distilled: int
+    seconds: Mapping[str, float]  # of each phase
+    estimated_s: float  # all together
 
     def sentences(self) -> list[str]:
         """For people."""
@@ -62,12 +69,21 @@ class Plan:
             f"{format_count(low)} to {format_count(high)} parameters",
             f"budget    {self.budget}: {share}",
             f"search    {self.num_samples:,} architectures by {self.searcher}, reading {', '.join(self.readings)}",
-            f"time      {each:.1f} ms an architecture and core: about {self.estimated_s:,.0f} s on {self.cores} cores",
+            *([f"refine    {self.num_refined:,} students"] if self.num_refined else []),
+            *([f"distill   the best {self.num_distilled:,}"] if self.num_distilled else []),
+            f"time      {each:.1f} ms an architecture and core; {', '.join(self._phases())}",
+            f"together  about {self.estimated_s:,.0f} s on {self.cores} cores",
         ]
 
+    def _phases(self) -> list[str]:
+        return [f"{name} {seconds:,.0f} s" for name, seconds in self.seconds.items()]
 
-def dry_run(config: RunConfig) -> Plan:
-    """Nothing is written, Ray is not started. Raises UsageError for what a search would be refused for."""
+
+def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> Plan:
+    """Nothing is written, Ray is not started. Raises UsageError for what a search would be refused for.
+
+    `num_refined`, `num_distilled`: students that are to be trained afterwards.
+    """
     with process_as_it_was():
         profile = find_profile(config)
         data = load_data(config)
@@ -77,11 +93,17 @@ def dry_run(config: RunConfig) -> Plan:
         teacher, trains = _teacher_for_timing(config, data)
         reader = Reader(make_task(config, data, teacher))
         rows = reader.read_all(calibration_archs(config, data.num_classes, limits)[: NUM_READ + 1])
+        trains |= bool(num_refined + num_distilled) and not _teacher_is_there(config, data)
+        work = Work(trains, num_refined, num_distilled)
+        speeds = measure_speeds(config, data) if trains or num_refined or num_distilled else IDLE
     seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
     share, counted = _budget_share(limits, config.seed)
     space, cores, each = config.space, os.cpu_count() or 1, sum(seconds) / len(seconds)
     wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     small, large = space.smallest(data.num_classes), space.largest(data.num_classes)
+    counted_config = config.model_copy(update={"search": config.search.model_copy(update={"num_samples": wanted})})
+    speeds = dataclasses.replace(speeds, arch_s=each)
+    takes = phases(counted_config, len(data.train), speeds, cores, work)
     return Plan(
         dataset=_describe(data),
         teacher=None if teacher is None else config.teacher.name,
@@ -98,7 +120,10 @@ def dry_run(config: RunConfig) -> Plan:
         num_samples=wanted,
         seconds_per_arch=each,
         cores=cores,
-        estimated_s=each * (wanted + config.score.calibration_samples) / cores,
+        num_refined=num_refined,
+        num_distilled=num_distilled,
+        seconds=takes.seconds(),
+        estimated_s=takes.total,
     )
 
 
@@ -119,7 +144,11 @@ def _teacher_for_timing(config: RunConfig, data: Dataset) -> tuple[Teacher | Non
     """The teacher if it is to be had at once, else an untrained one: reading takes as long with either."""
     if not need_teacher(config.score.to_read):
         return None, False
-    path = cached_teacher_path(config.teacher, config.teacher_training, data)
-    if config.teacher.weights or path.exists():
+    if _teacher_is_there(config, data):
         return get_teacher(config.teacher, config.teacher_training, data)[0], False
     return build_teacher(config.teacher.untrained(), data.num_classes).freeze(), True
+
+
+def _teacher_is_there(config: RunConfig, data: Dataset) -> bool:
+    weights = config.teacher.weights
+    return bool(weights) or cached_teacher_path(config.teacher, config.teacher_training, data).exists()

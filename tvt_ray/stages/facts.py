@@ -34,9 +34,7 @@ NUM_DRAWN = 200  # architectures, of which the largest within the budget is time
 NUM_READ = 4
 OWN = ("imagefolder:", "parquet:")
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-# Ray starting on this machine and its first worker importing torch, once for search and once for distil, with the
-# driver's own imports: 16 s each were seen on two cores.
-START_S = 40.0
+START_S = 20.0  # Ray starting on this machine, its first worker and the driver importing torch: 16 s on two cores
 
 
 def own_config(layers: Layers) -> RunConfig:

@@ -12,7 +12,7 @@ from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.latency import find_profile, limits_of
-from tvt_ray.runs.recipe import DataFacts, Phases, least_minutes, phases, with_lengths
+from tvt_ray.runs.recipe import DataFacts, Phases, Work, least_minutes, phases, with_lengths
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
@@ -80,7 +80,7 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     # Layers come last again: who sets a length keeps it.
     fixed = with_lengths(config, facts, speeds, machine().cpus, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
-    return config, _plan(config, facts, len(data.test), phases(config, facts, speeds, machine().cpus))
+    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, machine().cpus, Work()))
 
 
 def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> Plan:
@@ -95,12 +95,7 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> 
         teacher_epochs=config.teacher_training.num_epochs(facts.num_train),
         num_samples=config.search.num_samples,
         distill_epochs=config.distill.epochs,
-        seconds={
-            "teacher": round(takes.teacher, 1),
-            "search": round(takes.search, 1),
-            "distill": round(takes.distill, 1),
-            "start": round(takes.fixed, 1),
-        },
+        seconds=takes.seconds(),
     )
 
 

@@ -18,6 +18,7 @@ from tvt_ray.scoring.rows import Row
 from tvt_ray.stages.setup import provide_teacher
 from tvt_ray.storage.locations import Location
 from tvt_ray.students.sources import Source
+from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.verdict import Verdict, judge
 
 DWARFS = 10
@@ -81,6 +82,12 @@ class Teaching:
         """As the settings say, or of who learns alone where others follow, or begins with what is drawn."""
         alone, drawn = task.settings.loss != self.settings.loss, task.settings.init != self.settings.init
         return self._recipes[alone, drawn]
+
+    def told_recipe(self, task: DistillTask) -> Mapping[str, Any]:
+        """Its settings without places: of weights to begin with that lie on a disk, what identifies them."""
+        settings = task.settings.model_dump(mode="json")
+        lies_somewhere = task.settings.init is not None and not task.settings.init.startswith(PREFIX)
+        return {**settings, "init": self.begun_with["init"]} if lies_somewhere else settings
 
     def tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
         """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""

@@ -12,13 +12,15 @@ from tvt_ray.cluster.training import STATE_FILE, Trained, Watch, train_students
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings, guided_blocks
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.exports import EXPORTS, FOLDER, StudentCard
+from tvt_ray.exports import StudentCard, write_trained
 from tvt_ray.exports.folder import ARCH_FILE
+from tvt_ray.exports.origin import Origin
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.scoring.measurements import Measurement
+from tvt_ray.stages.origin import origin_of, ranking_of, versions
 from tvt_ray.stages.setup import end_without_ray
 from tvt_ray.stages.teaching import Teaching, settings_of
 from tvt_ray.storage.locations import Location, first_line, write_atomically
@@ -38,6 +40,7 @@ class Trainings:
         self.folder, self.teaching, self.tasks = folder, teaching, tasks
         self.config, self.data = teaching.config, teaching.data
         self.writer: PartWriter[Measurement]
+        self.origins: Mapping[str, Origin] = {}
 
     def run(self, lock: FolderLock, ray_address: str | None, command: str) -> None:
         """Trains those that are not finished, on the cluster. `command`: what goes on with it.
@@ -48,6 +51,7 @@ class Trainings:
         if not left:
             return
         self._measure_teacher()
+        self.origins = self._origins(left)
         try:
             with PartWriter(self.folder.measurements(), lock.check) as self.writer:
                 self._train(left, ray_address, command)
@@ -61,6 +65,15 @@ class Trainings:
         own = size == teacher.image_size
         self.at_student = self.teacher_test_acc if own else teacher_accuracy(teacher, self.data.test, size)
         say(f"teacher: {teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
+
+    def _origins(self, left: Mapping[str, DistillTask]) -> Mapping[str, Origin]:
+        """How they came about. Taken before measurements are added, which may be what they were chosen by."""
+        config, ranking, here = self.config, ranking_of(self.folder, self.config), versions()
+        found = {}
+        for place, task in left.items():
+            arch_id = task.space.arch_id(task.arch) if task.space == config.space else ""  # of which the run has none
+            found[place] = origin_of(self.folder, config, arch_id, self.teaching.told_recipe(task), ranking, here)
+        return found
 
     def _train(self, left: Mapping[str, DistillTask], ray_address: str | None, command: str) -> None:
         settings, folder = self.config.cluster, self.folder
@@ -88,10 +101,14 @@ class Trainings:
         task = self.tasks[place]
         self._measured(task, trained.history)
         card = StudentCard(
-            task.space, task.arch, self.data.class_names, self._results(task, trained), self.config.data.background
+            task.space,
+            task.arch,
+            self.data.class_names,
+            self._results(task, trained),
+            self.config.data.background,
+            self.origins[place],
         )
-        for name in sorted(EXPORTS, key=lambda name: name == FOLDER):  # last, since its arch.json says: complete
-            EXPORTS[name](self.folder.path / place, card, trained.weights, trained.history)
+        write_trained(self.folder.path / place, card, trained.weights, trained.history)
 
     def _results(self, task: DistillTask, trained: Trained) -> dict[str, object]:
         return {

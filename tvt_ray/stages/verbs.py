@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvt_ray.exports.formats import Wish
 from tvt_ray.plugins import load_plugins
 from tvt_ray.quality.comparison import Comparison
 from tvt_ray.quality.evaluation import Evaluation
@@ -16,6 +17,7 @@ from tvt_ray.stages.baselines import run_baselines
 from tvt_ray.stages.contenders import BASELINES
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.evaluate import run_evaluate
+from tvt_ray.stages.export import ExportSummary, run_export
 from tvt_ray.stages.refine import RefineSummary, run_refine
 from tvt_ray.stages.reorder import with_score
 from tvt_ray.stages.search import run_search
@@ -118,6 +120,27 @@ def evaluate(
     folder = as_location(student.path if isinstance(student, TrainedStudent) else student)
     named = {} if dataset is None else {"data": {"name": dataset}}
     return run_evaluate(folder, [settings or {}, named], split, None if out is None else as_location(out))
+
+
+def export(
+    student: TrainedStudent | str | Path,
+    format: str = "onnx",  # noqa: A002 (as the command line has it)
+    *,
+    int8: bool = False,
+    pixels: bool = False,
+    out: str | Path | None = None,
+    dataset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> ExportSummary:
+    """Writes a student as onnx, pt2 or timm into `out`, by default its own folder, and checks it against the student.
+
+    `int8`: a second ONNX file, of 8-bit matrices. `pixels`: the ONNX file takes 8-bit pixels. `dataset`: whose images
+    the files are compared on; None: those that the student's run is of. Raises UsageError, RunError.
+    """
+    folder = as_location(student.path if isinstance(student, TrainedStudent) else student)
+    named = {} if dataset is None else {"data": {"name": dataset}}
+    target = None if out is None else as_location(out)
+    return run_export(folder, [settings or {}, named], format, Wish(int8=int8, pixels=pixels), target)
 
 
 def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:

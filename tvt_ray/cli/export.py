@@ -1,0 +1,66 @@
+"""tvt export."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tvt_ray.cli.options import OUTPUT, add_options, overrides
+from tvt_ray.cli.output import print_json, print_table
+from tvt_ray.storage.locations import as_location
+
+if TYPE_CHECKING:
+    from tvt_ray.stages.export import ExportSummary
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Flags."""
+    parser.description = (
+        "Writes a trained student as a file that runs without tvt_ray, and checks it against the student."
+    )
+    parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>")
+    parser.add_argument("--format", default="onnx", metavar="NAME", help="<formats> (default: onnx)")
+    parser.add_argument("--int8", action="store_true", help="a second ONNX file with matrices of 8 bits")
+    parser.add_argument("--pixels", action="store_true", help="ONNX takes 8-bit pixels, and normalises them itself")
+    parser.add_argument("--out", metavar="DIR", help="folder or URI of the files (default: the student's own)")
+    add_options(parser, "dataset", "set", *OUTPUT)
+    parser.set_defaults(command=execute)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Exports and prints."""
+    from tvt_ray.exports.formats import Wish
+    from tvt_ray.stages.export import run_export
+
+    out = None if args.out is None else as_location(args.out)
+    wish = Wish(int8=args.int8, pixels=args.pixels)
+    found = run_export(args.student, overrides(args), args.format, wish, out)
+    print_json(args, found.to_json()) if args.json else _print(found)
+    return 0
+
+
+def _print(found: ExportSummary) -> None:
+    rows = []
+    if found.teacher is not None:
+        rows.append(
+            [f"teacher {found.teacher.name}", _size(found.teacher.bytes), _ms(found.teacher.latency_ms), "", ""]
+        )
+    rows.append(["student in PyTorch", _size(found.student.bytes), _ms(found.student.latency_ms), "", ""])
+    for each in found.files:
+        accuracy = "" if each.val_acc is None else f"{each.val_acc:.2f}"
+        name = each.path.rpartition("/")[2]
+        rows.append([name, _size(each.bytes), _ms(each.latency_ms), f"{each.max_abs_diff:.1e}", accuracy])
+    columns = ["", "size", "ms an image", "difference", "val %"]
+    print_table(f"{found.student.name}, on {found.device}, {found.threads} threads", columns, rows)
+    print(f"difference   the largest of any logit, on {found.checked_on}, by 1 and by 7")
+    for each in found.files:
+        print(f"{each.format:<12} {each.path}")
+    print(f"card         {found.card}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}"

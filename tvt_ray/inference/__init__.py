@@ -1,0 +1,1 @@
+"""Students without torch: what an exported file is enough for."""
