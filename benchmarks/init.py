@@ -55,7 +55,7 @@ NUM_DRAWN = 200  # of which the one nearest to that is taken
 
 def init(args: argparse.Namespace) -> int:
     """Trains, prints and measures."""
-    config = config_of(args)
+    config = _as_it_trains(config_of(args))
     data = load_data(config)
     teacher = _teacher(config, data)
     apart = _split(data, args.large_images, args.num_images, config.seed)
@@ -70,6 +70,14 @@ def init(args: argparse.Namespace) -> int:
     ways = {"random": [_train(task, small) for task in tasks], "selected": [_train(task, small) for task in begun]}
     print(json.dumps(_results(config, data, arch, ways, args) | {"start_acc": _start_acc(begun[0], small)}))
     return 0
+
+
+def _as_it_trains(config: RunConfig) -> RunConfig:
+    """The config, its loss without what follows the teacher where `distill.guided` is never, as distil has it."""
+    if config.distill.guided != "never":
+        return config
+    distill = config.distill.model_copy(update={"loss": config.distill.loss.alone()})
+    return config.model_copy(update={"distill": distill})
 
 
 def _teacher(config: RunConfig, data: Dataset) -> Teacher:
