@@ -137,3 +137,15 @@ def test_distillation_is_timed_beside_a_plain_loop_timm_and_two_workers():
     assert result.keys() == {"speed_ratio", "timm_ratio", "data_wait_share", "scaling_2_workers", "cohort_ratio"}
     assert all(value > 0 for value in result.values())
     assert result["data_wait_share"] < 1
+
+
+def test_a_larger_vits_weights_are_compared_with_drawn_ones(teacher, tmp_path):
+    flags = ["--num-images", 64, "--large-images", 128, "--epochs", 2, "--large-epochs", 2, "--seeds", 2]
+    flags += ["--set", "distill.batch_size=32", "--out", tmp_path / "larger"]
+    result = json.loads(bench("init", *flags).splitlines()[-1])
+    assert result["smaller"]["params"] <= result["larger"]["params"]
+    differences = [b - a for a, b in zip(result["random"], result["selected"], strict=True)]
+    assert differences == pytest.approx(result["differences"], abs=0.02)
+    assert result["difference"] == pytest.approx(sum(differences) / 2, abs=0.02)
+    assert [len(curve) for curve in result["by_epoch"].values()] == [2, 2]
+    assert 0 <= result["start_acc"] <= 100

@@ -1,6 +1,7 @@
 """Distillation as real Ray Train jobs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import tvt_ray
 from tests.cluster.conftest import SMALLER, start_search, variant
 from tests.cluster.prometheus import watch
 from tvt_ray.cluster import training
+from tvt_ray.distillation.initial import read_source
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
 from tvt_ray.stages.distill import run_distill
@@ -98,3 +101,25 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
     assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_ids"] == [arch_id]]
     (kept,) = run_distill(two, folder, arch_id=arch_id, resume=True)
     assert kept == student
+
+
+def test_a_student_begins_with_what_another_learned(cluster, config, digits_student, tmp_path, capsys):
+    """One of the sizes of what was trained takes all of it, and its own training is next to none."""
+    run, source = RunFolder(tmp_path / "run"), tmp_path / "source"
+    shutil.copytree(digits_student, source)
+    card = load_student(source).card
+    still = {"epochs": 1, "lr": 1e-9, "warmup_lr": 1e-9, "min_lr": 0, "warmup_epochs": 0, "init": str(source)}
+    settings = variant(config.model_copy(update={"space": card.space}), distill=still)
+    run.make()
+    run.claim(settings)
+    arch_file = source / "arch.json"
+    (student,) = run_distill(settings, run.path, arch_file=arch_file, ray_address=cluster)
+    count = len(load_student(source).student.state_dict())
+    assert (
+        f"init: {student.arch_id}: {count} of {count} tensors from {source} (vit, 3 blocks" in capsys.readouterr().err
+    )
+    assert student.test_acc == pytest.approx(card.results["test_acc"], abs=1)
+    assert student.test_acc > 40  # chance is 10
+    begun = json.loads((Path(student.path) / "distill.json").read_text())
+    assert begun["init"] == f"weights {read_source(str(source)).digest}"
+    assert load_student(student.path).card.origin.recipe["init"] == begun["init"]  # which says nothing of the disk

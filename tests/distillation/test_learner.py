@@ -1,12 +1,19 @@
 """One student while it trains."""
 
+import dataclasses
 import random
 
 import pytest
 import torch
 
-from tests.distillation.conftest import SETTINGS, only, same, train
-from tvt_ray.distillation.learner import Learner
+from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
+from tests.students.expanded import expanded
+from tvt_ray.distillation.cohort import Cohort
+from tvt_ray.distillation.learner import Learner, WorkerContext
+from tvt_ray.students import build_student
+from tvt_ray.students.sources import parse_source
+
+CPU = WorkerContext(torch.device("cpu"))
 
 
 def changes_of(learner, run):
@@ -155,3 +162,42 @@ def test_a_learner_is_told_how_many_steps_an_epoch_has(make, inputs):
     cohort = make()
     assert isinstance(only(cohort), Learner)
     assert only(cohort).steps == len(cohort.batches) == 4
+
+
+def begun_with(task, label=""):
+    """The training, where settings say that there are weights to begin with."""
+    return dataclasses.replace(task, settings=task.settings.model_copy(update={"init": "larger"}), label=label)
+
+
+def test_a_student_begins_with_the_weights_that_are_given_and_learns_from_there(make, inputs):
+    drawn = only(make())
+    larger, heads = expanded(build_student(SPACE, drawn.task.arch, 10, seed=1))
+    source = parse_source("larger", larger, heads, tuple(map(str, range(10))))
+    cohort = Cohort([begun_with(drawn.task)], dataclasses.replace(inputs, init=source), CPU)
+    learner = only(cohort)
+    given = build_student(SPACE, drawn.task.arch, 10, seed=1).state_dict()
+    assert same(learner.student.state_dict(), given)
+    assert not same(learner.student.state_dict(), drawn.student.state_dict())
+    train(cohort)
+    assert not same(learner.student.state_dict(), given)
+
+
+def test_a_training_from_given_weights_goes_on_as_if_it_had_not_stopped(make, inputs):
+    task = only(make()).task
+    source = parse_source("larger", *expanded(build_student(SPACE, task.arch, 10, seed=1)))
+    begun, straight, later = (
+        Cohort([begun_with(task)], dataclasses.replace(inputs, init=source), CPU) for _ in range(3)
+    )
+    begun.run_epoch()
+    later.load_state_dict(begun.state_dict())
+    assert same(only(train(later)).student.state_dict(), only(train(straight)).student.state_dict())
+
+
+def test_students_whose_settings_name_no_weights_learn_beside_as_if_there_were_none(make, inputs):
+    alone = train(make())
+    task = only(alone).task
+    source = parse_source("larger", *expanded(build_student(SPACE, task.arch, 10, seed=1)))
+    both = Cohort([task, begun_with(task, "begun")], dataclasses.replace(inputs, init=source), CPU)
+    train(both)
+    assert same(both.learners[task.arch_id].student.state_dict(), only(alone).student.state_dict())
+    assert not same(both.learners["begun"].student.state_dict(), only(alone).student.state_dict())

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "name for whom it puts first (default: all but the scores)",
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each, with --baselines (default: 1)")
-    add_options(parser, "score", "epochs", "num-workers", "resume", "ray-address")
+    add_options(parser, "score", "init", "epochs", "num-workers", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 

@@ -162,6 +162,11 @@ OPTIONS: dict[str, Option] = {
         "cluster.archs_per_trial",
         type=int,
     ),
+    "init": _value(
+        "a larger ViT whose weights students begin with: timm:NAME, a file, or a student's folder",
+        "WEIGHTS",
+        "distill.init",
+    ),
     "epochs": _value("of the training", "N", "distill.epochs", type=int),
     "num-students": _value("students that are trained shortly", "N", "refine.num_students", type=int),
     "num-workers": _value("Ray Train workers of each training", "N", "cluster.training_workers", type=int),

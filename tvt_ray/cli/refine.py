@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains a few of a run's students shortly, learns what the dataset rewards, and ranks anew."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)
-    add_options(parser, "num-students", "epochs", "resume", "ray-address")
+    add_options(parser, "num-students", "init", "epochs", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
     parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
-    add_options(parser, "epochs", "num-workers", "ray-address")
+    add_options(parser, "init", "epochs", "num-workers", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 
@@ -55,10 +55,12 @@ def execute(args: argparse.Namespace) -> int:
         return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.runs.run import Run
+    from tvt_ray.stages.initial import check_init_setting
     from tvt_ray.stages.search import run_search
 
     if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
+        check_init_setting(config)
     args.run_dir = args.run_dir or as_location(f"runs/{_run_name(config)}")
     summary = run_search(config, args.run_dir, args.resume, args.ray_address)
     if not args.json:

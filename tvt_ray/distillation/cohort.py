@@ -21,6 +21,7 @@ from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
 from tvt_ray.distillation.losses import Outputs
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.distillation.targets import Targets
+from tvt_ray.students.sources import Source
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
 from tvt_ray.vision_compat import ensure_torchvision
@@ -30,18 +31,20 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class DistillInputs:
-    """What all students of a run share: images that need no disk, and the frozen teacher."""
+    """What all students of a run share: images that need no disk, the frozen teacher, and weights to begin with."""
 
     train: Split
     val: Split
     test: Split
     teacher: Teacher
+    init: Source | None = None  # of students whose settings name some; None: all begin with what is drawn
 
 
 class Cohort:
     """Students with one recipe, dataset and teacher. What a student learns does not depend on who learns beside it.
 
-    Losses may differ, since they concern a student alone: one may follow the teacher beside one that does not.
+    Losses may differ, since they concern a student alone: one may follow the teacher beside one that does not. So may
+    `init`: a student begins with the inputs' weights where its settings name some, else with what is drawn.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Cohort:
         worker: WorkerContext,
         loader_workers: int = 0,
     ) -> None:
-        """All tasks have the same settings but for the loss, image size and number of classes, and names of their own.
+        """All tasks have the same image size, classes, and settings but for loss and init, and names of their own.
 
         Raises ValueError otherwise.
         """
@@ -67,7 +70,10 @@ class Cohort:
         self.load_with(loader_workers)
         channels = self._teacher_channels()
         self.learners = {
-            task.name: Learner(task, channels, len(inputs.val), len(self.batches), worker) for task in tasks
+            task.name: Learner(
+                task, channels, len(inputs.val), len(self.batches), worker, inputs.init if task.settings.init else None
+            )
+            for task in tasks
         }
 
     def load_with(self, num_workers: int) -> None:
@@ -178,11 +184,12 @@ class Cohort:
 
 
 def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
-    """Settings (with the first one's loss), image size in pixels, and classes. Raises ValueError where they differ."""
-    loss = tasks[0].settings.loss
-    shared = [
-        (task.settings.model_copy(update={"loss": loss}), task.space.image_size, task.num_classes) for task in tasks
-    ]
+    """Settings, with the first one's loss and init, image size in pixels, and classes.
+
+    Raises ValueError where they differ.
+    """
+    own = {"loss": tasks[0].settings.loss, "init": tasks[0].settings.init}
+    shared = [(task.settings.model_copy(update=own), task.space.image_size, task.num_classes) for task in tasks]
     if any(each != shared[0] for each in shared):
         raise ValueError("a cohort's students share recipe, image size and classes")
     if len({task.name for task in tasks}) < len(tasks):

@@ -16,6 +16,8 @@ from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.students import build_student
 from tvt_ray.students.layers import Student, shared_out
+from tvt_ray.students.selection import select_weights
+from tvt_ray.students.sources import Source
 from tvt_ray.training.precision import autocast, choose_precision
 from tvt_ray.training.selection import Selection, resolve_weights
 
@@ -56,11 +58,19 @@ class Learner:
     """Holds all that changes while a student trains."""
 
     def __init__(
-        self, task: DistillTask, teacher_channels: Sequence[int], num_val: int, steps: int, worker: WorkerContext
+        self,
+        task: DistillTask,
+        teacher_channels: Sequence[int],
+        num_val: int,
+        steps: int,
+        worker: WorkerContext,
+        init: Source | None = None,
     ) -> None:
-        """`steps`: batches in an epoch."""
+        """`steps`: batches in an epoch. `init`: whose weights the student begins with."""
         self.task, self.worker, self.steps, settings = task, worker, steps, task.settings
         student = build_student(task.space, task.arch, task.num_classes, settings.seed)
+        if init is not None:
+            select_weights(init, student, task.arch_id)
         if settings.zero_head:
             nn.init.zeros_(student.head.weight)
             nn.init.zeros_(student.head.bias)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.losses import LossSettings
+from tvt_ray.storage.locations import as_location
+from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.loaders import Sampling
 from tvt_ray.training.precision import Amp
 from tvt_ray.training.selection import Weights
@@ -21,6 +23,7 @@ class DistillSettings(BaseModel):
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 128  # over all workers
     grad_accum_steps: PositiveInt = 1  # batches whose gradients are added up for one step of the optimiser
+    init: str | None = None  # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder
     lr: float = Field(5e-4, gt=0)
     min_lr: float = Field(5e-6, ge=0)
     warmup_epochs: NonNegativeInt = 20  # at most half of the epochs are warm-up
@@ -43,6 +46,15 @@ class DistillSettings(BaseModel):
     channels_last: bool = False
     compile: bool = False
     seed: int = 0
+
+    @field_validator("init")
+    @classmethod
+    def _placed(cls, init: str | None) -> str | None:
+        if init is None or init.startswith(PREFIX):
+            return init
+        if not init:
+            raise ValueError("init is timm:NAME, a file of a ViT's weights, or a student's folder; null: none")
+        return str(as_location(init))
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> DistillSettings:

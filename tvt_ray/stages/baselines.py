@@ -32,10 +32,11 @@ from tvt_ray.stages.contenders import (
     task_of,
 )
 from tvt_ray.stages.distill import begin_teaching, check_distill, choose_rows, row_of
+from tvt_ray.stages.initial import begin_as_they_can, check_init, load_init, tell_of_init
 from tvt_ray.stages.reorder import settle_score
 from tvt_ray.stages.setup import process_as_it_was, resolve
 from tvt_ray.stages.teaching import Teaching
-from tvt_ray.stages.trainings import Trainings, check_blocks, check_student_folder
+from tvt_ray.stages.trainings import PLACE, Trainings, check_blocks, check_student_folder
 from tvt_ray.storage.locations import Location, write_atomically
 
 PAGE_FILE, JSON_FILE = "baselines.html", "baselines.json"
@@ -64,15 +65,18 @@ def run_baselines(
     check_distill(config, folder)
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
+        init = load_init(config)
         settle_score(folder, config)
         row = row_of(arch_file, folder, config) if arch_file else choose_rows(folder, config, 1, arch_id)[0]
-        check_student_folder(folder.distill_folder / row.arch_id, config, resume)
+        check_student_folder(folder.distill_folder / row.arch_id, config, resume, init)
+        check_init(init, config, [row])
         check_blocks(row.depth, config.distill.loss)
-        teaching = begin_teaching(config, folder, ray_address)
+        teaching = begin_teaching(config, folder, ray_address, init)
         race = _Race(config, folder, row, teaching, names, num_seeds)
         for place in race.tasks:
-            check_student_folder(folder.path / place, config, resume)
+            check_student_folder(folder.path / place, config, resume, init)
         say(f"baselines: {len(race.contenders)} students with {num_seeds} seeds are {len(race.tasks)} trainings")
+        tell_of_init(teaching.init, [race.tasks[f"{PLACE}/{row.arch_id}"]])
         command = folder.baselines_command(names, num_seeds, arch_id, config.plugins, arch_file)
         Trainings(folder, teaching, race.tasks).run(lock, ray_address, command)
         found = race.compare()
@@ -99,11 +103,12 @@ class _Race:
         self.contenders, self.left_out = choose_contenders(contest, names)
         self.seeds = tuple(range(first, first + num_seeds))
         self.places = {name: [place_of(each, contest, s) for s in self.seeds] for name, each in self.contenders.items()}
-        self.tasks: dict[str, DistillTask] = {
+        tasks = {
             place: task_of(each, teaching, seed)
             for name, each in self.contenders.items()
             for place, seed in zip(self.places[name], self.seeds, strict=True)
         }
+        self.tasks: dict[str, DistillTask] = begin_as_they_can(teaching.init, tasks)
 
     def compare(self) -> Comparison:
         """All of them on the test split."""

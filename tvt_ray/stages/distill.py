@@ -12,12 +12,14 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
+from tvt_ray.stages.initial import check_init, load_init, tell_of_init
 from tvt_ray.stages.reorder import settle_score
 from tvt_ray.stages.score import read_arch
 from tvt_ray.stages.setup import load_data, process_as_it_was, resolve
 from tvt_ray.stages.teaching import Teaching
 from tvt_ray.stages.trainings import PLACE, Trainings, check_blocks, check_student_folder, is_finished
 from tvt_ray.storage.locations import Location
+from tvt_ray.students.sources import Source
 
 OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
 
@@ -41,27 +43,32 @@ def run_distill(
     check_distill(config, folder, top)
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
+        init = load_init(config)
         settle_score(folder, config)
         rows = [row_of(arch_file, folder, config)] if arch_file else choose_rows(folder, config, top, arch_id)
         paths = [folder.distill_folder / row.arch_id for row in rows]
         for row, path in zip(rows, paths, strict=True):
-            check_student_folder(path, config, resume)
+            check_student_folder(path, config, resume, init)
             check_blocks(row.depth, config.distill.loss)
+        check_init(init, config, rows)
         if not all(map(is_finished, paths)):
             command = folder.distill_command(top, arch_id, config.plugins, arch_file)
-            teaching = begin_teaching(config, folder, ray_address)
+            teaching = begin_teaching(config, folder, ray_address, init)
             tasks = {f"{PLACE}/{row.arch_id}": teaching.task(row) for row in rows}
+            tell_of_init(teaching.init, tasks.values())
             Trainings(folder, teaching, tasks).run(lock, ray_address, command)
         return [TrainedStudent.read(path) for path in paths]
 
 
-def begin_teaching(config: RunConfig, folder: RunFolder, ray_address: str | None) -> Teaching:
-    """The run's images, and its teacher. Raises UsageError where the images are others."""
+def begin_teaching(
+    config: RunConfig, folder: RunFolder, ray_address: str | None, init: Source | None = None
+) -> Teaching:
+    """The run's images, its teacher, and what students begin with. Raises UsageError where the images are others."""
     data = load_data(config)
     identity = DataIdentity.of(data, config.probe)
     folder.check_data(identity)
     folder.keep_data(identity)
-    return Teaching(config, data, folder.path, ray_address)
+    return Teaching(config, data, folder.path, ray_address, init)
 
 
 def check_distill(config: RunConfig, folder: RunFolder, top: int | None = None) -> None:

@@ -16,6 +16,7 @@ from tvt_ray.runs.recipe import DataFacts, Phases, Work, least_minutes, phases, 
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
+from tvt_ray.stages.initial import check_init_setting
 from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import Stopwatch, check_latency, load_data, process_as_it_was, provide_teacher, resolve
 from tvt_ray.storage.locations import Location
@@ -69,6 +70,7 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     """
     config, facts = config_for(layers)
     check_augmentation(config.distill.augment)
+    check_init_setting(config)
     profile = find_profile(config)
     with process_as_it_was():
         data = load_data(config)

@@ -12,7 +12,7 @@ from tvt_ray.cluster.connection import check_address, connected, resolve_address
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.progress import Meter
+from tvt_ray.progress import Meter, say
 from tvt_ray.refinement.choice import Candidates, by_draws, spread
 from tvt_ray.refinement.halving import Halving, Measured, Training, next_round_size
 from tvt_ray.runs.config import RunConfig, difference
@@ -24,6 +24,7 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import MEASURED
+from tvt_ray.stages.initial import check_init, load_init
 from tvt_ray.stages.reorder import write_order
 from tvt_ray.stages.setup import end_without_ray, load_data, process_as_it_was, resolve
 from tvt_ray.stages.teaching import Teaching
@@ -72,11 +73,15 @@ def run_refine(
     _check(config, folder, resume)
     check_address(resolve_address(ray_address))
     with folder.lock() as lock, process_as_it_was():
+        init = load_init(config)
+        check_init(init, config, folder.rows().read())
+        if init is not None:
+            say(f"init: students begin with weights of {init.describe()}")
         data = load_data(config)
         identity = DataIdentity.of(data, config.probe)
         folder.check_data(identity)
         folder.keep_data(identity)
-        teaching = Teaching(config, data, folder.path, ray_address)
+        teaching = Teaching(config, data, folder.path, ray_address, init)
         refining = _Refining(config, folder, teaching, lock)
         if refining.next_work():
             try:

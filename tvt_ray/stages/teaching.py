@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from tvt_ray.data.splits import Dataset
 from tvt_ray.distillation.cohort import DistillInputs
@@ -16,28 +17,49 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.rows import Row
 from tvt_ray.stages.setup import provide_teacher
 from tvt_ray.storage.locations import Location
+from tvt_ray.students.sources import Source
+from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.verdict import Verdict, judge
 
 DWARFS = 10
+BOTH = (False, True)
 
 
 class Teaching:
-    """A dataset, its teacher, whether that is followed, and the settings that follow from it."""
+    """A dataset, its teacher, whether that is followed, what students begin with, and the settings that follow."""
 
-    def __init__(self, config: RunConfig, data: Dataset, kept_in: Location, ray_address: str | None) -> None:
-        """`kept_in`: the run folder. Trains the teacher where there is none."""
+    def __init__(
+        self,
+        config: RunConfig,
+        data: Dataset,
+        kept_in: Location,
+        ray_address: str | None,
+        init: Source | None = None,
+    ) -> None:
+        """`kept_in`: the run folder. `init`: what `distill.init` names. Trains the teacher where there is none."""
         self.config, self.data = config, data
+        self.init = None if init is None else init.of_classes(data.class_names)
         self.teacher = provide_teacher(config, data, kept_in, ray_address)
         self.settings = guided_or_not(config.distill, judge(self.teacher, data), self.teacher.name)
-        self.recipe = recipe_of(config, data)
-        alone = config.distill.model_copy(update={"guided": "never"})
-        self.recipe_alone = recipe_of(config.model_copy(update={"distill": alone}), data)
+        self.begun_with = settings_of(config.distill, init)
+        self._recipes = {(alone, drawn): self._recipe(init, alone, drawn) for alone in BOTH for drawn in BOTH}
         self.imbalance_told = False
+
+    def _recipe(self, init: Source | None, alone: bool, drawn: bool) -> str:
+        """Of who learns without the teacher, of who begins with what is drawn, both or neither."""
+        changes = {**({"guided": "never"} if alone else {}), **({"init": None} if drawn else {})}
+        config = self.config.model_copy(update={"distill": self.config.distill.model_copy(update=changes)})
+        return recipe_of(config, self.data, None if drawn else init)
+
+    @property
+    def recipe(self) -> str:
+        """By which the config has its students learn."""
+        return self._recipes[False, False]
 
     def inputs(self) -> DistillInputs:
         """As workers on other machines need them."""
         data = self.data
-        return DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher)
+        return DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher, self.init)
 
     def task(self, row: Row, seed: int | None = None) -> DistillTask:
         """A row's training, by the settings' seed or another."""
@@ -57,8 +79,15 @@ class Teaching:
         return Measurement(task.arch_id, epochs, seed, epoch["val_acc"], epoch["seconds"], self.recipe_for(task))
 
     def recipe_for(self, task: DistillTask) -> str:
-        """Of who follows the teacher as the settings say, or of who learns alone where others follow."""
-        return self.recipe if task.settings.loss == self.settings.loss else self.recipe_alone
+        """As the settings say, or of who learns alone where others follow, or begins with what is drawn."""
+        alone, drawn = task.settings.loss != self.settings.loss, task.settings.init != self.settings.init
+        return self._recipes[alone, drawn]
+
+    def told_recipe(self, task: DistillTask) -> Mapping[str, Any]:
+        """Its settings without places: of weights to begin with that lie on a disk, what identifies them."""
+        settings = task.settings.model_dump(mode="json")
+        lies_somewhere = task.settings.init is not None and not task.settings.init.startswith(PREFIX)
+        return {**settings, "init": self.begun_with["init"]} if lies_somewhere else settings
 
     def tell_of_imbalance(self, epoch: Mapping[str, float]) -> None:
         """Once, where the weighted guidance is many times the cross-entropy, which then teaches little."""
@@ -91,9 +120,21 @@ def guided_or_not(settings: DistillSettings, verdict: Verdict, name: str) -> Dis
     return settings.model_copy(update={"loss": settings.loss.alone()})
 
 
-def recipe_of(config: RunConfig, data: Dataset) -> str:
-    """A hash of all that a student's accuracy depends on beside architecture and seed: recipe, teacher and data."""
-    sections = config.model_dump(mode="json", include={"distill", "teacher", "teacher_training"})
+def recipe_of(config: RunConfig, data: Dataset, init: Source | None = None) -> str:
+    """A hash of all that a student's accuracy depends on beside architecture and seed: recipe, teacher and data.
+
+    `init`: the weights that students begin with, which count by their content.
+    """
+    sections = config.model_dump(mode="json", include={"teacher", "teacher_training"})
+    sections["distill"] = settings_of(config.distill, init)
+    if init is None:
+        del sections["distill"]["init"]  # hashes from before there was this setting stay what they were
     del sections["distill"]["seed"]  # which stands in each measurement
     text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def settings_of(settings: DistillSettings, init: Source | None) -> dict[str, Any]:
+    """The settings as JSON, where `init` is what was read, not where from: two places of one content are the same."""
+    named = {} if init is None else {"init": f"weights {init.digest}"}
+    return {**settings.model_dump(mode="json"), **named}

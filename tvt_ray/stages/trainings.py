@@ -22,10 +22,11 @@ from tvt_ray.runs.rounds import Rounds
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.stages.origin import origin_of, ranking_of, versions
 from tvt_ray.stages.setup import end_without_ray
-from tvt_ray.stages.teaching import Teaching
+from tvt_ray.stages.teaching import Teaching, settings_of
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.parts import PartWriter
+from tvt_ray.students.sources import Source
 from tvt_ray.teachers.training import teacher_accuracy
 
 SETTINGS_FILE = "distill.json"
@@ -71,8 +72,7 @@ class Trainings:
         found = {}
         for place, task in left.items():
             arch_id = task.space.arch_id(task.arch) if task.space == config.space else ""  # of which the run has none
-            recipe = task.settings.model_dump(mode="json")
-            found[place] = origin_of(self.folder, config, arch_id, recipe, ranking, here)
+            found[place] = origin_of(self.folder, config, arch_id, self.teaching.told_recipe(task), ranking, here)
         return found
 
     def _train(self, left: Mapping[str, DistillTask], ray_address: str | None, command: str) -> None:
@@ -80,7 +80,7 @@ class Trainings:
         with connected(ray_address, lambda reason: end_without_ray(reason, command)):
             wait_for_gpus(settings.min_gpus, settings.gpu_timeout_s)
             share = allot(settings, len(left))
-            begun_with = json.dumps(self.config.distill.model_dump(mode="json"), indent=1)
+            begun_with = json.dumps(self.teaching.begun_with, indent=1)
             for place, task in left.items():
                 write_atomically(folder.path / place / SETTINGS_FILE, begun_with.encode())
                 take_over(folder, place, task, self.teaching.recipe_for(task))
@@ -137,9 +137,9 @@ def check_blocks(depth: int, settings: LossSettings) -> None:
         raise UsageError(f"config distill.{error}") from None
 
 
-def check_student_folder(path: Location, config: RunConfig, resume: bool) -> None:
+def check_student_folder(path: Location, config: RunConfig, resume: bool, init: Source | None = None) -> None:
     """Raises UsageError where a folder holds a training that would be lost, or was begun with other settings."""
-    settings, file = config.distill.model_dump(mode="json"), path / SETTINGS_FILE
+    settings, file = settings_of(config.distill, init), path / SETTINGS_FILE
     if not file.exists():
         return
     if not resume:

@@ -96,12 +96,16 @@ def check_name(name: str) -> None:
 
 def check_pretrained(teacher: Teacher) -> None:
     """Raises UsageError for a timm model that training cannot start from, since nobody published weights of it."""
-    model: Any = teacher.backbone.network
-    if not any(model.pretrained_cfg.get(source) for source in ("url", "hf_hub_id", "file", "state_dict")):
+    if not is_published(teacher.backbone.network):
         raise UsageError(
             f"timm has no pretrained weights of {teacher.name}; give a file as teacher.pretrained or "
             "--teacher-weights, or set teacher.pretrained=false to start from none"
         )
+
+
+def is_published(model: Any) -> bool:
+    """Whether timm knows where to get weights of a model."""
+    return any(model.pretrained_cfg.get(source) for source in ("url", "hf_hub_id", "file", "state_dict"))
 
 
 def _create(settings: TeacherSettings, num_classes: int, download: bool) -> Any:

@@ -31,22 +31,28 @@ Place: TypeAlias = tuple[str, ...]  # the keys that lead to a state
 Found: TypeAlias = tuple[Place, Mapping[str, Any]]  # and what is there
 
 
-def read_state(path: Location, tell: Callable[[str], None] = say) -> State:
+def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "teacher weights") -> State:
     """A file's state dict: out of its wrappers, without their prefixes, in float32. `tell` is told of what was chosen.
+
+    `what`: lines begin with it.
 
     Raises UsageError where there is no such file, or none of weights.
     """
     if not path.is_file():
-        raise UsageError(f"teacher weights: there is no file {path}")
+        raise UsageError(f"{what}: there is no file {path}")
     content = read_content(path)
     found = list(find_states(content))
     if not found:
         raise _stateless(path, content)
     for note in _describe_choice(content, *found):
-        tell(f"teacher weights: {path}: {note}")
+        tell(f"{what}: {path}: {note}")
     _, entries = found[0]
     state = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key != AVERAGED}
-    return _as_float32(path, {bare: state[key] for key, bare in bare_names(state).items()}, tell)
+    return _as_float32(
+        path,
+        {bare: state[key] for key, bare in bare_names(state).items()},
+        lambda note: tell(f"{what}: {path}: {note}"),
+    )
 
 
 def find_states(content: Any, place: Place = ()) -> Iterator[Found]:
@@ -103,7 +109,7 @@ def _as_float32(path: Location, state: State, tell: Callable[[str], None]) -> St
     others = [value.dtype for value in state.values() if value.is_floating_point() and value.dtype != torch.float32]
     if others:
         kinds = ", ".join(sorted({str(dtype).removeprefix("torch.") for dtype in others}))
-        tell(f"teacher weights: {path}: {len(others)} of {len(state)} tensors are {kinds}; converted to float32")
+        tell(f"{len(others)} of {len(state)} tensors are {kinds}; converted to float32")
     return {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
 
 

@@ -1,0 +1,94 @@
+"""What `distill.init` names, read: the weights of a larger ViT that students begin with. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from tvt_ray.errors import UsageError
+from tvt_ray.exports.folder import ARCH_FILE, WEIGHTS_FILE, load_student
+from tvt_ray.progress import say
+from tvt_ray.storage.locations import Location, as_location
+from tvt_ray.students.layers import Attention
+from tvt_ray.students.sources import BLOCK, HEAD_DIM, Source, parse_source
+from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
+from tvt_ray.teachers.weights import read_state
+
+KEY = "distill.init"
+
+
+@contextlib.contextmanager
+def errors_name_the_setting() -> Iterator[None]:
+    """Within the block, what is wrong with weights is said to be wrong with `distill.init`."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{KEY}: {error}") from None
+
+
+def read_source(init: str) -> Source:
+    """The weights that `init` names: timm:NAME, a student's folder, or a file of a timm ViT's state dict.
+
+    Raises UsageError where there are none, or none of a ViT, and where timm's cannot be downloaded.
+    """
+    with errors_name_the_setting():
+        return _from_timm(init) if init.startswith(PREFIX) else _from_path(as_location(init))
+
+
+def _from_path(path: Location) -> Source:
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path}; give timm:NAME, a file, or a student's folder")
+    if path.name == WEIGHTS_FILE and (path.parent / ARCH_FILE).is_file():
+        path = path.parent  # whose description says more
+    return _from_file(path) if path.is_file() else _from_folder(path)
+
+
+def _from_folder(folder: Location) -> Source:
+    """A student that was trained here: its heads and classes are known."""
+    loaded = load_student(folder)
+    modules = loaded.student.named_modules()
+    heads = {name.removesuffix(".attn"): part.num_heads for name, part in modules if isinstance(part, Attention)}
+    return parse_source(str(folder), loaded.student.state_dict(), heads, loaded.class_names)
+
+
+def _from_file(path: Location) -> Source:
+    source = parse_source(str(path), read_state(path, what=KEY))
+    say(f"{KEY}: {path} does not say what heads it has; they are taken to have {HEAD_DIM} channels each")
+    return source
+
+
+def _from_timm(init: str) -> Source:
+    """A model of timm's with the weights that were published; its own classes are not the dataset's."""
+    name = init.removeprefix(PREFIX)
+    check_name(name)
+    if not name.startswith(HUBS):
+        _check_model(init, _create(name, pretrained=False, device="meta"))
+    try:
+        model = _create(name, pretrained=True, device="cpu")
+    except Exception as error:  # the hub client raises many kinds
+        raise UsageError(
+            f"the weights of {init} could not be downloaded ({told(error)}); "
+            "give a local file, or download it where there is a network"
+        ) from None
+    parts = model.named_modules()
+    heads = {name.removesuffix(".attn"): part.num_heads for name, part in parts if hasattr(part, "num_heads")}
+    return parse_source(init, model.state_dict(), heads)
+
+
+def _create(name: str, pretrained: bool, device: str) -> Any:
+    import timm
+
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+
+
+def _check_model(init: str, model: Any) -> None:
+    """Raises UsageError for a model that is no ViT, or that nobody published weights of: before it is downloaded."""
+    if not any(BLOCK.fullmatch(key) for key in model.state_dict()):
+        raise UsageError(f"{init} is no ViT; timm:vit_tiny_patch16_224 is one, and timm:pit_ti_224 a PiT")
+    if not is_published(model):
+        raise UsageError(f"timm has no pretrained weights of {init}; give a file, or another name")
