@@ -11,6 +11,7 @@ best student less that of the one chosen, in percentage points, in the mean over
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ from tvt_ray.training.states import from_bytes
 
 SPLITS = {"train": 2500, "val": 1500, "test": 3000}  # images
 SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes
-NUM_REPEATS = RefineSettings().repeats
+NUM_REPEATS, NUM_ROUNDS = RefineSettings().repeats, RefineSettings().rounds
 BUDGETS = (0.1, 0.2, 0.4)  # of the epochs that training all to the end takes
 Floats = NDArray[np.float64]
 
@@ -195,12 +196,13 @@ def judge(truth: Truth, repetitions: int) -> dict[str, Any]:
         "random": replay_random,
         "halving": replay_halving,
         "refine": replay_refine,
+        "refine, one round": functools.partial(replay_refine, rounds=1),
     }
     for name, replay in replays.items():
         for share in BUDGETS:
             runs = [replay(truth, share * total, np.random.default_rng(seed)) for seed in range(repetitions)]
             ways[f"{name} {share:.0%}"] = {
-                "tau": float(np.mean([each.tau for each in runs])) if name == "refine" else None,
+                "tau": float(np.mean([each.tau for each in runs])) if name.startswith("refine") else None,
                 "regret": float(np.mean([truth.regret(each.index) for each in runs])),
                 "epochs": float(np.mean([each.epochs for each in runs])) / total,
             }
@@ -250,22 +252,22 @@ def replay_halving(truth: Truth, epochs: float, rng: np.random.Generator) -> Cho
     return Chosen(chosen, measured.epochs)
 
 
-def replay_refine(truth: Truth, epochs: float, rng: np.random.Generator) -> Chosen:
+def replay_refine(truth: Truth, epochs: float, rng: np.random.Generator, rounds: int = NUM_ROUNDS) -> Chosen:
     """What `tvt refine` does: rounds, repeats, the surrogate, and the first of its ranking."""
     length = RefineSettings().rungs_of(truth.curves.shape[1])[0]
     repeated = rng.choice(truth.repeated, min(NUM_REPEATS, len(truth.repeated)), replace=False).tolist()
-    settings, halving = _affordable(truth, epochs - 2 * length * len(repeated), rounds=2)
-    measured, rounds, shapes = _Measured(truth, repeated), list[list[int]](), [e.row.shape for e in truth.prior.scored]
+    settings, halving = _affordable(truth, epochs - 2 * length * len(repeated), rounds)
+    measured, chosen, shapes = _Measured(truth, repeated), list[list[int]](), [e.row.shape for e in truth.prior.scored]
     measured.repeat(halving)
-    while size := next_round_size(settings, halving, [[str(i) for i in each] for each in rounds]):
-        learned, taken = measured.learned(halving), [shapes[i] for each in rounds for i in each]
+    while size := next_round_size(settings, halving, [[str(i) for i in each] for each in chosen]):
+        learned, taken = measured.learned(halving), [shapes[i] for each in chosen for i in each]
         if learned.prediction is None:
             params = [each.row.params for each in learned.entries]
             found = Candidates(shapes, params, learned.features.values, learned.scores)
-            rounds.append(spread(found, size, taken, rng))
+            chosen.append(spread(found, size, taken, rng))
         else:
-            rounds.append(by_draws(shapes, learned.prediction.draws(rng, size), taken))
-        measured.train_round(halving, rounds)
+            chosen.append(by_draws(shapes, learned.prediction.draws(rng, size), taken))
+        measured.train_round(halving, chosen)
     learned = measured.learned(halving)
     values = learned.scores if learned.prediction is None else learned.prediction.mean
     tau = float(stats.kendalltau(values, truth.test).statistic)
