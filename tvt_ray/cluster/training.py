@@ -160,13 +160,14 @@ def _run_job(
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": float(share.cpus), **({"GPU": share.gpus} if share.gpus else {})}
-    config = {"tasks": dict(cohort), "shared": list(shared), "board": board, "share": share}
+    names = [task.name for task in cohort.values()]  # for who looks at the dashboard
+    config = {"arch_ids": names, "tasks": dict(cohort), "shared": list(shared), "board": board, "share": share}
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config=config,
         scaling_config=ScalingConfig(num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
-            name=next(iter(cohort.values())).name,
+            name=names[0],
             storage_path=folder,  # of Train's own notes; students' states are the board's
             failure_config=FailureConfig(max_failures=share.max_failures),
         ),
