@@ -12,23 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import tvt
+
 FITTED = "fit.json"
-
-
-def tvt(*words: str) -> dict[str, Any]:
-    """The JSON object that a command ends with; its progress is shown."""
-    command = [sys.executable, "-m", "tvt_ray", *words, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"error: tvt {' '.join(words)} ended with {done.returncode}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
 
 
 def one(dataset: str, seed: int, folder: Path, flags: Sequence[str]) -> dict[str, Any]:

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from scipy import stats
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import write_parts
 
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
@@ -35,7 +37,6 @@ from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import Meter
 from tvt_ray.proxies import PROXIES
-from tvt_ray.proxies.probe import select_balanced
 from tvt_ray.refinement.choice import Candidates, by_draws, spread
 from tvt_ray.refinement.halving import Halving, Training, next_round_size
 from tvt_ray.refinement.settings import RefineSettings
@@ -52,7 +53,7 @@ from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.training.states import from_bytes
 
-SPLITS = {"train": 2500, "val": 1500, "test": 3000}  # images
+SIZES = {"train": {"train": 2500, "val": 1500}, "test": {"test": 3000}}  # images of each split, by file
 SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes
 NUM_REPEATS, NUM_ROUNDS = RefineSettings().repeats, RefineSettings().rounds
 BUDGETS = (0.1, 0.2, 0.4)  # of the epochs that training all to the end takes
@@ -117,24 +118,9 @@ def refine(args: argparse.Namespace) -> int:
 
 
 def with_part(config: RunConfig, out: Path) -> RunConfig:
-    """The config on a part of its Parquet dataset, balanced by class, which is written once.
-
-    Raises UsageError where the dataset is none.
-    """
-    kind, _, path = config.data.name.partition(":")
-    if kind != "parquet":
-        raise UsageError(f"--dataset is parquet:PATH, a folder with train.parquet and test.parquet; got {kind}")
-    folder = out.absolute() / "data"
-    for source, names in (("train", ("train", "val")), ("test", ("test",))):
-        table, start = pq.read_table(Path(path) / f"{source}.parquet"), 0
-        wanted = sum(SPLITS[name] for name in names)
-        chosen = select_balanced(np.array(table["label"]), wanted, config.seed)
-        for name in names:
-            if not (folder / f"{name}.parquet").exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                pq.write_table(table.take(chosen[start : start + SPLITS[name]]), folder / f"{name}.parquet")
-            start += SPLITS[name]
-    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": f"parquet:{folder}"}}])
+    """The config on a part of its Parquet dataset. Raises UsageError where the dataset is none."""
+    name = write_parts(config.data.name, out.absolute() / "data", SIZES, config.seed)
+    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": name}}])
 
 
 def make_truth(config: RunConfig, band: str, args: argparse.Namespace) -> Truth:
