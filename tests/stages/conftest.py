@@ -1,6 +1,7 @@
 """A run of an image folder, as a search leaves it, made by hand and so without Ray."""
 
 import itertools
+import shutil
 
 import pytest
 
@@ -48,3 +49,16 @@ def run_folder(photos, config_of, tmp_path):
     folder.rows().append(rows)
     Calibration.from_rows(rows).save(folder.calibration_file)
     return folder
+
+
+@pytest.fixture
+def student(digits_student, tmp_path):
+    """A run of its own, so that what is written is seen by one test."""
+    shutil.copytree(digits_student.parents[1], tmp_path / "run")
+    return tmp_path / "run" / "distill" / digits_student.name
+
+
+@pytest.fixture
+def alone(student, tmp_path):
+    """The folder without its run."""
+    return shutil.copytree(student, tmp_path / "alone")

@@ -42,19 +42,6 @@ def make_run(folder, name):
     return run
 
 
-@pytest.fixture
-def student(digits_student, tmp_path):
-    """A run of its own, so that what is written is seen by one test."""
-    shutil.copytree(digits_student.parents[1], tmp_path / "run")
-    return tmp_path / "run" / "distill" / digits_student.name
-
-
-@pytest.fixture
-def alone(student, tmp_path):
-    """The folder without its run."""
-    return shutil.copytree(student, tmp_path / "alone")
-
-
 def test_a_student_is_as_good_as_its_folder_says(student, digits):
     found = tvt_ray.evaluate(student)
     loaded = load_student(student)

@@ -1,7 +1,6 @@
 """A student that learned the digits, exported: in its run, away from it, and what is refused."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -19,19 +18,6 @@ from tvt_ray.exports.formats import Format
 from tvt_ray.inference.onnx_student import OnnxStudent, load_onnx
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def student(digits_student, tmp_path):
-    """A run of its own, so that what is written is seen by one test."""
-    shutil.copytree(digits_student.parents[1], tmp_path / "run")
-    return tmp_path / "run" / "distill" / digits_student.name
-
-
-@pytest.fixture
-def alone(student, tmp_path):
-    """The folder without its run."""
-    return shutil.copytree(student, tmp_path / "alone")
 
 
 def test_a_student_in_its_run_is_compared_with_it_on_its_images_and_with_its_teacher(capsys, student, digits):
