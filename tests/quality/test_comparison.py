@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tvt_ray.quality.comparison import estimate, majority_of, rival, verdict
+from tvt_ray.quality.comparison import estimate, rival, verdict
+from tvt_ray.quality.statistics import majority_of
 
 
 def hits(*shares, num_images=100):

@@ -125,12 +125,6 @@ def _beside(each: Rival) -> str:
     return f"Clearly {side} {each.title}, by {abs(points):.1f} points ({interval})."
 
 
-def majority_of(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[float, str]:
-    """The share of the most frequent class, in percent, and its name."""
-    counts = np.bincount(labels, minlength=len(class_names))
-    return 100 * float(counts.max() / len(labels)), class_names[int(counts.argmax())]
-
-
 def to_json(found: Comparison) -> Mapping[str, object]:
     """What `distill --baselines --json` prints of it, with two digits after the point."""
     plain = {**vars(found), "rivals": [_rival_json(each) for each in found.rivals]}

@@ -74,7 +74,7 @@ def quality_of(labels: Labels, probabilities: Floats, class_names: Sequence[str]
     """
     _check(labels, probabilities, class_names)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    hits, counts = predicted == labels, np.bincount(labels, minlength=len(class_names))
+    hits, (majority, majority_class) = predicted == labels, majority_of(labels, class_names)
     classes, bins = _by_class(labels, predicted, class_names), _reliability(hits, confidence, num_bins)
     true = probabilities[np.arange(len(labels)), labels]
     return Quality(
@@ -82,8 +82,8 @@ def quality_of(labels: Labels, probabilities: Floats, class_names: Sequence[str]
         top1=100 * float(hits.mean()),
         top1_ci95=wilson(int(hits.sum()), len(labels)),
         balanced_accuracy=float(np.mean([each.recall for each in classes if each.recall is not None])),
-        majority=100 * float(counts.max() / len(labels)),
-        majority_class=class_names[int(counts.argmax())],
+        majority=majority,
+        majority_class=majority_class,
         mean_confidence=100 * float(confidence.mean()),
         ece=_calibration_error(bins),
         nll=float(-np.log(np.maximum(true, LEAST)).mean()),
@@ -100,6 +100,12 @@ def _check(labels: Labels, probabilities: Floats, class_names: Sequence[str]) ->
     if probabilities.shape != (len(labels), len(class_names)):
         wanted = (len(labels), len(class_names))
         raise ValueError(f"probabilities are (images, classes), here {wanted}; got {probabilities.shape}")
+
+
+def majority_of(labels: Labels, class_names: Sequence[str]) -> tuple[float, str]:
+    """The share of the most frequent class, in percent, and its name: the first of equally frequent ones."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    return 100 * float(counts.max() / len(labels)), class_names[int(counts.argmax())]
 
 
 def wilson(successes: int, total: int) -> Interval:

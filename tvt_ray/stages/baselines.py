@@ -14,8 +14,9 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import load_student
 from tvt_ray.progress import say
-from tvt_ray.quality.comparison import Comparison, Hits, Rival, majority_of, rival, to_json, verdict
+from tvt_ray.quality.comparison import Comparison, Hits, Rival, rival, to_json, verdict
 from tvt_ray.quality.predictions import probabilities_of
+from tvt_ray.quality.statistics import majority_of
 from tvt_ray.report.comparison_page import comparison_page
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
