@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
 
 NUM_READ = 4
-IDLE = Speeds(teacher_step_s=0, student_step_s=0, arch_s=0, fixed_s=START_S)  # where nothing is trained
 NUM_BUDGET_DRAWS = 2000
 ENUMERABLE = 20_000  # spaces up to this size are counted rather than sampled
 
@@ -93,16 +91,16 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         teacher, trains = _teacher_for_timing(config, data)
         reader = Reader(make_task(config, data, teacher))
         rows = reader.read_all(calibration_archs(config, data.num_classes, limits)[: NUM_READ + 1])
+        seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
+        each = sum(seconds) / len(seconds)
         trains |= bool(num_refined + num_distilled) and not _teacher_is_there(config, data)
         work = Work(trains, num_refined, num_distilled)
-        speeds = measure_speeds(config, data) if trains or num_refined or num_distilled else IDLE
-    seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
+        speeds = _speeds(config, data, work, each)
     share, counted = _budget_share(limits, config.seed)
-    space, cores, each = config.space, os.cpu_count() or 1, sum(seconds) / len(seconds)
+    space, cores = config.space, os.cpu_count() or 1
     wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     small, large = space.smallest(data.num_classes), space.largest(data.num_classes)
     counted_config = config.model_copy(update={"search": config.search.model_copy(update={"num_samples": wanted})})
-    speeds = dataclasses.replace(speeds, arch_s=each)
     takes = phases(counted_config, len(data.train), speeds, cores, work)
     return Plan(
         dataset=_describe(data),
@@ -125,6 +123,13 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         seconds=takes.seconds(),
         estimated_s=takes.total,
     )
+
+
+def _speeds(config: RunConfig, data: Dataset, work: Work, arch_s: float) -> Speeds:
+    """Steps are timed where anything is trained. `arch_s`: what reading an architecture takes."""
+    if work.trains_teacher or work.num_refined or work.num_distilled:
+        return measure_speeds(config, data, arch_s)
+    return Speeds(teacher_step_s=0, student_step_s=0, arch_s=arch_s, fixed_s=START_S)
 
 
 def _describe(data: Dataset) -> dict[str, str | int]:

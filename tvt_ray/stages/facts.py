@@ -89,8 +89,11 @@ def _header(split: Split, index: int) -> tuple[int, str]:
         return min(opened.size), opened.mode
 
 
-def measure_speeds(config: RunConfig, data: Dataset) -> Speeds:
-    """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept."""
+def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None) -> Speeds:
+    """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept.
+
+    `arch_s`: what reading an architecture takes, where that was measured already.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
     teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
@@ -99,7 +102,7 @@ def measure_speeds(config: RunConfig, data: Dataset) -> Speeds:
     return Speeds(
         teacher_step_s=teacher_step_s,
         student_step_s=_per_step(_student_pace(config, data, teacher, arch, device), data),
-        arch_s=_arch_seconds(config, data, teacher),
+        arch_s=_arch_seconds(config, data, teacher) if arch_s is None else arch_s,
         fixed_s=START_S,
     )
 

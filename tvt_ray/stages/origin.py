@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from tvt_ray import __version__
@@ -23,8 +24,22 @@ def origin_of(
     folder: RunFolder, config: RunConfig, arch_id: str, recipe: Facts, ranking: Ranking | None, made_with: Facts
 ) -> Origin:
     """`recipe`: the settings of its training. `ranking`: what the run chooses by. `made_with`: as `versions` has it."""
-    search = {} if ranking is None else _search(folder, config, ranking, arch_id)
-    return Origin(_data(folder), search, recipe, made_with)
+    return origins_of(folder, config, {"": (arch_id, recipe)}, ranking, made_with)[""]
+
+
+def origins_of(
+    folder: RunFolder,
+    config: RunConfig,
+    trainings: Mapping[str, tuple[str, Facts]],
+    ranking: Ranking | None,
+    made_with: Facts,
+) -> dict[str, Origin]:
+    """As `origin_of`, of several: `trainings` has the architecture and the recipe of each. The run is read once."""
+    data, search = _data(folder), {} if ranking is None else _search(folder, config, ranking)
+    return {
+        name: Origin(data, {} if ranking is None else {**search, "place": _place(ranking, arch_id)}, recipe, made_with)
+        for name, (arch_id, recipe) in trainings.items()
+    }
 
 
 def ranking_of(folder: RunFolder, config: RunConfig) -> Ranking | None:
@@ -66,10 +81,14 @@ def _data(folder: RunFolder) -> Facts:
     return {"name": public_name(identity.dataset), "fingerprint": identity.fingerprint, **identity.num_images}
 
 
-def _search(folder: RunFolder, config: RunConfig, ranking: Ranking, arch_id: str) -> Facts:
-    """`place`: of the architecture's shape in the ranking, from 1; None where the run never read it."""
+def _place(ranking: Ranking, arch_id: str) -> int | None:
+    """Of the architecture's shape in the ranking, from 1; None where the run never read it."""
     shape = next((each.row.shape for each in ranking.scored if each.row.arch_id == arch_id), None)
     places = {each.row.shape: place for place, each in enumerate(ranking.entries, 1)}
+    return None if shape is None else places[shape]
+
+
+def _search(folder: RunFolder, config: RunConfig, ranking: Ranking) -> Facts:
     return {
         "space": config.space.name,
         "searcher": config.search.searcher,
@@ -77,5 +96,4 @@ def _search(folder: RunFolder, config: RunConfig, ranking: Ranking, arch_id: str
         "num_scored": len(ranking.scored),
         "num_shapes": ranking.num_shapes,
         "num_measured": len({each.arch_id for each in folder.measurements().read()}),
-        "place": None if shape is None else places[shape],
     }

@@ -22,7 +22,6 @@ from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.verdict import Verdict, judge
 
 DWARFS = 10
-BOTH = (False, True)
 
 
 class Teaching:
@@ -42,19 +41,26 @@ class Teaching:
         self.teacher = provide_teacher(config, data, kept_in, ray_address)
         self.settings = guided_or_not(config.distill, judge(self.teacher, data), self.teacher.name)
         self.begun_with = settings_of(config.distill, init)
-        self._recipes = {(alone, drawn): self._recipe(init, alone, drawn) for alone in BOTH for drawn in BOTH}
+        self._named, self._recipes = init, dict[tuple[bool, bool], str]()
         self.imbalance_told = False
 
-    def _recipe(self, init: Source | None, alone: bool, drawn: bool) -> str:
-        """Of who learns without the teacher, of who begins with what is drawn, both or neither."""
+    def _recipe(self, alone: bool, drawn: bool) -> str:
+        """Of who learns without the teacher, of who begins with what is drawn, both or neither: hashed when asked for,
+        since each reads the dataset's fingerprint.
+        """
+        if (alone, drawn) not in self._recipes:
+            self._recipes[alone, drawn] = self._hashed(alone, drawn)
+        return self._recipes[alone, drawn]
+
+    def _hashed(self, alone: bool, drawn: bool) -> str:
         changes = {**({"guided": "never"} if alone else {}), **({"init": None} if drawn else {})}
         config = self.config.model_copy(update={"distill": self.config.distill.model_copy(update=changes)})
-        return recipe_of(config, self.data, None if drawn else init)
+        return recipe_of(config, self.data, None if drawn else self._named)
 
     @property
     def recipe(self) -> str:
         """By which the config has its students learn."""
-        return self._recipes[False, False]
+        return self._recipe(alone=False, drawn=False)
 
     def inputs(self) -> DistillInputs:
         """As workers on other machines need them."""
@@ -81,7 +87,7 @@ class Teaching:
     def recipe_for(self, task: DistillTask) -> str:
         """As the settings say, or of who learns alone where others follow, or begins with what is drawn."""
         alone, drawn = task.settings.loss != self.settings.loss, task.settings.init != self.settings.init
-        return self._recipes[alone, drawn]
+        return self._recipe(alone, drawn)
 
     def told_recipe(self, task: DistillTask) -> Mapping[str, Any]:
         """Its settings without places: of weights to begin with that lie on a disk, what identifies them."""

@@ -20,7 +20,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.scoring.measurements import Measurement
-from tvt_ray.stages.origin import origin_of, ranking_of, versions
+from tvt_ray.stages.origin import origins_of, ranking_of, versions
 from tvt_ray.stages.setup import end_without_ray
 from tvt_ray.stages.teaching import Teaching, settings_of
 from tvt_ray.storage.locations import Location, first_line, write_atomically
@@ -68,12 +68,11 @@ class Trainings:
 
     def _origins(self, left: Mapping[str, DistillTask]) -> Mapping[str, Origin]:
         """How they came about. Taken before measurements are added, which may be what they were chosen by."""
-        config, ranking, here = self.config, ranking_of(self.folder, self.config), versions()
-        found = {}
+        config, trainings = self.config, {}
         for place, task in left.items():
-            arch_id = task.space.arch_id(task.arch) if task.space == config.space else ""  # of which the run has none
-            found[place] = origin_of(self.folder, config, arch_id, self.teaching.told_recipe(task), ranking, here)
-        return found
+            arch_id = task.arch_id if task.space == config.space else ""  # of which the run has none
+            trainings[place] = arch_id, self.teaching.told_recipe(task)
+        return origins_of(self.folder, config, trainings, ranking_of(self.folder, config), versions())
 
     def _train(self, left: Mapping[str, DistillTask], ray_address: str | None, command: str) -> None:
         settings, folder = self.config.cluster, self.folder
