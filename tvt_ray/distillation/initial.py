@@ -12,7 +12,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import ARCH_FILE, WEIGHTS_FILE, load_student
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location, as_location
-from tvt_ray.students.layers import Attention
+from tvt_ray.students.selection import heads_of
 from tvt_ray.students.sources import BLOCK, HEAD_DIM, Source, parse_source
 from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
@@ -50,9 +50,7 @@ def _from_path(path: Location) -> Source:
 def _from_folder(folder: Location) -> Source:
     """A student that was trained here: its heads and classes are known."""
     loaded = load_student(folder)
-    modules = loaded.student.named_modules()
-    heads = {name.removesuffix(".attn"): part.num_heads for name, part in modules if isinstance(part, Attention)}
-    return parse_source(str(folder), loaded.student.state_dict(), heads, loaded.class_names)
+    return parse_source(str(folder), loaded.student.state_dict(), heads_of(loaded.student), loaded.class_names)
 
 
 def _from_file(path: Location) -> Source:

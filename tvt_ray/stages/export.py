@@ -30,7 +30,7 @@ from tvt_ray.runs.config import load_config
 from tvt_ray.stages.facts import Layers
 from tvt_ray.stages.origin import with_origin
 from tvt_ray.stages.setup import process_as_it_was
-from tvt_ray.stages.trained_on import TrainedOn
+from tvt_ray.stages.trained_on import TrainedOn, name_a_dataset
 from tvt_ray.storage.locations import Location, check_writable, write_atomically
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher
@@ -207,8 +207,7 @@ class _Subject:
 
 def _dataset(trained_on: TrainedOn, layers: Layers) -> tuple[Dataset | None, tuple[str, ...]]:
     """What a file is compared on, and why there is nothing."""
-    is_named = any("name" in layer.get("data", {}) for layer in layers)
-    if is_named:
+    if name_a_dataset(layers):
         return load_dataset(trained_on.settings(layers)), ()
     missing = (
         "the files were compared with the student on noise, and what int8 costs is not known; --dataset gives images"

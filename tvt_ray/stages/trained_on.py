@@ -44,7 +44,7 @@ class TrainedOn:
         Raises UsageError where neither says which dataset it is.
         """
         asked = load_config(None, layers).data
-        is_named = any("name" in layer.get("data", {}) for layer in layers)
+        is_named = name_a_dataset(layers)
         if self.config is None:
             if not is_named:
                 raise UsageError("--dataset says what to evaluate on: the student's folder lies in no run that says it")
@@ -94,6 +94,11 @@ class TrainedOn:
         except UsageError:
             return None
         return data.train if self.is_of(data.fingerprint()) else None
+
+
+def name_a_dataset(layers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any of a config's layers says which dataset."""
+    return any("name" in layer.get("data", {}) for layer in layers)
 
 
 def _of_own(split: str) -> list[str]:

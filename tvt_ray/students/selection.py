@@ -72,7 +72,7 @@ def select_weights(source: Source, student: Student, name: str = "the student") 
     """Fills what of the student it can from `source`; the rest stays. Raises UsageError as `check_fits` does."""
     check_fits(source, student, name)
     own = student.state_dict()
-    chosen = dict(_select(source, own, _heads(student)))
+    chosen = dict(_select(source, own, heads_of(student)))
     for key, value in chosen.items():
         own[key].copy_(value)
     return Selected(tuple(chosen), tuple(key for key in own if key not in chosen))
@@ -115,7 +115,7 @@ def _block_sizes(state: Mapping[str, Tensor], block: str) -> dict[str, int]:
     return {"channels": qkv.shape[1], "channels over all heads": len(qkv) // 3, "hidden channels": len(hidden)}
 
 
-def _heads(student: Student) -> dict[str, int]:
+def heads_of(student: Student) -> dict[str, int]:
     """Of each block, by how its names begin."""
     modules = student.named_modules()
     return {name.removesuffix(".attn"): module.num_heads for name, module in modules if isinstance(module, Attention)}
