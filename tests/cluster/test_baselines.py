@@ -1,6 +1,7 @@
 """A student and its rivals, trained as real Ray Train jobs."""
 
 import json
+import shutil
 
 import pytest
 
@@ -22,8 +23,9 @@ SEEDS = 2
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_student_and_its_rivals_are_trained_alike_and_compared(finished, cluster, config):
-    folder, space = RunFolder(finished[0]), config.space
+def test_a_student_and_its_rivals_are_trained_alike_and_compared(finished, cluster, config, tmp_path):
+    """In a copy of the run: others distil the same architecture in it."""
+    folder, space = RunFolder(shutil.copytree(finished[0], tmp_path / "run")), config.space
     row = min(folder.rows().read(), key=lambda row: (row.flops, row.arch_id))
     settings = variant(config, distill={"epochs": 1, "guided": "always"}, cluster={"cpus_per_training_worker": 1})
     found = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id)
