@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -220,19 +220,26 @@ def probe(digits: Dataset, teacher: Teacher) -> Probe:
     return build_probe(build_probe_images(digits.train, ProbeSettings(num_images=10), 32, teacher.image_size), teacher)
 
 
+def once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test processes makes, and all of them read."""
+    cache = Path(os.environ["XDG_CACHE_HOME"])
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (cache / name).exists():
+            unfinished = cache / f"{name}.unfinished"
+            make(unfinished)
+            unfinished.rename(cache / name)
+    return cache / name
+
+
 @pytest.fixture(scope="session")
 def digits_student(config: RunConfig, digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student that learned the digits by labels alone, in a run of this process's own: its folder.
 
     One of the test processes trains it (some seconds).
     """
-    cache, folder = Path(os.environ["XDG_CACHE_HOME"]), tmp_path_factory.mktemp("digits") / "run"
-    with (cache / "student.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (cache / "student").exists():
-            _train_student(config, digits, cache / "unfinished")
-            (cache / "unfinished").rename(cache / "student")
-    shutil.copytree(cache / "student", folder)
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    shutil.copytree(once("student", lambda unfinished: _train_student(config, digits, unfinished)), folder)
     (student,) = (folder / "distill").iterdir()
     return student
 

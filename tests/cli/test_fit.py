@@ -19,7 +19,19 @@ def photos(tmp_path):
     return write_class_folders(tmp_path / "photos", ["ant", "bee"], 20)
 
 
+@pytest.fixture
+def speeds(monkeypatch):
+    """As if measured; a test may set others."""
+
+    def given(found):
+        monkeypatch.setattr("tvt_ray.stages.fit.measure_speeds", lambda config, data: found)
+
+    given(Speeds(teacher_step_s=0.01, student_step_s=0.02, arch_s=0.03, fixed_s=40))
+    return given
+
+
 def test_a_plan_counts_every_phase_and_writes_nothing(capsys, photos, tmp_path):
+    """By speeds that it measures."""
     flags = ["--out", tmp_path / "out", "--dry-run", "--minutes", "30", *TINY]
     code, out, err = call(capsys, "fit", photos, *flags, "--json")
     assert code == 0, err
@@ -29,22 +41,24 @@ def test_a_plan_counts_every_phase_and_writes_nothing(capsys, photos, tmp_path):
     assert plan["seconds"].keys() == {"teacher", "search", "distill", "start"}
     assert all(seconds > 0 for seconds in plan["seconds"].values())
     assert not (tmp_path / "out").exists()
-    code, out, _ = call(capsys, "fit", photos, *flags)
+
+
+def test_a_plan_has_a_line_for_each_phase(capsys, photos, tmp_path, speeds):
+    code, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["data", "teacher", "search", "distill", "together"]
 
 
-def test_what_is_set_stays_set(capsys, photos, tmp_path):
+def test_what_is_set_stays_set(capsys, photos, tmp_path, speeds):
     flags = ["--set", "distill.epochs=3", "--set", "search.num_samples=7", "--seed", "5"]
     _, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY, *flags, "--json")
     plan = json.loads(out.splitlines()[-1])
     assert (plan["distill_epochs"], plan["num_samples"]) == (3, 7)
 
 
-def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_path, monkeypatch):
+def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_path, speeds):
     """Nobody asked for eight, so nobody is refused for them."""
-    slow = Speeds(teacher_step_s=2.0, student_step_s=2.0, arch_s=0.1, fixed_s=40)
-    monkeypatch.setattr("tvt_ray.stages.fit.measure_speeds", lambda config, data: slow)
+    speeds(Speeds(teacher_step_s=2.0, student_step_s=2.0, arch_s=0.1, fixed_s=40))
     flags = ["--out", tmp_path / "out", "--dry-run", *TINY, "--json"]
     code, out, err = call(capsys, "fit", photos, *flags)
     assert code == 0, err
@@ -66,7 +80,7 @@ def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_
         (["PHOTOS", "--set", "distill.epoch=3"], "did you mean 'distill.epochs'"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(flags, message, capsys, photos, tmp_path):
+def test_what_cannot_be_done_is_one_line(flags, message, capsys, photos, tmp_path, speeds):
     words = [str(photos) if word == "PHOTOS" else word for word in flags]
     code, out, err = call(capsys, "fit", *words, "--out", tmp_path / "out", *TINY)
     assert (code, out) == (2, "")

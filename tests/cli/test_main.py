@@ -15,6 +15,7 @@ from tests.data.samples import write_class_folders
 from tvt_ray.cli.main import build_parser
 from tvt_ray.cli.options import overrides
 from tvt_ray.runs.config import load_config
+from tvt_ray.runs.recipe import Speeds
 from tvt_ray.teachers.provide import save_teacher
 
 
@@ -128,7 +129,8 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
 
 def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    asked = ["--set", "teacher_training.epochs=7", "--refine", "4", "--distill-top-k", "2"]
+    small = set_flags({"teacher_training": {"epochs": 7, "batch_size": 32}, "distill": {"batch_size": 16}})
+    asked = [*SMALL, *small, "--refine", "4", "--distill-top-k", "2"]
     code, out, _ = call(capsys, "search", "--dry-run", "--json", *asked)
     plan = json.loads(out.splitlines()[-1])
     assert code == 0
@@ -136,6 +138,7 @@ def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
     assert (plan["num_refined"], plan["num_distilled"]) == (4, 2)
     assert plan["seconds"].keys() == {"teacher", "search", "refine", "distill", "start"}
     assert plan["estimated_s"] == pytest.approx(sum(plan["seconds"].values()), abs=0.3)
+    monkeypatch.setattr("tvt_ray.stages.estimate.measure_speeds", lambda *asked: Speeds(0.01, 0.02, 0.03, 40))
     code, out, _ = call(capsys, "search", "--dry-run", *asked)
     assert "which would be trained first" in out
     assert "refine    4 students" in out

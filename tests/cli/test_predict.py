@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import save
 
-from tests.conftest import REPO, SMALL_SPACES, call
+from tests.conftest import REPO, SMALL_SPACES, call, once
 from tests.data.samples import encode, picture
 from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.card import StudentCard
@@ -21,12 +21,16 @@ from tvt_ray.students import build_student
 SPACE = SMALL_SPACES["autoformer"]
 
 
-@pytest.fixture
-def student(tmp_path):
+def write_student(folder):
     arch = SPACE.sample(random.Random(0))
     card = StudentCard(SPACE, arch, ("ants", "bees"), {}, background="#000000")
-    save_student(tmp_path / "student", card, save(build_student(SPACE, arch, 2, seed=0).state_dict()), [])
-    return tmp_path / "student"
+    save_student(folder, card, save(build_student(SPACE, arch, 2, seed=0).state_dict()), [])
+    return folder
+
+
+@pytest.fixture
+def student(tmp_path):
+    return write_student(tmp_path / "student")
 
 
 def predictions(capsys, *argv):
@@ -130,9 +134,14 @@ def test_what_cannot_be_read_is_one_line(capsys, student, tmp_path):
 
 
 @pytest.fixture
-def onnx_file(student, tmp_path):
-    EXPORTS["onnx"].on_demand.write(tmp_path, load_student(student), Wish())
-    return tmp_path / "model.onnx"
+def onnx_file():
+    """The student's, made once for all tests, which read it."""
+
+    def make(folder):
+        student = write_student(folder / "student")
+        EXPORTS["onnx"].on_demand.write(folder, load_student(student), Wish())
+
+    return once("predict-onnx", make) / "model.onnx"
 
 
 def test_an_onnx_file_names_images_as_its_student_does(capsys, student, onnx_file, tmp_path):

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPO
+from tests.exports.conftest import exported
 from tvt_ray.cli.main import build_parser
 from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.folder import load_student
-from tvt_ray.exports.formats import Wish
+from tvt_ray.exports.formats import ONNX_FILE
 
 PAGE = (REPO / "docs" / "export.md").read_text()
 (SCRIPT,) = re.findall(r'```python\n("""classify\.py.*?)```', PAGE, re.DOTALL)
@@ -41,11 +42,11 @@ def photo(path, size=(90, 60)):
 
 
 @pytest.mark.parametrize("pixels", [False, True])
-def test_the_script_gives_the_students_label_without_torch_or_tvt_ray(student_folder, pixels, tmp_path):
-    student, image = load_student(student_folder), photo(tmp_path / "photo.jpg")
-    (name,) = EXPORTS["onnx"].on_demand.write(tmp_path, student, Wish(pixels=pixels))
+def test_the_script_gives_the_students_label_without_torch_or_tvt_ray(pixels, tmp_path):
+    folder = exported("pit", "onnx", pixels)
+    student, image = load_student(folder / "student"), photo(tmp_path / "photo.jpg")
     (tmp_path / "classify.py").write_text(SCRIPT)
-    command = [sys.executable, "-c", ALONE, tmp_path / "classify.py", tmp_path / name, image]
+    command = [sys.executable, "-c", ALONE, tmp_path / "classify.py", folder / ONNX_FILE, image]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     label, probability = done.stdout.split()

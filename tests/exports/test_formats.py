@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPO, call
-from tests.exports.conftest import CLASSES, write_folder
+from tests.conftest import REPO, SMALL_SPACES, call
+from tests.exports.conftest import CLASSES, exported, write_folder
 from tests.exports.test_timm_config import CASES
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.errors import UsageError
@@ -61,19 +61,25 @@ def small(student_folder):
     return load_student(student_folder)
 
 
-def test_a_file_that_takes_pixels_normalises_them_itself(small, tmp_path):
-    (file,) = written("onnx", tmp_path / "out", small, Wish(pixels=True)).values()
+@pytest.mark.parametrize(
+    "space", ["pit", *(pytest.param(each, marks=pytest.mark.slow) for each in ("autoformer", "vit"))]
+)
+def test_a_file_that_takes_pixels_normalises_them_itself(space):
+    folder = exported(space, "onnx", pixels=True)
+    small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / ONNX_FILE)
     pixels = drawn(small.image_size)
     assert file.prepare(pixels).dtype == np.uint8
     assert largest_difference(file, small, pixels) <= 1e-5
 
 
-def test_the_metadata_says_all_that_is_needed(small, tmp_path):
+@pytest.mark.parametrize("space", SMALL_SPACES)
+def test_the_metadata_says_all_that_is_needed(space):
     import onnxruntime
 
-    written("onnx", tmp_path / "out", small, Wish(int8=True))
+    folder = exported(space, "onnx")
+    small = load_student(folder / "student")
     for name in (ONNX_FILE, INT8_FILE):
-        session = onnxruntime.InferenceSession(tmp_path / "out" / name, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(folder / name, providers=["CPUExecutionProvider"])
         entries = session.get_modelmeta().custom_metadata_map
         told = {key: json.loads(text) for key, text in entries.items()}
         assert told["labels"] == list(CLASSES)
@@ -87,20 +93,25 @@ def test_the_metadata_says_all_that_is_needed(small, tmp_path):
         assert (logits.name, logits.shape[1:]) == ("logits", [len(CLASSES)])
 
 
-def test_programs_say_the_same(small, tmp_path):
-    written("pt2", tmp_path / "out", small)
-    _, told = load_program((tmp_path / "out" / PROGRAM_FILE).read_bytes())
+@pytest.mark.parametrize("space", SMALL_SPACES)
+def test_programs_say_the_same(space):
+    folder = exported(space, "pt2")
+    small = load_student(folder / "student")
+    _, told = load_program((folder / PROGRAM_FILE).read_bytes())
     assert told["labels"] == list(CLASSES)
     assert (told["image_size"], told["input"]) == (small.image_size, "float")
 
 
-def test_files_name_nothing_of_the_machine_that_wrote_them(small, tmp_path):
-    for name in ("onnx", "pt2", "timm"):
-        written(name, tmp_path / name, small, Wish(int8=name == "onnx"))
-        for file in (tmp_path / name).iterdir():
-            for content in contents(file.read_bytes()):
-                for word in (str(REPO), str(Path(torch.__file__).parent), str(tmp_path), ".py"):
-                    assert word.encode() not in content, (file.name, word)
+@pytest.mark.parametrize("name", [name for name, export in EXPORTS.items() if export.on_demand])
+@pytest.mark.parametrize("space", SMALL_SPACES)
+def test_files_name_nothing_of_the_machine_that_wrote_them(space, name):
+    folder = exported(space, name)
+    files = [file for file in folder.iterdir() if file.is_file()]
+    assert files
+    for file in files:
+        for content in contents(file.read_bytes()):
+            for word in (str(REPO), str(Path(torch.__file__).parent), str(folder.parent), ".py"):
+                assert word.encode() not in content, (file.name, word)
 
 
 def contents(data):
@@ -111,12 +122,13 @@ def contents(data):
         return [archive.read(name) for name in archive.namelist()]
 
 
-def test_int8_files_are_smaller_and_alike(small, tmp_path):
-    files = written("onnx", tmp_path / "out", small, Wish(int8=True))
-    sizes = [(tmp_path / "out" / name).stat().st_size for name in (ONNX_FILE, INT8_FILE)]
+@pytest.mark.parametrize("space", SMALL_SPACES)
+def test_int8_files_are_smaller_and_alike(space):
+    folder = exported(space, "onnx")
+    small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / INT8_FILE)
+    sizes = [(folder / name).stat().st_size for name in (ONNX_FILE, INT8_FILE)]
     assert sizes[1] < sizes[0]
-    pixels = drawn(small.image_size)
-    assert 0 < largest_difference(files[INT8_FILE], small, pixels) < 0.1
+    assert 0 < largest_difference(file, small, drawn(small.image_size)) < 0.1
 
 
 def test_what_onnx_alone_can_do_is_refused_elsewhere(small, tmp_path):

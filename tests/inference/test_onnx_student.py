@@ -7,24 +7,21 @@ import onnx
 import pytest
 from PIL import Image
 
-from tests.conftest import SMALL_SPACES
 from tests.data.samples import picture
-from tests.exports.conftest import write_folder
+from tests.exports.conftest import exported
 from tvt_ray.errors import UsageError
-from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.folder import load_student
-from tvt_ray.exports.formats import ONNX_FILE, Wish
+from tvt_ray.exports.formats import ONNX_FILE
 from tvt_ray.inference.onnx_student import InputKind, OnnxFacts, load_onnx
 
 SIZES = [(32, 32), (12, 10), (33, 70), (90, 40), (400, 301), (1, 1), (5, 64)]
 
 
 @pytest.fixture(scope="module")
-def student(tmp_path_factory):
+def student():
     """In torch, and the folder with its file."""
-    folder = write_folder(tmp_path_factory.mktemp("onnx") / "s", SMALL_SPACES["vit"])
-    EXPORTS["onnx"].on_demand.write(folder, load_student(folder), Wish())
-    return load_student(folder), folder
+    folder = exported("vit", "onnx")
+    return load_student(folder / "student"), folder
 
 
 @pytest.mark.parametrize("size", SIZES)

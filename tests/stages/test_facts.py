@@ -60,7 +60,8 @@ def test_who_brings_a_teacher_keeps_it(photos):
 
 def test_speeds_are_measured_and_nothing_else_happens(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    config, _ = config_for([photos, {"space": {"embed_dim": [48], "depth": [2], "num_heads": [3]}}])
+    tiny = {"space": {"embed_dim": [48], "depth": [2], "num_heads": [3]}, "teacher": {"image_size": 16}}
+    config, _ = config_for([photos, tiny])
     data = load_data(config)
     speeds = measure_speeds(config, data)
     assert min(speeds.teacher_step_s, speeds.student_step_s, speeds.arch_s) > 0
