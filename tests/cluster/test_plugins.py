@@ -9,7 +9,7 @@ import pytest
 
 import tvt_ray
 from tests.cluster.conftest import SMALLER, readings
-from tests.test_extending import EXAMPLES, loaded
+from tests.extending.examples import EXAMPLES, loaded
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.stages.setup import make_task

@@ -1,6 +1,5 @@
 """The whole run as one validated model, and what is said where it is not valid."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from tvt_ray.data.datasets import DATASETS
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, load_config, parse_yaml, validate
 from tvt_ray.runs.yaml_text import parse_assignment
-from tvt_ray.searchers import SEARCHERS
 from tvt_ray.spaces.budget import format_count
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
@@ -221,11 +219,6 @@ def test_odd_documents_are_one_line(text, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_a_files_own_letters_are_utf8(tmp_path):
-    (tmp_path / "c.yaml").write_bytes("data: {root: données}".encode())
-    assert load_config(tmp_path / "c.yaml").data.root.name == "données"
-
-
 def test_overrides_come_last_and_merge(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("search: {num_samples: 7, searcher: tpe}\nbudget: {max_params: 1.5M}")
@@ -303,40 +296,3 @@ def test_a_stored_run_that_says_what_it_read_is_the_same_as_one_that_is_asked_fo
     stored = with_settings("score.proxies=[attention_similarity, l2_norm, rank_sum, log_norm]")
     assert difference(RunConfig(), stored) is None
     assert difference(with_settings("score={name: tvt}"), stored) is None
-
-
-def test_a_plugin_adds_choices_before_the_config_is_checked(tmp_path, monkeypatch):
-    (tmp_path / "tvt_test_plugin.py").write_text(
-        "from tvt_ray.searchers import SEARCHERS\nSEARCHERS['mine'] = SEARCHERS['random']\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "tvt_test_plugin", raising=False)
-    monkeypatch.setitem(SEARCHERS, "mine", None)  # so that it is gone after the test
-    monkeypatch.delitem(SEARCHERS, "mine")
-    with pytest.raises(UsageError, match="unknown searcher 'mine'"):
-        with_settings("search.searcher=mine")
-    config = with_settings("plugins=[tvt_test_plugin]", "search.searcher=mine")
-    assert (config.plugins, config.search.searcher) == (("tvt_test_plugin",), "mine")
-    assert validate(yaml.safe_load(config.to_yaml())) == config
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("tvt_no_such_module", None, "ModuleNotFoundError: No module named 'tvt_no_such_module'"),
-        ("tvt_ray.no_such_module", None, "ModuleNotFoundError: No module named 'tvt_ray.no_such_module'"),
-        ("tvt_bad_plugin", "1 / 0", "ZeroDivisionError: division by zero"),
-        ("tvt_worse_plugin", "raise ValueError('first\\nsecond')", "ValueError: first"),
-        ("tvt_no_plugin", "def (", "SyntaxError: invalid syntax"),
-        ("..above", None, "TypeError: "),
-        ("", None, "ValueError: "),
-    ],
-)
-def test_a_plugin_that_cannot_be_imported_is_one_line(name, content, message, tmp_path, monkeypatch):
-    if content is not None:
-        (tmp_path / f"{name}.py").write_text(content)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(UsageError) as error:
-        load_config(None, [{"plugins": [name]}])
-    assert str(error.value).startswith(f"plugin {name!r} cannot be imported: {message}")
-    assert "\n" not in str(error.value)

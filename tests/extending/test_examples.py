@@ -1,12 +1,8 @@
-"""docs/extending.md: the places that it names are there, and its examples work as plugins."""
+"""The examples of docs/extending.md do what the page says."""
 
-import contextlib
 import importlib
 import json
 import random
-import re
-import shlex
-import sys
 
 import numpy as np
 import pytest
@@ -16,9 +12,8 @@ from safetensors.torch import save
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.conftest import REPO
-from tvt_ray.cli.main import build_parser, run, script_parser
-from tvt_ray.cli.options import overrides
+from tests.extending.examples import variant
+from tvt_ray.cli.main import run, script_parser
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.distillation.losses import LossSettings, distillation_loss
@@ -26,15 +21,14 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports import EXPORTS, StudentCard, write_trained
 from tvt_ray.exports.folder import load_student
 from tvt_ray.proxies import PROXIES
-from tvt_ray.runs.config import RunConfig, load_config, parse_yaml
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.scoring.rows import SCHEMA, verified
+from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import FULL, find_score
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Space, parse_space
+from tvt_ray.spaces import Space
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.spaces.costs import Cost
 from tvt_ray.spaces.limits import Limits
@@ -44,154 +38,6 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, train_teacher
-
-TEXT = (REPO / "docs" / "extending.md").read_text()
-PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-EXAMPLES = {code.split('"""')[1].removesuffix(".py"): code for code in BLOCKS}  # by the name in the first line
-PLUGINS = [name for name in EXAMPLES if name != "my_command"]
-KINDS = ("proxy", "score", "dataset", "teacher", "loss", "searcher", "space", "export", "command")
-# Lines of the first table: what is added, the table that it is a row of, and the file that holds the table.
-TABLES = re.findall(r"^\| .*?(\w+)\]?(?:\(#[\w-]+\))? \| `([A-Z]+)` \| `(\S+)` \|", PROSE, re.MULTILINE)
-
-
-def named_in(path, name):
-    """What a file of the package (or of the tests) calls `name`."""
-    return getattr(importlib.import_module(path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")), name)
-
-
-def contents():
-    """Of every table, in order."""
-    return {name: list(named_in(path, name)) for _, name, path in TABLES}
-
-
-@contextlib.contextmanager
-def loaded(folder):
-    """The examples as modules in a folder that Python looks in; afterwards the tables are as before."""
-    for name, code in EXAMPLES.items():
-        (folder / f"{name}.py").write_text(code)
-    tables = [table for _, name, path in TABLES if isinstance(table := named_in(path, name), dict)]
-    before = [dict(table) for table in tables]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        try:
-            yield load_config(None, [{"plugins": PLUGINS}])
-        finally:
-            for table, rows in zip(tables, before, strict=True):
-                table.clear()
-                table.update(rows)
-            for name in EXAMPLES:
-                sys.modules.pop(name, None)
-
-
-@pytest.fixture
-def plugins(tmp_path):
-    """The default config with all of the examples."""
-    with loaded(tmp_path) as config:
-        yield config
-
-
-@pytest.fixture
-def plain(plugins):
-    """The example's space."""
-    return parse_space({"name": "plain"})
-
-
-def variant(plugins, **sections):
-    return load_config(None, [plugins.model_dump(mode="json"), {"probe": {"num_images": 10}}, sections])
-
-
-# What the page names -------------------------------------------------------------------------------------------------
-
-
-def test_every_kind_has_a_section_with_an_example_and_a_table():
-    titles = re.findall(r"^## An? (\w+)$", PROSE, re.MULTILINE)
-    assert tuple(titles) == KINDS
-    assert [kind for kind, _, _ in TABLES] == [*KINDS[:7], "student", *KINDS[7:]]
-    assert EXAMPLES.keys() == {f"my_{kind}" for kind in KINDS}
-
-
-def test_every_table_that_the_package_speaks_of_is_on_the_page():
-    code = "\n".join(path.read_text() for path in (REPO / "tvt_ray").rglob("*.py"))
-    assert {name for _, name, _ in TABLES} >= set(re.findall(r"a row in `([A-Z]+)`", code))
-    for _, name, path in TABLES:
-        assert len(named_in(path, name)) > 0
-
-
-def test_every_file_and_folder_that_the_page_names_is_there():
-    spans = [span for span in re.findall(r"`([^`\n]+)`", PROSE) if re.fullmatch(r"[\w./-]+(\.py|\.md|\.yaml|/)", span)]
-    assert len(spans) > 30
-    missing = [span for span in spans if not (REPO / span.partition("NAME")[0]).exists()]
-    assert missing == []
-
-
-def test_everything_that_the_page_says_is_in_a_file_is_there():
-    places = re.findall(r"`(\w+)` in `([\w/]+\.py)`", PROSE)
-    assert len(places) > len(TABLES)
-    for name, path in places:
-        named_in(path, name)
-
-
-def test_the_page_lists_the_columns_that_no_proxy_may_be_called():
-    (listed,) = re.findall(r"so it is none of (.*?)\.\n", PROSE, re.DOTALL)
-    assert re.findall(r"`(\w+)`", listed) == SCHEMA.names
-
-
-def test_commands_of_the_page_are_understood(plugins):
-    commands = re.findall(r"^python -m tvt_ray (.*)$", TEXT, re.MULTILINE)
-    assert {command.split()[0] for command in commands} == {"search", "rank", "distill"}
-    for command in commands:
-        config = load_config(None, overrides(build_parser().parse_args(shlex.split(command))))
-        assert set(config.plugins) <= set(PLUGINS)
-
-
-# Loading -------------------------------------------------------------------------------------------------------------
-
-
-def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_path):
-    before = contents()
-    with loaded(tmp_path):
-        added = {name: set(rows) - set(before[name]) for name, rows in contents().items()}
-    assert added == {
-        "PROXIES": {"spectral_sum"},
-        "SCORES": {"wide_and_shallow"},
-        "DATASETS": {"stripes"},
-        "TEACHERS": {"three_stages"},
-        "LOSSES": {"relations"},
-        "SEARCHERS": {"climb"},
-        "SPACES": {"plain"},
-        "STUDENTS": {"plain"},
-        "EXPORTS": {"summary"},
-        "COMMANDS": set(),  # added in the package alone
-    }
-    assert contents() == before
-
-
-def test_a_config_that_names_no_plugin_knows_none_of_their_rows():
-    with pytest.raises(UsageError, match="unknown score 'spectral_sum'; choices: capacity, tvt, params"):
-        load_config(None, [{"score": {"name": "spectral_sum"}}])
-    with pytest.raises(UsageError, match="unknown search space 'plain'; choices: autoformer, pit, vit"):
-        load_config(None, [{"space": {"name": "plain"}}])
-
-
-def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "broken_plugin.py").write_text("raise OSError('no such\\nluck')")
-    with pytest.raises(UsageError, match="plugin 'broken_plugin' cannot be imported: OSError: no such"):
-        load_config(None, [{"plugins": ["broken_plugin"]}])
-    with pytest.raises(UsageError, match="plugin 'not_there' cannot be imported: ModuleNotFoundError"):
-        load_config(None, [{"plugins": ["not_there"]}])
-
-
-def test_a_stored_config_names_the_plugins_and_loads_them_again(plugins):
-    config = variant(plugins, space={"name": "plain", "depth": [2]}, score={"name": "spectral_sum"})
-    again = load_config(None, [parse_yaml("stored", config.to_yaml().encode())])
-    assert again == config
-    assert again.plugins == tuple(PLUGINS)
-    assert type(again.space).__name__ == "PlainSpace"
-
-
-# What the examples do ------------------------------------------------------------------------------------------------
 
 
 def test_a_proxy_of_a_plugin_is_read_and_is_a_score(plugins, digits):
@@ -336,7 +182,3 @@ def test_a_command_from_outside_prints_what_it_counts(plain, tmp_path, capsys):
     arch.write_text('{"width": 65, "depth": 4}')
     assert run(script_parser("my_command.py", command.add), argv) == 2
     assert "width is 65, allowed: 32, 48, 64" in capsys.readouterr().err
-
-
-def test_the_default_config_names_no_plugin():
-    assert RunConfig().plugins == ()
