@@ -209,9 +209,7 @@ def teacher(config: RunConfig, digits: Dataset) -> Teacher:
     """A real teacher: ResNet-20 trained on the digits for a few epochs (some seconds), by one of the test processes."""
     with (Path(os.environ["XDG_CACHE_HOME"]) / "teacher.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        torch.set_num_threads(os.cpu_count() or 1)
         trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
-        torch.set_num_threads(1)
     return trained
 
 

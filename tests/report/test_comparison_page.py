@@ -62,7 +62,7 @@ def test_a_line_has_the_difference(found):
 
 
 def test_the_figure_has_a_dot_for_every_seed_and_the_mean(found):
-    (axes,) = plot_comparison(found, "black").axes
+    (axes,) = plot_comparison(found).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["DeiT-Ti's <shape>", "the student"]
     dots = [list(line.get_xdata()) for line in axes.get_lines() if len(line.get_xdata()) == 2]
     assert [50, 52] in [list(map(round, xs)) for xs in dots]

@@ -1,8 +1,13 @@
 """The figure of a run."""
 
 import dataclasses
+import io
 
+import matplotlib as mpl
+import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from PIL import Image
 
 from tests.conftest import make_row
 from tvt_ray.report.figures import figure_png, plot_search
@@ -50,4 +55,21 @@ def test_without_both_readings_there_is_one_plot(readings, rows):
 
 
 def test_one_row_is_enough_for_a_figure(rows):
-    assert figure_png(plot_search(rank(rows[:1]))).startswith(b"\x89PNG")
+    assert figure_png(lambda: plot_search(rank(rows[:1]))).startswith(b"\x89PNG")
+
+
+def test_all_is_drawn_in_the_pages_ink_and_nothing_of_matplotlib_is_changed(rows):
+    before, drawn = dict(mpl.rcParams), []
+
+    def draw():
+        drawn.append(plot_search(rank(rows)))
+        return drawn[-1]
+
+    dark, light = (np.array(Image.open(io.BytesIO(figure_png(draw, ink, "none")))) for ink in ("#ffffff", "#000000"))
+    axes = drawn[0].axes[0]
+    colours = [axes.xaxis.label.get_color(), axes.get_legend().get_texts()[0].get_color()]
+    colours += [axes.xaxis.get_ticklabels()[0].get_color(), axes.spines["left"].get_edgecolor()]
+    assert {to_hex(colour) for colour in colours} == {"#ffffff"}
+    assert not axes.spines["top"].get_visible()
+    assert dark[0, 0, 3] == light[0, 0, 3] == 0  # no background
+    assert dict(mpl.rcParams) == before

@@ -32,7 +32,7 @@ def test_the_page_shows_them_where_they_rank(tmp_path):
     rows = [each.row for each in found.entries]
     write_report(tmp_path / "report.html", rows, found.ranking, config, found)
     page = (tmp_path / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4  # two figures, light and dark
     assert all(lesson.sentence() in page for lesson in found.prediction.lessons)
     write_report(tmp_path / "report.html", rows, found.prior, config)
-    assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 1
+    assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 2

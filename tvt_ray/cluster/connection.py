@@ -19,6 +19,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tvt_ray.cluster.lifeline import watched
+from tvt_ray.cluster.ray_patches import ask_head
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import first_line
@@ -79,15 +80,22 @@ def _reach(address: str, host: str, port: int) -> None:
         raise UsageError(
             f"no Ray cluster at {address!r}: {host}:{port} does not answer ({first_line(error)}); {advice}"
         ) from None
-    if os.environ.get("RAY_USE_TLS", "0") != "0":  # which a plain channel cannot speak
-        return
-    with grpc.insecure_channel(f"{host}:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            grpc.channel_ready_future(channel).result(REACH_TIMEOUT_S)
-        except grpc.FutureTimeoutError:
-            raise UsageError(
-                f"{host}:{port} is no Ray head: what answers there does not speak gRPC; {advice}"
-            ) from None
+    try:
+        ask_head(f"{host}:{port}", REACH_TIMEOUT_S)
+    except ray.exceptions.AuthenticationError as error:
+        raise UsageError(_other_token(address, first_line(error))) from None
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+            raise UsageError(_other_token(address, error.details())) from None
+        why = f"what answers there is none ({error.code().name})"
+        raise UsageError(f"{host}:{port} is no Ray head: {why}; {advice}") from None
+
+
+def _other_token(address: str, said: str) -> str:
+    return (
+        f"the Ray cluster at {address!r} does not take this machine's token ({said}); give its token in "
+        "RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token"
+    )
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -114,24 +122,11 @@ def _init(address: str) -> Any:
     try:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except ray.exceptions.AuthenticationError as error:
-        raise UsageError(
-            f"the Ray cluster at {address!r} does not take this machine's token ({first_line(error)}); give its token "
-            "in RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token"
-        ) from None
+        raise UsageError(_other_token(address, first_line(error))) from None
     except (ConnectionError, ValueError) as error:
-        raise UsageError(_explain(address, error)) from None
+        raise UsageError(f"no Ray cluster at {address!r}: {first_line(error)}") from None
     except (ray.exceptions.RayError, RuntimeError, OSError, TimeoutError) as error:
         raise RunError(f"Ray could not be started or joined at {address!r}: {first_line(error)}") from None
-
-
-def _explain(address: str, error: Exception) -> str:
-    """Of a head that did not let this process in: what answers at an address and refuses mostly refuses the token."""
-    if address in ("local", "auto"):
-        return f"no Ray cluster at {address!r}: {first_line(error)}"
-    return (
-        f"{address!r} answers, and did not let this process in ({first_line(error)}): its token is missing here or is "
-        "another one (RAY_AUTH_TOKEN or ~/.ray/auth_token, with RAY_AUTH_MODE=token), or it is no Ray head"
-    )
 
 
 def _say_where(address: str, dashboard: str | None) -> None:

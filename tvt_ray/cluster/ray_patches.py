@@ -11,10 +11,25 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from ray._private.gcs_utils import create_gcs_channel
 from ray.air.execution._internal.actor_manager import RayActorManager
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tvt_ray.errors import RunError
+
+
+def ask_head(address: str, timeout_s: float) -> None:
+    """One call to a cluster's head at HOST:PORT, with this process's token and TLS settings.
+
+    `ray.init` asks a head that refuses for a minute, and writes a warning for each time. Raises grpc.RpcError, with
+    UNAUTHENTICATED where the token is not the cluster's, and Ray's AuthenticationError where a token is asked for and
+    there is none.
+    """
+    with create_gcs_channel(address) as channel:
+        gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
+            gcs_service_pb2.GetClusterIdRequest(), timeout=timeout_s
+        )
 
 
 def actor_of(trial: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,9 +41,8 @@ def write_tables(folder: Path, statistics: Sequence[RankedColumn], scored: Seque
     for one in scored:
         for column in dict.fromkeys(entry.column for entry in statistics):
             if column in one.truth.columns:
-                figure = plot_ranking(one, column)
                 name = re.sub(r"[^\w.-]", "_", f"{one.truth.space.name}-{column}.png")
-                write_atomically(folder / name, figure_png(figure))
+                write_atomically(folder / name, figure_png(functools.partial(plot_ranking, one, column)))
 
 
 def _write_parquet(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
@@ -58,14 +58,13 @@ def plot_ranking(one: Scored, column: str) -> Figure:
     params = np.array([entry.params for entry in one.truth.entries]) / 1e6
     per_row = min(4, len(names))
     num_rows = -(-len(names) // per_row)
-    figure = Figure(figsize=(3.4 * per_row + 0.8, 3.1 * num_rows), layout="constrained")
+    figure = Figure(figsize=(3.4 * per_row + 0.8, 3.1 * num_rows))
     axes = np.atleast_1d(figure.subplots(num_rows, per_row, sharey=True)).ravel()
     for axis, name in zip(axes, names, strict=False):
         scores = one.scores[name].mean(0)
         tau = kendall_tau(scores, accuracy)
         points = axis.scatter(scores, accuracy, c=params, s=10, linewidths=0, cmap="viridis")
         axis.set(xlabel=name, title="constant" if tau is None else f"Kendall's tau {tau:.2f}")
-        axis.spines[["top", "right"]].set_visible(False)
     for axis in axes[len(names) :]:
         axis.set_axis_off()
     for axis in axes[::per_row]:

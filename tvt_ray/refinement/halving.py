@@ -90,9 +90,10 @@ class Halving:
         return [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]
 
 
-def next_round_size(settings: RefineSettings, halving: Halving, rounds: Sequence[Sequence[str]]) -> int:
-    """Students of the round that follows; 0 where all have been chosen, or the budget of epochs holds no more."""
-    sizes = [len(students) for students in rounds]
+def next_round_size(settings: RefineSettings, halving: Halving, sizes: Sequence[int]) -> int:
+    """Students of the round that follows rounds of so many; 0 where all have been chosen, or the budget of epochs holds
+    no more.
+    """
     wanted = min(math.ceil(settings.num_students / settings.rounds), settings.num_students - sum(sizes))
     if settings.max_epochs is not None:
         while wanted > 0 and halving.most_epochs([*sizes, wanted]) > settings.max_epochs:

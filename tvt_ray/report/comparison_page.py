@@ -21,7 +21,7 @@ def comparison_page(found: Comparison) -> bytes:
     parts = [
         f'<p class="verdict">{escape(" ".join(found.verdict))}</p>',
         facts_list(_facts(found)),
-        diagram(lambda ink: plot_comparison(found, ink), "test accuracy of the student and its rivals"),
+        diagram(lambda: plot_comparison(found), "test accuracy of the student and its rivals"),
         table(COLUMNS, map(rival_cells, found.rivals)),
         f"<p>Left out:</p><ul>{notes}</ul>" if notes else "",
     ]
@@ -50,14 +50,13 @@ def _signed(interval: Interval) -> str:
     return f"{interval[0]:+.1f} to {interval[1]:+.1f}"
 
 
-def plot_comparison(found: Comparison, ink: str) -> Figure:
+def plot_comparison(found: Comparison) -> Figure:
     """Test accuracy: a dot for the mean with its 95 % interval, a small one for each seed, lines for teacher and
-    majority. Without a background, for a page of any colour.
+    majority.
     """
     rivals = found.rivals[::-1]
-    figure = Figure(figsize=(7, 1.3 + 0.45 * len(rivals)), layout="constrained", facecolor="none")
+    figure = Figure(figsize=(7, 1.3 + 0.45 * len(rivals)))
     axes = figure.subplots()
-    axes.set_facecolor("none")
     for height, each in enumerate(rivals):
         colour = BLUE if each.ahead is None else GREY
         axes.plot(each.test_accs, [height] * len(each.test_accs), "o", ms=3, color=colour, alpha=0.6)
@@ -66,15 +65,10 @@ def plot_comparison(found: Comparison, ink: str) -> Figure:
         )
     for value, name, style in ((found.teacher_acc, "teacher", "--"), (found.majority, "majority class", ":")):
         axes.axvline(value, ls=style, lw=1.2, color=RED)
-        axes.annotate(
-            name, (value, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", color=ink, size="small"
-        )
-    axes.set_yticks(range(len(rivals)), [each.title for each in rivals], color=ink)
+        axes.annotate(name, (value, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", size="small")
+    axes.set_yticks(range(len(rivals)), [each.title for each in rivals])
     axes.set_ylim(-0.6, len(rivals) - 0.4)
-    axes.set_xlabel("test accuracy (%)", color=ink)
-    axes.tick_params(colors=ink)
-    axes.spines[:].set_color(ink)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("test accuracy (%)")
     return figure
 
 

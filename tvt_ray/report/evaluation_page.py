@@ -28,7 +28,7 @@ def evaluation_page(found: Evaluation, pictures: Sequence[Pixels]) -> bytes:
         classes=table(CLASS_COLUMNS, (class_cells(each) for each in quality.classes)),
         confusion=_confusion(quality),
         diagram=diagram(
-            lambda ink: plot_reliability(quality.reliability, ink),
+            lambda: plot_reliability(quality.reliability),
             "share of images named right by the probability of the likeliest class",
         ),
         reliability=table(BIN_COLUMNS, _bin_cells(quality)),

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from tvt_ray.report.figures import figure_png
+from tvt_ray.report.figures import INK, figure_png
 
-INKS = {"light": "#1f2933", "dark": "#e4e7eb"}  # of text and axes, by the page's scheme
+INKS = {"light": INK, "dark": "#e4e7eb"}  # of text and axes, by the page's scheme
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
 
 
 def escape(text: object) -> str:
     """As HTML shows it."""
-    return html.escape(str(text))
+    return text if isinstance(text, Html) else html.escape(str(text))
 
 
 def page(title: str, body: str) -> bytes:
@@ -28,22 +34,26 @@ def facts_list(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(f'<dt>{escape(k)}</dt><dd>{escape(v)}</dd>' for k, v in facts.items())}</dl>"
 
 
-def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """That scrolls by itself where it is wider than the page; the first cell of a line is its head."""
+def table(columns: Sequence[str], lines: Iterable[Sequence[str]], kind: str = "") -> str:
+    """That scrolls by itself where it is wider than the page; the first cell of a line is its head. `kind`: a class of
+    the style's.
+    """
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     body = "".join(
         f"<tr><th>{escape(line[0])}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in line[1:])}</tr>"
         for line in lines
     )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    return f'<div class="scroll"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
 
 
-def diagram(draw: Callable[[str], Figure], said: str) -> str:
-    """`draw(ink)` as often as the page's scheme needs it: dark letters, and light ones. `said`: who cannot see it."""
-    light, dark = (data_uri(figure_png(draw(ink))) for ink in INKS.values())
+def diagram(draw: Callable[[], Figure], said: str, kind: str = "diagram") -> str:
+    """What `draw` makes, with dark letters and with light ones, as the page's scheme needs it. `said`: who cannot see
+    it; `kind`: "wide" for two plots beside each other.
+    """
+    light, dark = (data_uri(figure_png(draw, ink, "none")) for ink in INKS.values())
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img class="diagram" alt="{escape(said)}" src="{light}"></picture>'
+        f'<img class="{kind}" alt="{escape(said)}" src="{light}"></picture>'
     )
 
 
@@ -60,14 +70,17 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: var(--ink);
 background: var(--page); overflow-wrap: anywhere }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 0 1.5em } dt { color: var(--soft) } dd { margin: 0 }
-.verdict { font-size: 1.15em } .scroll { overflow-x: auto } .diagram { width: 100%; max-width: 640px }
+.verdict { font-size: 1.15em } .scroll { overflow-x: auto }
+.wide, .diagram { width: 100% } .diagram { max-width: 640px }
 table { border-collapse: collapse } td, th { text-align: right; padding: .2em .6em; white-space: nowrap;
 overflow-wrap: normal; border-bottom: 1px solid var(--line) } th { font-weight: normal; color: var(--soft) }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--page); color: var(--ink);
 max-width: 40vw; overflow: hidden; text-overflow: ellipsis }
 .confusion td { text-align: center; min-width: 2.6em }
 .confusion tr:first-child th { writing-mode: vertical-rl; transform: rotate(180deg); text-align: left }
-small { color: var(--soft) }
+.architectures td:nth-child(2), .architectures th:nth-child(2) { text-align: left }
+small, code { color: var(--soft) } code { font-size: .85em }
+pre { overflow-x: auto; border: 1px solid var(--line); padding: 1em; overflow-wrap: normal }
 .mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 1em }
 figure { margin: 0 } figure img { width: 100%; image-rendering: pixelated }
 @media (max-width: 600px) { body { margin: 1em auto } dl { grid-template-columns: 1fr } dd { margin: 0 0 .5em } }

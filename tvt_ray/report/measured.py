@@ -16,13 +16,11 @@ from tvt_ray.scoring.measurements import Measurement
 def plot_measured(learned: Learned) -> Figure:
     """Validation accuracy by epoch of every training; beside it the prediction for all rows, where there is one."""
     prediction = learned.prediction
-    figure = Figure(figsize=(11 if prediction else 6.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(11 if prediction else 6.5, 4.2))
     axes = figure.subplots(1, 2 if prediction else 1, squeeze=False)[0]
     _plot_curves(axes[0], learned)
     if prediction:
         _plot_prediction(axes[1], learned)
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -59,4 +57,4 @@ def _plot_prediction(axis: Axes, learned: Learned) -> None:
     best = learned.index(learned.ranking.top(1)[0].row.arch_id)
     axis.plot(params[best], mean[best], "*", ms=14, color=BLUE, label="best")
     axis.set(xlabel="parameters, millions", ylabel=f"validation accuracy after {learned.rungs[-1]} epochs, %")
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(loc="lower right")

@@ -250,10 +250,10 @@ def refined_epochs(config: RunConfig, num_students: int) -> int:
         return 0
     settings = config.refine.model_copy(update={"num_students": num_students})
     halving = Halving.of(settings, config.distill.epochs, config.distill.seed)
-    rounds: list[list[str]] = []
-    while size := next_round_size(settings, halving, rounds):
-        rounds.append([""] * size)
-    return halving.most_epochs([len(each) for each in rounds])
+    sizes: list[int] = []
+    while size := next_round_size(settings, halving, sizes):
+        sizes.append(size)
+    return halving.most_epochs(sizes)
 
 
 def _whole(steps: int, num_train: int, batch: int) -> int:

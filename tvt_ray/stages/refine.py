@@ -142,7 +142,7 @@ class _Refining:
         todo = self.halving.missing(self.rounds.students, self.measured)
         if todo:
             return todo
-        size = next_round_size(self.config.refine, self.halving, self.rounds.students)
+        size = next_round_size(self.config.refine, self.halving, [len(each) for each in self.rounds.students])
         chosen = self._choose(size) if size else []
         if not chosen:
             return []
