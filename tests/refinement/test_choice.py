@@ -33,6 +33,12 @@ def test_a_first_round_is_good_by_the_prior_within_its_band():
     assert all(index % 2 for index in spread(twins, 10, (), np.random.default_rng(0)))
 
 
+def test_a_first_round_begins_with_the_priors_own_first_choice(candidates):
+    """Whatever the guesses say."""
+    for seed in range(20):
+        assert spread(candidates, 4, (), np.random.default_rng(seed))[0] == int(candidates.prior.argmax())
+
+
 def test_bands_that_hold_nobody_are_made_up_for():
     few = Candidates([*"abcdef"], [100, 101, 102, 103, 104, 10_000], np.zeros((6, 1)), np.arange(6.0))
     assert sorted(spread(few, 4, (), np.random.default_rng(0))) == [2, 3, 4, 5]

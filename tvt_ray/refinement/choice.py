@@ -25,18 +25,21 @@ class Candidates:
 
 
 def spread(candidates: Candidates, count: int, taken: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """One of each band of parameters, the best there by a guess; bands are equally wide in log parameters.
+    """One of each band of parameters; bands are equally wide in log parameters.
 
-    A guess is the prior plus a random direction among the features, of equal weight: what may be good by what is known
-    before anything is measured. `taken`: shapes that were chosen before. Gives indices, `count` where there are so many
-    shapes.
+    The first is the prior's own first choice, so that whoever refines does no worse than who does not. The others are
+    the best of their bands by a guess: the prior plus a random direction among the features, of equal weight, which is
+    what may be good by what is known before anything is measured. `taken`: shapes that were chosen before. Gives
+    indices, `count` where there are so many shapes.
     """
     logs = np.log(np.asarray(candidates.params, dtype=float))
     edges = np.linspace(logs.min(), logs.max(), count + 1)
     bands = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, count - 1)
     picker = _Picker(candidates.shapes, taken)
+    picker.pick(np.asarray(candidates.prior, dtype=float))
     for band in reversed(range(count)):
-        picker.pick(np.where(bands == band, _guess(candidates, rng), -np.inf))
+        if band not in bands[picker.chosen]:
+            picker.pick(np.where(bands == band, _guess(candidates, rng), -np.inf))
     while len(picker.chosen) < count and picker.pick(_guess(candidates, rng)):
         continue
     return picker.chosen
