@@ -139,6 +139,18 @@ def test_distillation_is_timed_beside_a_plain_loop_timm_and_two_workers():
     assert result["data_wait_share"] < 1
 
 
+def test_photographs_are_loaded_from_their_files_and_as_they_were_decoded(tmp_path):
+    flags = ["--num-images", "16", "--megapixels", "0.5", "--num-timed", "4", "--out", str(tmp_path)]
+    command = [sys.executable, "benchmarks/photos.py", *flags]
+    done = subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True, timeout=120)
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert len(list(tmp_path.glob("16x0.5/*/*.jpg"))) == 16
+    assert len(result["wait_shares"]) == 2
+    assert all(0 <= share < 1 for share in [*result["wait_shares"], result["load_share"]])
+    assert result["load_ratio"] > 0
+    assert result["decoded_mib"] > 0
+
+
 def test_a_larger_vits_weights_are_compared_with_drawn_ones(teacher, tmp_path):
     flags = ["--num-images", 64, "--large-images", 128, "--epochs", 2, "--large-epochs", 2, "--seeds", 2]
     flags += ["--set", "distill.batch_size=32", "--out", tmp_path / "larger"]
