@@ -147,10 +147,11 @@ def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_teacher_train_and_eval(capsys, tmp_path):
     out_file = tmp_path / "t.safetensors"
-    code, out, _ = call(capsys, "teacher", "train", "--epochs", "1", "--out", out_file, "--json")
+    small = set_flags(TEACHER)
+    code, out, _ = call(capsys, "teacher", "train", *small, "--epochs", "1", "--out", out_file, "--json")
     trained = json.loads(out.splitlines()[-1])
     assert code == 0
-    code, out, _ = call(capsys, "teacher", "eval", "--teacher-weights", out_file, "--json")
+    code, out, _ = call(capsys, "teacher", "eval", *small, "--teacher-weights", out_file, "--json")
     evaluated = json.loads(out.splitlines()[-1])
     assert code == 0
     assert evaluated == {
