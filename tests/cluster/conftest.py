@@ -11,17 +11,26 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import REPO, TEACHER, set_flags
+from tests.conftest import REPO, SMALL_SPACES, TEACHER, set_flags
+from tests.data.samples import write_class_folders
+from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import SearchSummary
+from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import Reader
 from tvt_ray.stages.search import run_search
+from tvt_ray.stages.setup import load_data, make_task, resolve
 
 # As a user types them, for a search of seconds on two workers.
 SMALLER = [
     *set_flags({**TEACHER, "score": {"calibration_samples": 8}, "probe": {"num_images": 10}}),
     *set_flags({"cluster": {"scoring_workers": 2, "gpus_per_trial": 0, "gpus_per_training_worker": 0}}),
 ]
+
+WIDER = SMALL_SPACES["autoformer"].model_copy(update={"embed_dim": (12, 18, 24)})  # 21 shapes
+RUNGS = {"rungs": [1, 2], "num_students": 9, "repeats": 1}
 
 
 def variant(config: RunConfig, **sections: Any) -> RunConfig:
@@ -65,3 +74,28 @@ def finished(
     folder = tmp_path_factory.mktemp("runs") / "first"
     settings = {"gpus_per_trial": 0, "archs_per_trial": 3}
     return folder, run_search(variant(config, cluster=settings), folder)
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]:
+    """A finished run on 120 noisy squares of three sizes, as a search leaves it, and settings that train in seconds."""
+    folder = RunFolder(tmp_path_factory.mktemp("searched") / "run")
+    photos = write_class_folders(tmp_path_factory.mktemp("photos"), ["ants", "bees", "wasps"], 40)
+    config = load_config(
+        None,
+        [
+            {"space": WIDER.model_dump(mode="json"), "data": {"name": f"imagefolder:{photos}"}},
+            {"score": {"readings": "score", "calibration_samples": 8}, "probe": {"num_images": 4}},
+            {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 1, "batch_size": 16}},
+            {"distill": {"epochs": 3, "batch_size": 16, "guided": "always"}, "refine": RUNGS},
+            {"cluster": {"gpus_per_training_worker": 0, "cpus_per_training_worker": 1, "gpus_per_cohort": 0.5}},
+        ],
+    )
+    data = load_data(config)
+    folder.make()
+    folder.keep_data(DataIdentity.of(data, config.probe))
+    folder.claim(resolve(config))
+    rows = Reader(make_task(config, data, None)).read_all(sample_archs(WIDER, 40, seed=0))
+    folder.rows().append(rows)
+    Calibration.from_rows(rows).save(folder.calibration_file)
+    return folder.path, resolve(config)

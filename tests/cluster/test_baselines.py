@@ -23,11 +23,11 @@ SEEDS = 2
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_student_and_its_rivals_are_trained_alike_and_compared(finished, cluster, config, tmp_path):
-    """In a copy of the run: others distil the same architecture in it."""
-    folder, space = RunFolder(shutil.copytree(finished[0], tmp_path / "run")), config.space
+def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, cluster, tmp_path):
+    folder, config = RunFolder(shutil.copytree(searched[0], tmp_path / "run")), searched[1]
+    space = config.space
     row = min(folder.rows().read(), key=lambda row: (row.flops, row.arch_id))
-    settings = variant(config, distill={"epochs": 1, "guided": "always"}, cluster={"cpus_per_training_worker": 1})
+    settings = variant(config, distill={"epochs": 1, "batch_size": 16, "guided": "always"})
     found = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id)
 
     student, alone, deit = found.rivals
@@ -54,7 +54,7 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(finished, clust
     assert [each.path for each in run_distill(settings, folder.path, arch_id=row.arch_id, resume=True)] == [
         student.path
     ]
-    changed = {"distill": {"epochs": 1, "guided": "always"}}
+    changed = {"distill": {"epochs": 1}}
     again = tvt_ray.compare(
         folder.path, baselines=["alone", "deit"], num_seeds=SEEDS, arch_id=row.arch_id, settings=changed, resume=True
     )

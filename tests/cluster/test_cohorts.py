@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cluster.conftest import variant, wait_until
+from tests.cluster.conftest import RUNGS, variant, wait_until
 from tests.conftest import REPO
-from tests.data.samples import write_class_folders
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.cluster import training
 from tvt_ray.cluster.cohorts import CohortPool, state_name
@@ -23,22 +22,15 @@ from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.progress import Meter
-from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
-from tvt_ray.scoring.calibration import Calibration
-from tvt_ray.scoring.reader import Reader
 from tvt_ray.stages.distill import run_distill
 from tvt_ray.stages.refine import run_refine
-from tvt_ray.stages.setup import load_data, make_task, resolve
 from tvt_ray.training.states import from_bytes
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CPU = torch.device("cpu")
-WIDER = SPACE.model_copy(update={"embed_dim": (12, 18, 24)})  # 21 shapes
-RUNGS = {"rungs": [1, 2], "num_students": 9, "repeats": 1}
 
 
 @pytest.fixture
@@ -110,31 +102,6 @@ def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tas
         assert len(pool.workers) == 1  # of two on half of a GPU each
         pool.train(tasks, 6, meter, hear)
     assert {(task.arch_id, epoch) for task in tasks for epoch in range(1, 7)} <= heard
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """A finished run on 120 noisy squares of three sizes, as a search leaves it, and settings that train in seconds."""
-    folder = RunFolder(tmp_path_factory.mktemp("searched") / "run")
-    photos = write_class_folders(tmp_path_factory.mktemp("photos"), ["ants", "bees", "wasps"], 40)
-    config = load_config(
-        None,
-        [
-            {"space": WIDER.model_dump(mode="json"), "data": {"name": f"imagefolder:{photos}"}},
-            {"score": {"readings": "score", "calibration_samples": 8}, "probe": {"num_images": 4}},
-            {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 1, "batch_size": 16}},
-            {"distill": {"epochs": 3, "batch_size": 16, "guided": "always"}, "refine": RUNGS},
-            {"cluster": {"gpus_per_training_worker": 0, "cpus_per_training_worker": 1, "gpus_per_cohort": 0.5}},
-        ],
-    )
-    data = load_data(config)
-    folder.make()
-    folder.keep_data(DataIdentity.of(data, config.probe))
-    folder.claim(resolve(config))
-    rows = Reader(make_task(config, data, None)).read_all(sample_archs(WIDER, 40, seed=0))
-    folder.rows().append(rows)
-    Calibration.from_rows(rows).save(folder.calibration_file)
-    return folder.path, resolve(config)
 
 
 @pytest.fixture(scope="module")

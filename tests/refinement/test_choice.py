@@ -1,5 +1,7 @@
 """Who is measured next."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -21,7 +23,7 @@ def test_a_first_round_is_spread_along_the_budget(candidates):
     chosen = spread(candidates, 10, (), np.random.default_rng(1))
     logs = np.sort(np.log([candidates.params[index] for index in chosen]))
     edges = np.linspace(np.log(1e5), np.log(3e6), 11)
-    assert np.histogram(logs, edges)[0].tolist() == [1] * 10
+    assert np.histogram(logs, edges)[0].tolist() == [0, *[1] * 8, 2]  # the largest, and the prior's first beside it
     assert len({candidates.shapes[index] for index in chosen}) == 10
 
 
@@ -33,10 +35,13 @@ def test_a_first_round_is_good_by_the_prior_within_its_band():
     assert all(index % 2 for index in spread(twins, 10, (), np.random.default_rng(0)))
 
 
-def test_a_first_round_begins_with_the_priors_own_first_choice(candidates):
+def test_a_first_round_begins_with_whom_one_would_take_without_measuring(candidates):
     """Whatever the guesses say."""
+    small_best = dataclasses.replace(candidates, prior=-candidates.prior)
+    best, largest = int(small_best.prior.argmax()), NUM - 1
     for seed in range(20):
-        assert spread(candidates, 4, (), np.random.default_rng(seed))[0] == int(candidates.prior.argmax())
+        assert spread(small_best, 4, (), np.random.default_rng(seed))[:2] == [best, largest]
+    assert spread(small_best, 1, (), np.random.default_rng(0)) == [best]
 
 
 def test_bands_that_hold_nobody_are_made_up_for():

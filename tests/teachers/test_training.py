@@ -160,8 +160,9 @@ def test_accuracy_at_a_students_size_is_of_images_of_that_size(teacher, digits):
 
 
 def test_published_resnet56_reaches_its_accuracy(shared_data):
-    """Teacher, normalisation and loader are right: on these re-encoded images 83.20 % was measured independently, and on
-    all 10,000 this gives it; 83.7 % are right of the first thousand.
+    """Teacher, normalisation and loader are right: 83.20 % was measured independently on these re-encoded images.
+
+    On all 10,000 this gives the same; 83.7 % are right of the first thousand.
     """
     data = load_dataset(DataSettings(name=f"parquet:{shared_data / 'cifar10'}"))
     weights = shared_data / "resnet_cifar10_weights" / "resnet56_cifar10.safetensors"

@@ -22,6 +22,7 @@ from safetensors.torch import save
 from tvt_ray.cluster.connection import driver_node
 from tvt_ray.cluster.metrics import record_epoch
 from tvt_ray.cluster.quiet import quiet
+from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
 from tvt_ray.cluster.slots import Allotment
 from tvt_ray.distillation.cohort import Cohort, DistillInputs, Metrics
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
@@ -95,7 +96,11 @@ def train_students(
     finds. Raises RunError when a job fails for good, after the others have ended.
     """
     cohorts = cohorts_of(tasks, share.jobs)
-    with quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS), tempfile.TemporaryDirectory(prefix="tvt_train_") as own:
+    with (
+        quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS),
+        jobs_end_with_their_workers(),
+        tempfile.TemporaryDirectory(prefix="tvt_train_") as own,
+    ):
         shared = ray.put(inputs)
         board = TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
         pool = ThreadPoolExecutor(share.jobs, "distill")

@@ -25,10 +25,10 @@ class Candidates:
 
 
 def spread(candidates: Candidates, count: int, taken: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """One of each band of parameters; bands are equally wide in log parameters.
+    """Whom one would take without measuring: the prior's first choice, and the largest. Then one of each other band of
+    parameters, the largest bands first; bands are equally wide in log parameters.
 
-    The first is the prior's own first choice, so that whoever refines does no worse than who does not. The others are
-    the best of their bands by a guess: the prior plus a random direction among the features, of equal weight, which is
+    Of a band it is the best by a guess: the prior plus a random direction among the features, of equal weight, which is
     what may be good by what is known before anything is measured. `taken`: shapes that were chosen before. Gives
     indices, `count` where there are so many shapes.
     """
@@ -36,9 +36,11 @@ def spread(candidates: Candidates, count: int, taken: Sequence[str], rng: np.ran
     edges = np.linspace(logs.min(), logs.max(), count + 1)
     bands = np.clip(np.searchsorted(edges, logs, side="right") - 1, 0, count - 1)
     picker = _Picker(candidates.shapes, taken)
-    picker.pick(np.asarray(candidates.prior, dtype=float))
+    by_size = np.argsort(np.lexsort((candidates.prior, logs))).astype(float)  # ranks; of equals the better by the prior
+    for known in (candidates.prior, by_size)[:count]:
+        picker.pick(known)
     for band in reversed(range(count)):
-        if band not in bands[picker.chosen]:
+        if len(picker.chosen) < count and band not in bands[picker.chosen]:
             picker.pick(np.where(bands == band, _guess(candidates, rng), -np.inf))
     while len(picker.chosen) < count and picker.pick(_guess(candidates, rng)):
         continue
