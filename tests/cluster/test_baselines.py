@@ -27,7 +27,8 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, clust
     folder, config = RunFolder(shutil.copytree(searched[0], tmp_path / "run")), searched[1]
     space = config.space
     row = min(folder.rows().read(), key=lambda row: (row.flops, row.arch_id))
-    settings = variant(config, distill={"epochs": 1, "batch_size": 16, "guided": "always"})
+    two_jobs = {"gpus_per_training_worker": 0, "cpus_per_training_worker": 2}
+    settings = variant(config, distill={"epochs": 1, "batch_size": 16, "guided": "always"}, cluster=two_jobs)
     found = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id)
 
     student, alone, deit = found.rivals
