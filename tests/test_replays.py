@@ -75,7 +75,7 @@ def test_what_was_recorded_is_told(truth):
     assert (truth.regret(best), truth.regret(int(truth.test.argmin()))) == (0, NUM_STUDENTS - 1)
 
 
-@pytest.mark.parametrize("share", [0.2, 0.4])
+@pytest.mark.parametrize("share", [0.2, pytest.param(0.4, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["replay_random", "replay_halving", "replay_refine"])
 def test_a_way_to_choose_pays_no_more_than_its_budget(replays, truth, name, share):
     for seed in range(3):

@@ -43,7 +43,7 @@ def photo(path, size=(90, 60)):
 
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_script_gives_the_students_label_without_torch_or_tvt_ray(pixels, tmp_path):
-    folder = exported("pit", "onnx", pixels)
+    folder = exported("vit", "onnx", pixels)
     student, image = load_student(folder / "student"), photo(tmp_path / "photo.jpg")
     (tmp_path / "classify.py").write_text(SCRIPT)
     command = [sys.executable, "-c", ALONE, tmp_path / "classify.py", folder / ONNX_FILE, image]

@@ -62,7 +62,7 @@ def small(student_folder):
 
 
 @pytest.mark.parametrize(
-    "space", ["pit", *(pytest.param(each, marks=pytest.mark.slow) for each in ("autoformer", "vit"))]
+    "space", ["vit", *(pytest.param(each, marks=pytest.mark.slow) for each in ("autoformer", "pit"))]
 )
 def test_a_file_that_takes_pixels_normalises_them_itself(space):
     folder = exported(space, "onnx", pixels=True)

@@ -22,6 +22,15 @@ EVIL = "<script>alert('&')</script>"
 PAIR = ("attention_similarity", "l2_norm")
 
 
+EVERY_SPACE = pytest.mark.parametrize("space", SMALL_SPACES.values(), ids=SMALL_SPACES)
+
+
+@pytest.fixture
+def space():
+    """One will do where a page is the same for all."""
+    return SMALL_SPACES["pit"]
+
+
 @pytest.fixture
 def run_config(space):
     return load_config(None, [{"space": space.model_dump(mode="json")}])
@@ -74,6 +83,7 @@ def test_the_page_is_written_to_a_bucket_too(tmp_path, space, run_config):
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["report.html", "report.png"]
 
 
+@EVERY_SPACE
 def test_the_table_has_one_line_for_each_shape_the_best_first(tmp_path, space, run_config):
     rows = make_rows(space, PAIR)
     ranking = make_ranking(rows, "tvt", Calibration.from_rows(rows))
@@ -98,6 +108,7 @@ def test_shapes_are_fewer_than_rows_where_heads_are_all_that_differs(tmp_path):
     assert facts_of(page)["scored"] == "80, of 7 different shapes"
 
 
+@EVERY_SPACE
 def test_the_page_says_what_the_run_was(tmp_path, space, run_config):
     rows = make_rows(space, PAIR)
     failed = dataclasses.replace(rows[0], status="failed", error="RuntimeError: no", readings={}, searcher="tpe")
