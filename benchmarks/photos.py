@@ -20,6 +20,7 @@ import os
 import resource
 import shutil
 import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,11 @@ def load_seconds(split: Split, config: RunConfig, indices: NDArray[np.int64]) ->
 
 def photos(args: argparse.Namespace) -> dict[str, Any]:
     folder = args.out / f"{args.num_images}x{args.megapixels:g}"
-    write_photos(folder, args.num_images, args.megapixels)
+    writer = get_context("spawn").Process(target=write_photos, args=(folder, args.num_images, args.megapixels))
+    writer.start()  # elsewhere, so that this process's memory is that of reading
+    writer.join()
+    if writer.exitcode:
+        raise SystemExit(f"error: the photographs could not be written to {folder}")
     os.environ["XDG_CACHE_HOME"] = str(args.out / "cache")
     shutil.rmtree(args.out / "cache", ignore_errors=True)
     config = own_config([{"data": {"name": f"imagefolder:{folder}"}}])
