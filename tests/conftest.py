@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -207,8 +208,7 @@ def config() -> RunConfig:
 @pytest.fixture(scope="session")
 def teacher(config: RunConfig, digits: Dataset) -> Teacher:
     """A real teacher: ResNet-20 trained on the digits for a few epochs (some seconds), by one of the test processes."""
-    with (Path(os.environ["XDG_CACHE_HOME"]) / "teacher.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time("teacher"):
         trained, _ = get_teacher(config.teacher, config.teacher_training, digits)
     return trained
 
@@ -218,11 +218,18 @@ def probe(digits: Dataset, teacher: Teacher) -> Probe:
     return build_probe(build_probe_images(digits.train, ProbeSettings(num_images=10), 32, teacher.image_size), teacher)
 
 
-def once(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that one of the test processes makes, and all of them read."""
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[Path]:
+    """The folder that the test processes share; who else is in a block of the same name is waited for."""
     cache = Path(os.environ["XDG_CACHE_HOME"])
     with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache
+
+
+def once(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the test processes makes, and all of them read."""
+    with one_at_a_time(name) as cache:
         if not (cache / name).exists():
             unfinished = cache / f"{name}.unfinished"
             make(unfinished)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.cluster.conftest import RUNGS, variant, wait_until
+from tests.cluster.processes import processes
 from tests.conftest import REPO
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.cluster import training
@@ -46,14 +47,7 @@ def inputs(digits, teacher):
 
 def workers():
     """Processes of cohort workers."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cmdline").read_text().startswith("ray::CohortWorker"):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    return [each.pid for each in processes() if each.title.startswith(b"ray::CohortWorker")]
 
 
 def kill_workers():

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import SMALLER, readings, wait_for_rows, wait_until
+from tests.cluster.processes import processes
 from tests.conftest import REPO
 from tvt_ray.cluster.connection import check_address
 from tvt_ray.errors import UsageError
@@ -30,16 +31,8 @@ def free_port():
 
 def children(parent, name):
     """Processes of a program that a process has started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            above = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            program = (entry / "cmdline").read_bytes().split(b"\0")[0]
-        except (OSError, ValueError, IndexError):
-            continue
-        if above == parent and program.endswith(f"/{name}".encode()):
-            found.append(int(entry.name))
-    return found
+    program = f"/{name}".encode()
+    return [each.pid for each in processes() if each.parent == parent and each.title.split(b"\0")[0].endswith(program)]
 
 
 @pytest.fixture

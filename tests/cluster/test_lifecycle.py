@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import SMALLER, readings, start_search, wait_for_rows
+from tests.cluster.processes import processes
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import build_algorithm
@@ -102,16 +103,6 @@ def test_asked_to_end_while_the_teacher_trains_it_says_how_to_go_on(tmp_path, mo
 
 def _newest_worker(cluster: str) -> int:
     """The process of this cluster's scoring actor that was started last, as Ray titles it; others may run beside it."""
-    processes = {int(entry.name): entry for entry in Path("/proc").iterdir() if entry.name.isdigit()}
-    titles = {pid: _read(entry / "cmdline") for pid, entry in processes.items()}
-    raylets = {pid for pid, title in titles.items() if b"raylet" in title and f"={cluster}".encode() in title}
-    scoring = [pid for pid, title in titles.items() if b"ScoringTrial" in title]
-    parents = {pid: int(_read(processes[pid] / "stat").rpartition(b")")[2].split()[1]) for pid in scoring}
-    return max(pid for pid, parent in parents.items() if parent in raylets)
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:  # it has ended
-        return b") 0 0"
+    running = processes()
+    raylets = {each.pid for each in running if b"raylet" in each.title and f"={cluster}".encode() in each.title}
+    return max(each.pid for each in running if b"ScoringTrial" in each.title and each.parent in raylets)

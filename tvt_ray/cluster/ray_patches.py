@@ -18,7 +18,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from tvt_ray.errors import RunError
 
-FAREWELL_S = 0.5
+FAREWELL_S = 0.5  # that the end of a Train job waits for a helper
 
 
 def ask_head(address: str, timeout_s: float) -> None:

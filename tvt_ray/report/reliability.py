@@ -22,6 +22,5 @@ def plot_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
             axes.bar(each.low, each.accuracy, 0.9 * width, align="edge", color=BLUE)
             axes.annotate(f"{each.num_images:,}", (each.low + 0.45 * width, each.accuracy), ha="center", va="bottom")
     axes.plot([0, 100], [0, 100], "--", color=RED, lw=1.5)
-    axes.set(xlim=(0, 100), ylim=(0, 108))
-    axes.set(xlabel="probability of the likeliest class (%)", ylabel="named right (%)")
+    axes.set(xlim=(0, 100), xlabel="probability of the likeliest class (%)", ylim=(0, 108), ylabel="named right (%)")
     return figure
