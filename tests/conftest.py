@@ -45,7 +45,7 @@ REPO = Path(__file__).parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"
 
 # A real teacher, trained in seconds.
-TEACHER: dict[str, dict[str, object]] = {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 4}}
+TEACHER: dict[str, dict[str, object]] = {"teacher": {"image_size": 16}, "teacher_training": {"epochs": 2}}
 
 # Small enough to enumerate and to build by the dozen; every space in the table has one.
 SMALL_SPACES: dict[str, Space] = {

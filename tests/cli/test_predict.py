@@ -144,6 +144,7 @@ def onnx_file():
     return once("predict-onnx", make) / "model.onnx"
 
 
+@pytest.mark.slow
 def test_an_onnx_file_names_images_as_its_student_does(capsys, student, onnx_file, tmp_path):
     (tmp_path / "new").mkdir()
     for number, size in enumerate([(12, 10), (32, 32), (90, 40), (33, 70)]):
@@ -154,6 +155,7 @@ def test_an_onnx_file_names_images_as_its_student_does(capsys, student, onnx_fil
     assert [e["probability"] for e in found] == pytest.approx([e["probability"] for e in own], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_run_without_torch(student, onnx_file, tmp_path):
     picture(0).save(tmp_path / "a.png")
     script = (

@@ -41,6 +41,7 @@ def photo(path, size=(90, 60)):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixels", [False, True])
 def test_the_script_gives_the_students_label_without_torch_or_tvt_ray(pixels, tmp_path):
     folder = exported("vit", "onnx", pixels)

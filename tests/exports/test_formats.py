@@ -33,6 +33,12 @@ def written(name, folder, student, wish=PLAIN):
     return {file: form.load(folder / file) for file in form.write(folder, student, wish)}
 
 
+# Exporting takes seconds: one of them is enough to begin with.
+EACH_SPACE = pytest.mark.parametrize(
+    "space", [each if each == "vit" else pytest.param(each, marks=pytest.mark.slow) for each in SMALL_SPACES]
+)
+
+
 @pytest.fixture(params=range(len(CASES)), ids=IDS)
 def student(request, tmp_path):
     space, arch, _ = CASES[request.param]
@@ -61,9 +67,7 @@ def small(student_folder):
     return load_student(student_folder)
 
 
-@pytest.mark.parametrize(
-    "space", ["vit", *(pytest.param(each, marks=pytest.mark.slow) for each in ("autoformer", "pit"))]
-)
+@EACH_SPACE
 def test_a_file_that_takes_pixels_normalises_them_itself(space):
     folder = exported(space, "onnx", pixels=True)
     small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / ONNX_FILE)
@@ -72,7 +76,7 @@ def test_a_file_that_takes_pixels_normalises_them_itself(space):
     assert largest_difference(file, small, pixels) <= 1e-5
 
 
-@pytest.mark.parametrize("space", SMALL_SPACES)
+@EACH_SPACE
 def test_the_metadata_says_all_that_is_needed(space):
     import onnxruntime
 
@@ -93,7 +97,7 @@ def test_the_metadata_says_all_that_is_needed(space):
         assert (logits.name, logits.shape[1:]) == ("logits", [len(CLASSES)])
 
 
-@pytest.mark.parametrize("space", SMALL_SPACES)
+@EACH_SPACE
 def test_programs_say_the_same(space):
     folder = exported(space, "pt2")
     small = load_student(folder / "student")
@@ -103,7 +107,7 @@ def test_programs_say_the_same(space):
 
 
 @pytest.mark.parametrize("name", [name for name, export in EXPORTS.items() if export.on_demand])
-@pytest.mark.parametrize("space", SMALL_SPACES)
+@EACH_SPACE
 def test_files_name_nothing_of_the_machine_that_wrote_them(space, name):
     folder = exported(space, name)
     files = [file for file in folder.iterdir() if file.is_file()]
@@ -122,7 +126,7 @@ def contents(data):
         return [archive.read(name) for name in archive.namelist()]
 
 
-@pytest.mark.parametrize("space", SMALL_SPACES)
+@EACH_SPACE
 def test_int8_files_are_smaller_and_alike(space):
     folder = exported(space, "onnx")
     small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / INT8_FILE)

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from tvt_ray.data.transforms import AugmentSettings, train_transform
-from tvt_ray.training.loaders import AugmentedSplit, ShuffledBatches, generators_as_they_were, train_loader
+from tvt_ray.training.loaders import (
+    AugmentedSplit,
+    ShuffledBatches,
+    generators_as_they_were,
+    seed_torch,
+    train_loader,
+)
 
 TRANSFORM = train_transform(AugmentSettings(color_jitter=0.3), 32)
 
@@ -74,6 +80,14 @@ def test_loading_does_not_move_the_generators_that_training_draws_from(split):
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(4)
     assert drawn == (random.random(), np.random.rand(), torch.rand(1).item())
+
+
+def test_seeding_draws_as_torch_would_and_asks_for_no_stack_trace(monkeypatch):
+    torch.manual_seed(2**61 + 5)
+    drawn = torch.rand(3)
+    monkeypatch.setattr("traceback.format_stack", lambda *args: pytest.fail("it took a stack trace"))
+    seed_torch(2**61 + 5)
+    assert torch.equal(torch.rand(3), drawn)
 
 
 def test_generators_are_as_they_were_after_an_error_too(split):

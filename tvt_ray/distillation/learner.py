@@ -18,6 +18,7 @@ from tvt_ray.students import build_student
 from tvt_ray.students.layers import Student, shared_out
 from tvt_ray.students.selection import select_weights
 from tvt_ray.students.sources import Source
+from tvt_ray.training.loaders import seed_torch
 from tvt_ray.training.precision import autocast, choose_precision
 from tvt_ray.training.selection import Selection, resolve_weights
 
@@ -146,7 +147,7 @@ class Learner:
     def _seed_step(self, step: int) -> None:
         """Of stochastic depth: by architecture, so that it does not depend on who learns beside it."""
         key = f"{self.task.settings.seed}/{self.task.arch_id}/{self.epoch}/{step}"
-        torch.manual_seed(random.Random(key).getrandbits(62))
+        seed_torch(random.Random(key).getrandbits(62))
 
     def _choose_precision(self, images: Tensor, targets: Tensor, taught: Outputs) -> None:
         """Once; a training that goes on elsewhere keeps to what was chosen."""
