@@ -17,7 +17,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 test-unit: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not ray and not slow" --ignore tests/cluster
 
 # The cluster's tests with the lowest Ray that setup.cfg allows, in a virtual environment of its own.
 LOWEST_RAY := $(shell sed -n 's/.*ray\[default,train,tune\]>=//p' setup.cfg).0

@@ -171,6 +171,7 @@ def test_an_onnx_file_is_run_without_torch(student, onnx_file, tmp_path):
     assert f"a.png,{label},0." in (tmp_path / "t.csv").read_text()
 
 
+@pytest.mark.slow
 def test_of_settings_an_onnx_file_takes_the_largest_image_alone(capsys, onnx_file, tmp_path):
     picture(0, (40, 30)).save(tmp_path / "a.png")
     for setting, said in [

@@ -67,7 +67,8 @@ def small(student_folder):
     return load_student(student_folder)
 
 
-@EACH_SPACE
+@pytest.mark.slow
+@pytest.mark.parametrize("space", SMALL_SPACES)
 def test_a_file_that_takes_pixels_normalises_them_itself(space):
     folder = exported(space, "onnx", pixels=True)
     small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / ONNX_FILE)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tvt_ray.quality.comparison import Comparison, Estimate, Rival
 from tvt_ray.quality.statistics import Interval
 from tvt_ray.report.figures import BLUE, GREY, RED
-from tvt_ray.report.html import diagram, escape, facts_list, page, table
+from tvt_ray.report.html import diagram, drawn, escape, facts_list, page, table
 from tvt_ray.spaces.budget import format_count
 
 COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")
@@ -21,7 +21,7 @@ def comparison_page(found: Comparison) -> bytes:
     parts = [
         f'<p class="verdict">{escape(" ".join(found.verdict))}</p>',
         facts_list(_facts(found)),
-        diagram(lambda: plot_comparison(found), "test accuracy of the student and its rivals"),
+        diagram(drawn(lambda: plot_comparison(found)), "test accuracy of the student and its rivals"),
         table(COLUMNS, map(rival_cells, found.rivals)),
         f"<p>Left out:</p><ul>{notes}</ul>" if notes else "",
     ]

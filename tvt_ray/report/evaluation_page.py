@@ -10,7 +10,7 @@ from PIL import Image
 from tvt_ray.quality.evaluation import Evaluation, Mistake
 from tvt_ray.quality.statistics import ClassQuality, Interval, Quality, confusions
 from tvt_ray.report.contact_sheet import Pixels
-from tvt_ray.report.html import data_uri, diagram, escape, facts_list, page, table
+from tvt_ray.report.html import data_uri, diagram, drawn, escape, facts_list, page, table
 from tvt_ray.report.reliability import plot_reliability
 
 MAX_MATRIX = 40  # classes; of more, the most frequent confusions are listed
@@ -28,7 +28,7 @@ def evaluation_page(found: Evaluation, pictures: Sequence[Pixels]) -> bytes:
         classes=table(CLASS_COLUMNS, (class_cells(each) for each in quality.classes)),
         confusion=_confusion(quality),
         diagram=diagram(
-            lambda: plot_reliability(quality.reliability),
+            drawn(lambda: plot_reliability(quality.reliability)),
             "share of images named right by the probability of the likeliest class",
         ),
         reliability=table(BIN_COLUMNS, _bin_cells(quality)),

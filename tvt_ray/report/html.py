@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from tvt_ray.report.figures import INK, figure_png
+from tvt_ray.report.figures import figure_png
 
-INKS = {"light": INK, "dark": "#e4e7eb"}  # of text and axes, by the page's scheme
+INK_IN_THE_DARK = "#e4e7eb"  # of text and axes
 
 
 class Html(str):
@@ -46,11 +47,21 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]], kind: str = ""
     return f'<div class="scroll"><table class="{kind}"><tr>{head}</tr>{body}</table></div>'
 
 
-def diagram(draw: Callable[[], Figure], said: str, kind: str = "diagram") -> str:
-    """What `draw` makes, with dark letters and with light ones, as the page's scheme needs it. `said`: who cannot see
-    it; `kind`: "wide" for two plots beside each other.
-    """
-    light, dark = (data_uri(figure_png(draw, ink, "none")) for ink in INKS.values())
+class Drawn(NamedTuple):
+    """One figure as PNG files, for a white page and for a dark one."""
+
+    light: bytes
+    dark: bytes
+
+
+def drawn(draw: Callable[[], Figure]) -> Drawn:
+    """What `draw` makes, with dark letters and with light ones."""
+    return Drawn(figure_png(draw), figure_png(draw, INK_IN_THE_DARK, "none"))
+
+
+def diagram(figure: Drawn, said: str, kind: str = "diagram") -> str:
+    """As the page's scheme needs it. `said`: who cannot see it; `kind`: "wide" for two plots beside each other."""
+    light, dark = (data_uri(png) for png in figure)
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
         f'<img class="{kind}" alt="{escape(said)}" src="{light}"></picture>'

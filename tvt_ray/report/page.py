@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tvt_ray.report.figures import figure_png, plot_search
-from tvt_ray.report.html import Html, diagram, escape, facts_list, page, table
+from tvt_ray.report.figures import plot_search
+from tvt_ray.report.html import Html, diagram, drawn, escape, facts_list, page, table
 from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.measured import Learned
@@ -27,10 +27,11 @@ def write_report(
     """
     if not ranking.scored:
         return
-    write_atomically(path.with_suffix(".png"), figure_png(lambda: plot_search(ranking)))
+    figure = drawn(lambda: plot_search(ranking))
+    write_atomically(path.with_suffix(".png"), figure.light)
     parts = [
         facts_list(_facts(rows, ranking, config)),
-        diagram(lambda: plot_search(ranking), "score against FLOPs with the Pareto front", "wide"),
+        diagram(figure, "score against FLOPs with the Pareto front", "wide"),
         _measured(learned) if learned and learned.measurements else "",
         "<h2>Best architectures, one of each shape</h2>",
         _table(ranking.top(NUM_LISTED), config.space),
@@ -59,7 +60,7 @@ def _measured(learned: Learned) -> str:
     lessons = learned.prediction.lessons if learned.prediction else ()
     words = "".join(f"<li>{escape(lesson.sentence())}</li>" for lesson in lessons)
     said = "validation accuracy by epoch of each student, and predicted accuracy against parameters"
-    image = diagram(lambda: plot_measured(learned), said, "wide")
+    image = diagram(drawn(lambda: plot_measured(learned)), said, "wide")
     return f"<h2>What short trainings taught</h2>{image}<ul>{words}</ul>"
 
 

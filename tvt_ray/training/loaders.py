@@ -33,11 +33,11 @@ def seed_everything(key: str) -> None:
 def seed_torch(seed: int) -> None:
     """As `torch.manual_seed`, of the CPU and of GPUs in use.
 
-    Torch's own takes a stack trace for each kind of device that is not in use. That is a third of a millisecond and more,
-    which may be as much as it takes to augment an image.
+    Torch's own takes a stack trace for each kind of device that is not in use: a third of a millisecond and more, about
+    as long as it takes to augment an image.
     """
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
 
 
