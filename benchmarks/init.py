@@ -1,13 +1,15 @@
 """What do a larger ViT's weights give a student? Accuracy at equal epochs, with and without them.
 
 python benchmarks/init.py --config benchmarks/init.yaml --dataset parquet:PATH [--seeds 3]
+python benchmarks/init.py --config benchmarks/init.yaml --dataset imagefolder:PATH --source DIR [--seeds 3]
 
 The largest ViT of the config's space is trained on images of its own. Then a smaller one is trained on other images.
 With every seed it begins once with what is drawn and once with the larger one's weights (`distill.init`), by one recipe
 and for as many epochs. Who teaches, if anyone, is the config's matter. `--out` keeps the larger one for the next call.
+With `--source`, a student's folder, that is the larger one, whatever it was trained on.
 
-Ends with one JSON object: `larger` and `smaller` (architecture and parameters, of the larger its test accuracy),
-`images` of each, `epochs`, `random` and `selected` (test accuracy in percent by seed, of the weights that are kept),
+Ends with one JSON object: `larger` and `smaller` (architecture, parameters and training images; of the larger its test
+accuracy), `epochs`, `random` and `selected` (test accuracy in percent by seed, of the weights that are kept),
 `by_epoch` (mean validation accuracy of each), `differences` (selected less random, in points, by seed), `difference`
 (their mean), and `start_acc` (test accuracy in percent of the selected weights before any training).
 """
@@ -42,7 +44,6 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.spaces import Arch
 from tvt_ray.stages.initial import tell_of_init
 from tvt_ray.stages.setup import load_data
-from tvt_ray.students.sources import Source
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
@@ -58,17 +59,20 @@ def init(args: argparse.Namespace) -> int:
     config = _as_it_trains(config_of(args))
     data = load_data(config)
     teacher = _teacher(config, data)
-    apart = _split(data, args.large_images, args.num_images, config.seed)
+    apart = _split(data, 0 if args.source else args.large_images, args.num_images, config.seed)
     val = data.val.take(select_balanced(np.asarray(data.val.labels), min(NUM_VAL, len(data.val)), config.seed))
     large, small = (DistillInputs(part, val, data.test, teacher) for part in apart)
-    source = train_larger(config, data, large, args)
+    place = args.source or train_larger(config, data, large, args)
+    source = read_source(str(place)).of_classes(data.class_names)
     arch = smaller_arch(config, data.num_classes)
     tasks = [_task(config, data, arch, args.epochs, seed) for seed in range(args.seeds)]
     tell_of_init(source, tasks[:1])
     small = dataclasses.replace(small, init=source)
-    begun = [_begun(task, args.out) for task in tasks]
+    begun = [_begun(task, place) for task in tasks]
     ways = {"random": [_train(task, small) for task in tasks], "selected": [_train(task, small) for task in begun]}
-    print(json.dumps(_results(config, data, arch, ways, args) | {"start_acc": _start_acc(begun[0], small)}))
+    larger = _larger(place) | {"images": None if args.source else args.large_images}
+    results = {"larger": larger, **_results(config, data, arch, ways, args), "start_acc": _start_acc(begun[0], small)}
+    print(json.dumps(results))
     return 0
 
 
@@ -105,8 +109,8 @@ def smaller_arch(config: RunConfig, num_classes: int) -> Arch:
     return min(drawn, key=lambda arch: abs(space.cost(arch, num_classes).params - wanted))
 
 
-def train_larger(config: RunConfig, data: Dataset, inputs: DistillInputs, args: argparse.Namespace) -> Source:
-    """The largest of the space, trained once into --out, as `distill.init` reads it."""
+def train_larger(config: RunConfig, data: Dataset, inputs: DistillInputs, args: argparse.Namespace) -> Path:
+    """The folder of the largest of the space, which is trained once into --out."""
     space, arch = config.space, config.space.largest_arch(data.num_classes)
     if not (args.out / ARCH_FILE).exists():
         task = _task(config, data, arch, args.large_epochs, config.distill.seed)
@@ -115,7 +119,8 @@ def train_larger(config: RunConfig, data: Dataset, inputs: DistillInputs, args: 
         save_student(args.out, card, save(state), [])
     if load_student(args.out).card.arch != arch:
         raise UsageError(f"{args.out} holds another architecture than {space.arch_id(arch)}; choose another --out")
-    return read_source(str(args.out)).of_classes(data.class_names)
+    out: Path = args.out
+    return out
 
 
 def _task(config: RunConfig, data: Dataset, arch: Arch, epochs: int, seed: int) -> DistillTask:
@@ -147,21 +152,26 @@ def _start_acc(task: DistillTask, inputs: DistillInputs) -> float:
     return round(cohort.accuracy(learner.student, inputs.test), 2)
 
 
+def _larger(folder: Path) -> dict[str, Any]:
+    """What is known of the larger one."""
+    card = load_student(folder).card
+    params = card.space.cost(card.arch, len(card.class_names)).params
+    return {"arch_id": card.arch_id, "params": params, "test_acc": round(card.results["test_acc"], 2)}
+
+
 def _results(
     config: RunConfig, data: Dataset, arch: Arch, ways: Mapping[str, list[Any]], args: argparse.Namespace
 ) -> dict[str, Any]:
-    space, larger = config.space, load_student(args.out).card
+    space = config.space
     accs = {name: [round(acc, 2) for _, acc, _ in trained] for name, trained in ways.items()}
     differences = [round(b - a, 2) for a, b in zip(accs["random"], accs["selected"], strict=True)]
     means = {name: np.mean([curve for _, _, curve in trained], axis=0) for name, trained in ways.items()}
     return {
-        "larger": {
-            "arch_id": space.arch_id(larger.arch),
-            "params": space.cost(larger.arch, data.num_classes).params,
-            "test_acc": round(larger.results["test_acc"], 2),
+        "smaller": {
+            "arch_id": space.arch_id(arch),
+            "params": space.cost(arch, data.num_classes).params,
+            "images": args.num_images,
         },
-        "smaller": {"arch_id": space.arch_id(arch), "params": space.cost(arch, data.num_classes).params},
-        "images": {"larger": args.large_images, "smaller": args.num_images},
         "epochs": args.epochs,
         **accs,
         "by_epoch": {name: [round(float(value), 1) for value in mean] for name, mean in means.items()},
@@ -179,6 +189,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10, metavar="N", help="of the smaller one")
     parser.add_argument("--large-epochs", type=int, default=15, metavar="N", help="of the larger one")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each way")
+    parser.add_argument("--source", type=Path, metavar="DIR", help="a student that is the larger one")
     parser.add_argument("--out", type=Path, default=Path("runs/init"), metavar="DIR", help="keeps the larger one")
     parser.set_defaults(command=init)
     return run(parser)
