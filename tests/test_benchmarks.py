@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import REPO, SMALL, SMALL_SPACES
+from tvt_ray.data.preprocess import normalize
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +163,18 @@ def test_a_larger_vits_weights_are_compared_with_drawn_ones(teacher, tmp_path):
     assert result["difference"] == pytest.approx(sum(differences) / 2, abs=0.02)
     assert [len(curve) for curve in result["by_epoch"].values()] == [2, 2]
     assert 0 <= result["start_acc"] <= 100
+    again = ["--num-images", 32, "--epochs", 1, "--seeds", 1, "--source", tmp_path / "larger"]
+    given = json.loads(bench("init", *again).splitlines()[-1])
+    assert given["larger"] == result["larger"] | {"images": None}
+    assert len(given["selected"]) == 1
+
+
+def test_a_batch_augmented_at_once_is_that_of_augmented_images():
+    """Without a crop or a flip it is the images."""
+    augment = runpy.run_path(str(REPO / "benchmarks" / "augment.py"))
+    as_it_is = augment["PLAIN"].model_copy(update={"scale": (1.0, 1.0), "hflip": 0.0})
+    pixels = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    assert torch.allclose(augment["in_a_batch"](pixels, 16, as_it_is), normalize(pixels.float() / 255), atol=1e-4)
+    command = [sys.executable, "benchmarks/augment.py", "--sizes", "16", "--num-images", "4", "--rounds", "1"]
+    result = json.loads(subprocess.run(command, check=True, cwd=REPO, capture_output=True, text=True).stdout)
+    assert result["16"].keys() == {"one_by_one", "batch", "ratio", "whole"}
