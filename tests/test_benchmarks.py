@@ -1,15 +1,18 @@
 """The benchmarks, most of them as commands, on the digits."""
 
+import itertools
 import json
 import os
 import runpy
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from tests.conftest import REPO, SMALL, SMALL_SPACES
+from tests.data.samples import labelled
 from tvt_ray.data.preprocess import normalize
 
 pytestmark = pytest.mark.slow
@@ -167,6 +170,30 @@ def test_a_larger_vits_weights_are_compared_with_drawn_ones(teacher, tmp_path):
     given = json.loads(bench("init", *again).splitlines()[-1])
     assert given["larger"] == result["larger"] | {"images": None}
     assert len(given["selected"]) == 1
+
+
+def test_ways_to_follow_a_teacher_are_compared_and_gone_on_with(tmp_path, monkeypatch, capsys):
+    for name, count in (("train", 84), ("test", 24)):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        pq.write_table(labelled([0, 1, 2] * (count // 3), seed=count), tmp_path / "own" / f"{name}.parquet")
+    space, archs = SMALL_SPACES["autoformer"], tmp_path / "archs.jsonl"
+    chosen = list(itertools.islice(space.enumerate(), 2))
+    archs.write_text("".join(json.dumps(space.to_json(arch)) + "\n" for arch in chosen))
+    flags = ["--config", "configs/digits.yaml", "--dataset", f"parquet:{tmp_path / 'own'}", "--archs", archs]
+    flags += ["--num-train", 84, "--num-test", 24, "--epochs", 2, "--seeds", 2, "--out", tmp_path / "out"]
+    result = json.loads(bench("guidance", *flags).splitlines()[-1])
+    assert result.keys() == {"alone", "bounded", "guided"}
+    for way in result.values():
+        assert way.keys() == {space.arch_id(arch) for arch in chosen}
+        assert all((len(each["test"]), len(each["val"])) == (2, 2) for each in way.values())
+    kept = tmp_path / "out" / "guided.seed1.json"
+    assert [each["test"][1] for each in result["guided"].values()] == pytest.approx(
+        [each["test"] for each in json.loads(kept.read_text()).values()], abs=0.01
+    )
+    before = kept.stat().st_mtime_ns
+    monkeypatch.chdir(REPO)
+    assert here(monkeypatch, capsys, "guidance", *flags)[0] == 0
+    assert kept.stat().st_mtime_ns == before
 
 
 def test_a_batch_augmented_at_once_is_that_of_augmented_images():
