@@ -69,11 +69,12 @@ def ends_with(process, code, timeout_s):
 
 
 def test_a_token_of_another_cluster_or_none_is_named_as_such(head, tmp_path):
-    for number, other in enumerate(({"RAY_AUTH_TOKEN": "another"}, {"RAY_AUTH_MODE": "disabled"})):
+    cases = [(head, {"RAY_AUTH_TOKEN": "another"}), ("auto", {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": head})]
+    for number, (address, other) in enumerate(cases):
         folder = tmp_path / f"{number}"
-        last, lines = ends_with(search(folder, "--ray-address", head, **{**OURS, **other}), 2, 50)
+        last, lines = ends_with(search(folder, "--ray-address", address, **{**OURS, **other}), 2, 50)
         assert lines == [last]  # Ray itself warns each second, for a minute
-        assert last.startswith(f"error: the Ray cluster at '{head}' does not take this machine's token (")
+        assert last.startswith(f"error: the Ray cluster at '{address}' does not take this machine's token (")
         assert "RAY_AUTH_TOKEN or ~/.ray/auth_token" in last
         assert not folder.exists()
 
@@ -119,5 +120,20 @@ def test_what_is_no_head_is_told_within_seconds():
         check_address(f"127.0.0.1:{server.getsockname()[1]}")
 
 
-def test_a_head_that_lets_one_in_is_one(cluster):
+def test_a_head_that_lets_one_in_is_one(cluster, monkeypatch):
     check_address(cluster)
+    monkeypatch.setenv("RAY_ADDRESS", cluster)  # which Ray takes for what auto means
+    check_address("auto")
+
+
+def test_auto_is_the_head_that_was_joined_last_and_told_where_it_is_gone(tmp_path, monkeypatch):
+    """As after a crash: the file that says where it was is there, and it is not."""
+    monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # of other tests
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(UsageError, match="no Ray cluster at 'auto': Could not find any running Ray instance"):
+        check_address("auto")
+    (tmp_path / "ray").mkdir()
+    gone = f"127.0.0.1:{free_port()}"
+    (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
+    with pytest.raises(UsageError, match=f"no Ray cluster at 'auto': {gone} does not answer"):
+        check_address("auto")

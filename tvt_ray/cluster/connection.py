@@ -19,7 +19,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tvt_ray.cluster.lifeline import watched
-from tvt_ray.cluster.ray_patches import ask_head
+from tvt_ray.cluster.ray_patches import address_of_auto, ask_head
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import first_line
@@ -68,8 +68,17 @@ def check_address(address: str) -> None:
             f"Ray Client ({address}) cannot run a search: run on the cluster (ray job submit, ray attach), "
             "or give the address of its head as HOST:6379"
         )
-    elif address != "auto":
+    elif address == "auto":
+        _reach(address, *_host_and_port(_found()))
+    else:
         _reach(address, *_host_and_port(address))
+
+
+def _found() -> str:
+    try:
+        return address_of_auto()
+    except ConnectionError as error:
+        raise UsageError(f"no Ray cluster at 'auto': {first_line(error)}") from None
 
 
 def _reach(address: str, host: str, port: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 from ray._private.gcs_utils import create_gcs_channel
+from ray._private.services import get_ray_address_from_environment
 from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -32,6 +33,15 @@ def ask_head(address: str, timeout_s: float) -> None:
         gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
             gcs_service_pb2.GetClusterIdRequest(), timeout=timeout_s
         )
+
+
+def address_of_auto() -> str:
+    """HOST:PORT of the head that `auto` means to Ray here: one that runs on this machine, or that it last joined.
+
+    Raises ConnectionError where there is none.
+    """
+    found: str = get_ray_address_from_environment("auto", None)
+    return found
 
 
 def actor_of(trial: Any) -> Any:
