@@ -48,6 +48,14 @@ def test_the_same_images_are_compared():
     assert more.test_accs == pytest.approx((50, 51, 52))
 
 
+def test_an_accuracy_is_a_share_and_a_difference_is_none():
+    best = rival("b", "b", "b", 1, "p", hits(99, 100), hits(98, 100))
+    assert best.accuracy.ci95[1] == 100 < estimate(hits(99, 100).astype(float)).ci95[1]
+    worst = rival("b", "b", "b", 1, "p", hits(0, 1), hits(0, 1))
+    assert worst.accuracy.ci95[0] == 0
+    assert best.ahead.ci95[0] < 0
+
+
 def test_intervals_hold_what_they_promise():
     """Of two equally good ones, a difference is called clear in at most one case in twenty or so."""
     rng = np.random.default_rng(0)
