@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tvt_ray.errors import UsageError
 from tvt_ray.proxies.probe import select_balanced
+from tvt_ray.runs.config import RunConfig, load_config
 
 
 def tvt(*words: str) -> dict[str, Any]:
@@ -44,3 +45,9 @@ def write_parts(dataset: str, folder: Path, sizes: Mapping[str, Mapping[str, int
                 pq.write_table(table.take(chosen[start : start + size]), folder / f"{name}.parquet")
             start += size
     return f"parquet:{folder}"
+
+
+def with_part(config: RunConfig, out: Path, sizes: Mapping[str, Mapping[str, int]]) -> RunConfig:
+    """The config on such a part of its dataset, which is written to `out`. Raises UsageError likewise."""
+    name = write_parts(config.data.name, out.absolute() / "data", sizes, config.seed)
+    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": name}}])

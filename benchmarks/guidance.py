@@ -25,16 +25,14 @@ from typing import Any
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import write_parts
+from commands import with_part
 
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
-from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.progress import Meter
-from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.stages.setup import load_data
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
@@ -52,30 +50,22 @@ Curves = dict[str, dict[str, Any]]  # by arch_id: `test`, and `val` by epoch
 
 def guidance(args: argparse.Namespace) -> int:
     """Trains what is left to train, and prints."""
-    config = _on_a_part(config_of(args), args)
+    sizes = {"train": {"train": args.num_train}, "test": {"test": args.num_test}}
+    config = with_part(config_of(args), args.out, sizes)
     data = load_data(config)
     teacher = get_teacher(config.teacher, config.teacher_training, data)[0]
     inputs = DistillInputs(data.train, data.val, data.test, teacher)
     archs = [config.space.from_json(json.loads(line)) for line in args.archs.read_text().splitlines()]
     found: dict[str, list[Curves]] = {}
     for way in args.ways:
-        settings = config.distill.model_copy(update={"epochs": args.epochs, "loss": _loss(config.distill.loss, way)})
+        loss = config.distill.loss.model_copy(update=dict(WAYS[way]))
+        settings = config.distill.model_copy(update={"epochs": args.epochs, "loss": loss})
         tasks = [DistillTask(config.space, arch, data.num_classes, settings, config.plugins) for arch in archs]
         found[way] = [_trained(tasks, seed, inputs, args.out / f"{way}.seed{seed}.json") for seed in range(args.seeds)]
     results = {way: _together(curves) for way, curves in found.items()}
     _print(results, args.epochs)
     print(json.dumps(results))
     return 0
-
-
-def _on_a_part(config: RunConfig, args: argparse.Namespace) -> RunConfig:
-    sizes = {"train": {"train": args.num_train}, "test": {"test": args.num_test}}
-    name = write_parts(config.data.name, args.out.absolute() / "data", sizes, config.seed)
-    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": name}}])
-
-
-def _loss(loss: LossSettings, way: str) -> LossSettings:
-    return loss.model_copy(update=dict(WAYS[way]))
 
 
 def _trained(tasks: Sequence[DistillTask], seed: int, inputs: DistillInputs, file: Path) -> Curves:

@@ -70,9 +70,9 @@ def init(args: argparse.Namespace) -> int:
     small = dataclasses.replace(small, init=source)
     begun = [_begun(task, place) for task in tasks]
     ways = {"random": [_train(task, small) for task in tasks], "selected": [_train(task, small) for task in begun]}
-    larger = _larger(place) | {"images": None if args.source else args.large_images}
-    results = {"larger": larger, **_results(config, data, arch, ways, args), "start_acc": _start_acc(begun[0], small)}
-    print(json.dumps(results))
+    larger = _larger(place, None if args.source else args.large_images)
+    results = _results(config, data, arch, ways, args)
+    print(json.dumps({"larger": larger, **results, "start_acc": _start_acc(begun[0], small)}))
     return 0
 
 
@@ -119,8 +119,7 @@ def train_larger(config: RunConfig, data: Dataset, inputs: DistillInputs, args: 
         save_student(args.out, card, save(state), [])
     if load_student(args.out).card.arch != arch:
         raise UsageError(f"{args.out} holds another architecture than {space.arch_id(arch)}; choose another --out")
-    out: Path = args.out
-    return out
+    return args.out  # type: ignore[no-any-return]
 
 
 def _task(config: RunConfig, data: Dataset, arch: Arch, epochs: int, seed: int) -> DistillTask:
@@ -152,11 +151,16 @@ def _start_acc(task: DistillTask, inputs: DistillInputs) -> float:
     return round(cohort.accuracy(learner.student, inputs.test), 2)
 
 
-def _larger(folder: Path) -> dict[str, Any]:
-    """What is known of the larger one."""
+def _larger(folder: Path, images: int | None) -> dict[str, Any]:
+    """What is known of the larger one. `images`: it was trained on; None: on whatever."""
     card = load_student(folder).card
     params = card.space.cost(card.arch, len(card.class_names)).params
-    return {"arch_id": card.arch_id, "params": params, "test_acc": round(card.results["test_acc"], 2)}
+    return {
+        "arch_id": card.arch_id,
+        "params": params,
+        "images": images,
+        "test_acc": round(card.results["test_acc"], 2),
+    }
 
 
 def _results(

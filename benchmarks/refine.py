@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import write_parts
+from commands import with_part
 from replays import Truth, judge
 
 from tvt_ray.cli.main import run
@@ -46,8 +46,7 @@ SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there ar
 
 
 def refine(args: argparse.Namespace) -> int:
-    config = config_of(args)
-    config = with_part(config, args.out)
+    config = with_part(config_of(args), args.out, SIZES)
     results = {}
     for text in args.bands:
         truth = make_truth(config, text, args)
@@ -55,12 +54,6 @@ def refine(args: argparse.Namespace) -> int:
         _print(text, truth, results[text])
     print(json.dumps(results))
     return 0
-
-
-def with_part(config: RunConfig, out: Path) -> RunConfig:
-    """The config on a part of its Parquet dataset. Raises UsageError where the dataset is none."""
-    name = write_parts(config.data.name, out.absolute() / "data", SIZES, config.seed)
-    return load_config(None, [config.model_dump(mode="json"), {"data": {"name": name}}])
 
 
 def make_truth(config: RunConfig, band: str, args: argparse.Namespace) -> Truth:

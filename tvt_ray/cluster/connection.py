@@ -69,12 +69,12 @@ def check_address(address: str) -> None:
             "or give the address of its head as HOST:6379"
         )
     elif address == "auto":
-        _reach(address, *_host_and_port(_found()))
+        _reach(address, *_host_and_port(_head_of_auto()))
     else:
         _reach(address, *_host_and_port(address))
 
 
-def _found() -> str:
+def _head_of_auto() -> str:
     try:
         return address_of_auto()
     except ConnectionError as error:
