@@ -103,7 +103,7 @@ def _together(curves: Sequence[Curves]) -> Curves:
 
 
 def _print(results: Mapping[str, Curves], epochs: int) -> None:
-    shown = sorted({0, epochs // 10, epochs // 4, epochs // 2, epochs - 1})
+    shown = sorted({epochs // 6, epochs // 2, epochs - 1})
     rows = [
         [
             name,
