@@ -126,6 +126,13 @@ def test_a_head_that_lets_one_in_is_one(cluster, monkeypatch):
     check_address("auto")
 
 
+@pytest.mark.parametrize("variable", ["local", "ray://head:10001"])
+def test_auto_beside_a_variable_that_is_no_head_is_told_as_that(variable, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    with pytest.raises(UsageError, match=f"no Ray cluster at 'auto': RAY_ADDRESS is '{variable}'; unset it, or give"):
+        check_address("auto")
+
+
 def test_auto_is_the_head_that_was_joined_last_and_told_where_it_is_gone(tmp_path, monkeypatch):
     """As after a crash: the file that says where it was is there, and it is not."""
     monkeypatch.setattr("ray._private.services.find_gcs_addresses", set)  # of other tests

@@ -76,9 +76,12 @@ def check_address(address: str) -> None:
 
 def _head_of_auto() -> str:
     try:
-        return address_of_auto()
+        found = address_of_auto()
     except ConnectionError as error:
         raise UsageError(f"no Ray cluster at 'auto': {first_line(error)}") from None
+    if found == "local" or found.startswith("ray://"):  # Ray takes the variable's word for it, whatever it is
+        raise UsageError(f"no Ray cluster at 'auto': RAY_ADDRESS is {found!r}; unset it, or give HOST:PORT of a head")
+    return found
 
 
 def _reach(address: str, host: str, port: int) -> None:
