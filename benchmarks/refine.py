@@ -25,8 +25,8 @@ from replays import Truth, judge
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
 from tvt_ray.cli.output import print_table
-from tvt_ray.cluster.cohorts import state_name
-from tvt_ray.cluster.training import STATE_FILE
+from tvt_ray.cluster.board import STATE_FILE
+from tvt_ray.cluster.cohort_worker import state_name
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.progress import Meter

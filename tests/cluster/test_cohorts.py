@@ -15,8 +15,9 @@ from tests.cluster.conftest import RUNGS, variant, wait_until
 from tests.cluster.processes import processes
 from tests.conftest import REPO
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
-from tvt_ray.cluster import training
-from tvt_ray.cluster.cohorts import CohortPool, state_name
+from tvt_ray.cluster.board import STATE_FILE
+from tvt_ray.cluster.cohort_worker import state_name
+from tvt_ray.cluster.cohorts import CohortPool
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
@@ -73,7 +74,7 @@ def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, i
         pool.train(tasks, 6, meter, hear)
     for arch_id, learner in plain.learners.items():
         assert [heard[arch_id, epoch] for epoch in range(1, 7)] == [each["val_acc"] for each in learner.history]
-        state = from_bytes((tmp_path / state_name(learner.task) / training.STATE_FILE).read_bytes(), CPU)
+        state = from_bytes((tmp_path / state_name(learner.task) / STATE_FILE).read_bytes(), CPU)
         assert same(state["guided"], learner.guided.state_dict())
 
 

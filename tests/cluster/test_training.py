@@ -10,7 +10,7 @@ import torch
 import tvt_ray
 from tests.cluster.conftest import SMALLER, start_search, variant
 from tests.cluster.prometheus import watch
-from tvt_ray.cluster import training
+from tvt_ray.cluster import cohort_worker, training
 from tvt_ray.distillation.initial import read_source
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports.folder import load_student
@@ -76,7 +76,7 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
             return original(self)
 
         Cohort.run_epoch = run_epoch
-        training.SECONDS_BETWEEN_STATES = 0
+        cohort_worker.SECONDS_BETWEEN_STATES = 0
         return train_worker(config)
 
     train_worker = training._train_worker

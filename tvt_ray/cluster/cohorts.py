@@ -8,71 +8,20 @@ from types import TracebackType
 from typing import Any
 
 import ray
-import torch
 
+from tvt_ray.cluster.board import TrainingBoard
+from tvt_ray.cluster.cohort_worker import CohortWorker, state_name
 from tvt_ray.cluster.connection import driver_node
 from tvt_ray.cluster.settings import ClusterSettings
-from tvt_ray.cluster.slots import Allotment, allot_cohorts, pick_device
-from tvt_ray.cluster.training import (
-    POLL_SECONDS,
-    TrainingBoard,
-    divide_cpus,
-    read_states,
-    root_cause,
-    train_until,
-)
-from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.cluster.slots import allot_cohorts
+from tvt_ray.cluster.training import POLL_SECONDS, root_cause
+from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError
-from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location
-from tvt_ray.vision_compat import ensure_torchvision
 
 EpochHeard = Callable[[DistillTask, Mapping[str, float]], None]  # (whose, the epoch's metrics)
-
-
-def state_name(task: DistillTask) -> str:
-    """The folder of a training's state, below the pool's."""
-    return f"{task.arch_id}.seed{task.settings.seed}"
-
-
-@ray.remote
-class CohortWorker:
-    """Holds images and teacher, and trains one cohort after the other. It keeps nothing: states are the board's."""
-
-    def __init__(self, share: Allotment, plugins: Sequence[str]) -> None:
-        load_plugins(plugins)
-        ensure_torchvision()  # before a timm teacher is unpickled
-        torch.set_num_threads(1)
-        self.inputs: DistillInputs | None = None
-        self.share, self.divided = share, False
-
-    def ready(self) -> None:
-        """Returns when this process has begun."""
-
-    def train(
-        self, shared: Sequence[Any], board: Any, tasks: Sequence[DistillTask], epochs: int
-    ) -> dict[str, list[dict[str, float]]]:
-        """Trains them, from where each is, until so many epochs are behind them: every epoch's metrics, by name.
-
-        Called again after this process died, it goes on from what the board keeps. `shared`: a list of one reference
-        to images and teacher, which are fetched once. (Of references in a constructor Ray warns, on the terminal.)
-        """
-        if self.inputs is None:
-            self.inputs = ray.get(shared[0])
-        cohort = Cohort(tasks, self.inputs, WorkerContext(pick_device()))
-        names = {task.name: state_name(task) for task in tasks}
-        cohort.load_state_dict(read_states(board, names, cohort.worker.device))
-        self._divide(cohort)
-        train_until(cohort, epochs, board, names)
-        return {names[own]: learner.history for own, learner in cohort.learners.items()}
-
-    def _divide(self, cohort: Cohort) -> None:
-        """A single core is not divided; others are once, since one cohort is as the next."""
-        if self.share.cpus > 1 and not self.divided:
-            self.divided = True
-            divide_cpus(cohort, self.share)
 
 
 class CohortPool:

@@ -13,7 +13,6 @@ from typing import Any
 import ray
 from ray._private.gcs_utils import create_gcs_channel
 from ray._private.services import get_ray_address_from_environment
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
@@ -69,6 +68,8 @@ def all_deaths_are_actor_errors() -> Iterator[None]:
     Ray has many exceptions for it that are no RayActorError (killed by the memory monitor, a runtime environment that
     could not be made, a node that left, an unschedulable actor …), and on those Tune ends the whole run.
     """
+    from ray.air.execution._internal.actor_manager import RayActorManager  # which most workers need not wait for
+
     original = RayActorManager._actor_task_failed
 
     @functools.wraps(original)

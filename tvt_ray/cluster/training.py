@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,28 +14,23 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
+from tvt_ray.cluster.board import TrainingBoard
+from tvt_ray.cluster.cohort_worker import divide_cpus, read_states, train_until
 from tvt_ray.cluster.connection import driver_node
-from tvt_ray.cluster.metrics import record_epoch
 from tvt_ray.cluster.quiet import quiet
 from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
 from tvt_ray.cluster.slots import Allotment
-from tvt_ray.distillation.cohort import Cohort, DistillInputs, Metrics
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
-from tvt_ray.distillation.pace import measure
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
-from tvt_ray.storage.locations import Location, write_atomically
-from tvt_ray.training.pace import Division, divide
-from tvt_ray.training.states import from_bytes, to_bytes
+from tvt_ray.storage.locations import Location
 from tvt_ray.vision_compat import ensure_torchvision
 
-STATE_FILE = "checkpoint.pt"
-SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
 POLL_SECONDS = 0.5
 # Train's workers would each print every step of their start-up; the dashboard shows runs with state tracking on.
 TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
@@ -58,33 +52,6 @@ class Watch:
 
     epoch: Callable[[str, Mapping[str, float]], None]  # (the task's place, the epoch's metrics)
     student: Callable[[str, Trained], None]
-
-
-@ray.remote(num_cpus=0)
-class TrainingBoard:
-    """Runs beside the driver, so that no disk need be shared: takes what workers report, keeps what they go on from."""
-
-    def __init__(self, folder: Location) -> None:
-        self.folder, self.entries = folder, list[tuple[str, Metrics]]()
-
-    def post(self, metrics: Mapping[str, Metrics]) -> None:
-        """An epoch of some students, by name."""
-        self.entries += metrics.items()
-
-    def take(self) -> list[tuple[str, Metrics]]:
-        """What was posted since the last time."""
-        entries, self.entries = self.entries, []
-        return entries
-
-    def keep(self, states: Mapping[str, bytes]) -> None:
-        """Students' states. Raises RunError where they cannot be written."""
-        for name, state in states.items():
-            write_atomically(self.folder / name / STATE_FILE, state)
-
-    def states(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Those that are kept."""
-        files = {name: self.folder / name / STATE_FILE for name in names}
-        return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 
 
 def train_students(
@@ -210,48 +177,3 @@ def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: All
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     worker = WorkerContext(device, context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
     return Cohort(tasks, inputs, worker)
-
-
-def divide_cpus(cohort: Cohort, share: Allotment) -> None:
-    """Between loading and computing: as the settings say, else as measured here.
-
-    Ray may count more CPUs than there are, whose threads would wait for each other.
-    """
-    cpus = min(share.cpus, os.cpu_count() or 1)
-    if share.loader_workers is None:
-        division = divide(cpus, measure(cohort, cpus))
-    else:
-        division = Division(share.loader_workers, max(1, cpus - share.loader_workers))
-    torch.set_num_threads(division.threads)
-    cohort.load_with(division.loader_workers)
-
-
-def read_states(board: Any, names: Mapping[str, str], device: torch.device) -> dict[str, Any]:
-    """What the board keeps of some students, by the cohort's names. `names`: of each there, by that in the cohort."""
-    stored: Mapping[str, bytes] = ray.get(board.states.remote(list(names.values())))
-    return {own: from_bytes(stored[name], device) for own, name in names.items() if name in stored}
-
-
-def train_until(
-    cohort: Cohort,
-    epochs: int,
-    board: Any,
-    names: Mapping[str, str],
-    on_epoch: Callable[[dict[str, int]], None] = lambda metrics: None,
-) -> None:
-    """Trains all of a cohort until so many epochs are behind them, and tells the board. `names` as in `read_states`.
-
-    Every worker of the cohort calls it; `on_epoch` is called after each epoch, on each.
-    """
-    kept = time.monotonic()
-    while cohort.epoch < epochs:
-        metrics = cohort.run_epoch()
-        if cohort.worker.rank == 0:
-            ray.get(board.post.remote({names[own]: epoch for own, epoch in metrics.items()}))
-            for own, epoch in metrics.items():
-                record_epoch(own, epoch)
-            if cohort.epoch >= epochs or time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
-                states = cohort.state_dict().items()
-                ray.get(board.keep.remote({names[own]: to_bytes(state) for own, state in states}))
-                kept = time.monotonic()
-        on_epoch({"epoch": cohort.epoch})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 
-from tvt_ray.cluster.cohorts import state_name
+from tvt_ray.cluster.board import STATE_FILE
+from tvt_ray.cluster.cohort_worker import state_name
 from tvt_ray.cluster.connection import connected, wait_for_gpus
 from tvt_ray.cluster.slots import allot
-from tvt_ray.cluster.training import STATE_FILE, Trained, Watch, train_students
+from tvt_ray.cluster.training import Trained, Watch, train_students
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings, guided_blocks
 from tvt_ray.errors import RunError, UsageError
