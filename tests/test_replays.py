@@ -17,6 +17,7 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 
+pytestmark = pytest.mark.slow
 SPACE = AutoFormerSpace(
     image_size=32, patch_size=8, embed_dim=(12, 18, 24, 30), depth=(1, 2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
 )
@@ -75,7 +76,7 @@ def test_what_was_recorded_is_told(truth):
     assert (truth.regret(best), truth.regret(int(truth.test.argmin()))) == (0, NUM_STUDENTS - 1)
 
 
-@pytest.mark.parametrize("share", [0.2, pytest.param(0.4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share", [0.2, 0.4])
 @pytest.mark.parametrize("name", ["replay_random", "replay_halving", "replay_refine"])
 def test_a_way_to_choose_pays_no_more_than_its_budget(replays, truth, name, share):
     for seed in range(3):
@@ -109,7 +110,6 @@ def test_halving_trains_half_of_its_students_on_from_rung_to_rung(replays, truth
     assert regret["replay_halving"] < regret["replay_random"]
 
 
-@pytest.mark.slow
 def test_every_way_is_judged(replays, truth):
     result = replays["judge"](truth, 2)
     assert (result["students"], result["best"], result["median"]) == (NUM_STUDENTS, 53, 41.5)

@@ -184,8 +184,10 @@ def test_of_settings_an_onnx_file_takes_the_largest_image_alone(capsys, onnx_fil
         assert said in err
 
 
-def test_onnx_files_need_onnxruntime(capsys, onnx_file, tmp_path, monkeypatch):
+def test_onnx_files_need_onnxruntime(capsys, tmp_path, monkeypatch):
     picture(0).save(tmp_path / "a.png")
+    onnx_file = tmp_path / "model.onnx"
+    onnx_file.write_bytes(b"not looked into")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
     code, _, err = call(capsys, "predict", onnx_file, tmp_path / "a.png")
     assert (code, err.count("\n")) == (2, 1)

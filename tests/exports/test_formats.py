@@ -33,10 +33,8 @@ def written(name, folder, student, wish=PLAIN):
     return {file: form.load(folder / file) for file in form.write(folder, student, wish)}
 
 
-# Exporting takes seconds: one of them is enough to begin with.
-EACH_SPACE = pytest.mark.parametrize(
-    "space", [each if each == "vit" else pytest.param(each, marks=pytest.mark.slow) for each in SMALL_SPACES]
-)
+# Exporting takes seconds.
+EACH_SPACE = pytest.mark.parametrize("space", [pytest.param(each, marks=pytest.mark.slow) for each in SMALL_SPACES])
 
 
 @pytest.fixture(params=range(len(CASES)), ids=IDS)

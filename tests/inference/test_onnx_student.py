@@ -14,6 +14,7 @@ from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import ONNX_FILE
 from tvt_ray.inference.onnx_student import InputKind, OnnxFacts, load_onnx
 
+pytestmark = pytest.mark.slow
 SIZES = [(32, 32), (12, 10), (33, 70), (90, 40), (400, 301), (1, 1), (5, 64)]
 
 
