@@ -49,7 +49,11 @@ def test_ones_own_images_get_the_recipe_and_what_is_set_stays_set(photos):
 
 
 def test_digits_stay_as_they_are():
-    assert own_config([]) == RunConfig()
+    """In a search, and in a fit: a mirrored digit is none."""
+    assert own_config([]) == config_for([])[0] == RunConfig()
+    config, facts = config_for([{"distill": {"epochs": 3}}])
+    assert (config.distill.epochs, config.distill.augment.hflip, config.teacher.name) == (3, 0, "resnet20")
+    assert (facts.num_train, facts.num_val, facts.num_classes) == (1294, 144, 10)
 
 
 def test_who_brings_a_teacher_keeps_it(photos):

@@ -49,12 +49,14 @@ def machine() -> Machine:
 
 
 def config_for(layers: Layers) -> tuple[RunConfig, DataFacts]:
-    """The recipe for the dataset that `layers` name, with what else they set on top.
+    """The recipe for the dataset that `layers` name, with what else they set on top; of the digits, the defaults.
 
     Raises UsageError for what is wrong with the dataset or the settings.
     """
     asked = load_config(None, layers)
     facts = facts_of(load_dataset(asked.data))
+    if asked.data.name == RunConfig().data.name:  # what the defaults were made for: a digit is no photograph
+        return asked, facts
     fraction = {"data": {"val_fraction": val_fraction(facts.num_train + facts.num_val)}}
     facts = resplit(facts, load_config(None, [fraction, *layers]).data.val_fraction)
     chosen = dict(recipe(facts, machine(), asked.budget))
