@@ -1,5 +1,6 @@
 """A config from what a dataset is like."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -72,10 +73,12 @@ def test_a_budget_that_is_none_leaves_a_space_that_small_data_can_fill():
 
 @pytest.mark.parametrize("num_train", [10, 40, 195, 1000, 50_000])
 def test_an_epoch_has_eight_batches_or_more_where_there_are_images_for_them(num_train):
-    assert 8 <= batch_size(num_train) <= 128
-    if num_train >= 64:
-        assert batch_size(num_train) <= num_train / 8
-        assert steps_per_epoch(num_train) >= 8
+    for machine, largest in ((TWO_CORES, 32), (WORKSTATION, 128)):
+        batch = batch_size(num_train, machine)
+        assert 8 <= batch <= largest
+        if num_train >= 64:
+            assert batch <= num_train / 8
+            assert steps_per_epoch(num_train, batch) >= 8
 
 
 @pytest.mark.parametrize(("num_images", "fraction"), [(100, 0.2), (244, 0.2), (800, 0.125), (5000, 0.1)])
@@ -147,11 +150,22 @@ def test_refining_takes_what_all_its_rounds_take():
 @pytest.mark.parametrize("minutes", [4, 8, 30, 600])
 def test_teacher_and_student_make_steps_enough_and_not_without_end(minutes):
     config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes)
-    per_epoch = steps_per_epoch(ANTS_AND_BEES.num_train)
+    per_epoch = steps_per_epoch(ANTS_AND_BEES.num_train, batch_size(ANTS_AND_BEES.num_train, TWO_CORES))
     teacher_steps = config.teacher_training.num_epochs(ANTS_AND_BEES.num_train) * per_epoch
     student_steps = config.distill.epochs * per_epoch
     assert TEACHER_FLOOR <= teacher_steps <= 21 * TEACHER_FLOOR
     assert STUDENT_FLOOR - per_epoch <= student_steps <= 21 * STUDENT_FLOOR
+
+
+def test_no_more_is_trained_than_a_small_dataset_teaches():
+    """Twenty times the floor, or the 300 epochs of the published recipe where those are more steps."""
+    epochs = {}
+    for num_train in (195, 50_000):
+        facts = dataclasses.replace(ANTS_AND_BEES, num_train=num_train)
+        config = with_lengths(config_of(facts), facts, SPEEDS, 2, minutes=1e6)
+        epochs[num_train] = config.distill.epochs
+        assert config.teacher_training.epochs == config.distill.epochs
+    assert epochs == {195: 20 * STUDENT_FLOOR // 9, 50_000: 300}
 
 
 def test_longer_is_never_less():

@@ -18,12 +18,13 @@ LARGEST_ON_CPU = 64
 WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
 NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768
 ROOM = 1.3  # times the budget that the space's ceiling is at least
-SMALLEST_BATCH, LARGEST_BATCH = 8, 128
+SMALLEST_BATCH, LARGEST_BATCH, LARGEST_BATCH_ON_CPU = 8, 128, 32
 BATCHES_PER_EPOCH = 8  # at least
 # Steps of the optimiser: with fewer, a teacher knows little more than the largest class, and a student less than it.
 TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
 TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
-MOST_STEPS = 20  # times the floor: beyond, a small dataset is only learned by heart
+# Times the floor, or epochs where those are more steps: beyond, a small dataset is only learned by heart.
+MOST_FLOORS, MOST_EPOCHS = 20, 300
 NUM_SAMPLES = 2000
 NUM_STARTS = 2  # of Ray in a fit: search and distil
 
@@ -105,9 +106,10 @@ def widths(budget: Budget) -> tuple[int, ...]:
     return tuple(width for i in range(NUM_WIDTHS) if (width := widest - i * WIDTH_STEP) > 0)[::-1]
 
 
-def batch_size(num_train: int) -> int:
-    """An eighth of the images, 8 to 128."""
-    return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), LARGEST_BATCH)
+def batch_size(num_train: int, machine: Machine) -> int:
+    """An eighth of the images, 8 to 128; at most 32 on a CPU, where as many images a second make more steps."""
+    largest = LARGEST_BATCH_ON_CPU if machine.gpus == 0 else LARGEST_BATCH
+    return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), largest)
 
 
 def val_fraction(num_images: int) -> float:
@@ -124,14 +126,14 @@ def resplit(facts: DataFacts, fraction: float) -> DataFacts:
     return dataclasses.replace(facts, num_train=total - num_val, num_val=num_val)
 
 
-def steps_per_epoch(num_train: int, batch: int | None = None) -> int:
-    """Batches of an epoch, the last partial one among them. `batch`: images of one, if not the recipe's number."""
-    return math.ceil(num_train / min(batch or batch_size(num_train), num_train))
+def steps_per_epoch(num_train: int, batch: int) -> int:
+    """Batches of an epoch, the last partial one among them. `batch`: images of one."""
+    return math.ceil(num_train / min(batch, num_train))
 
 
 def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
     """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
-    size = image_size(facts.side, machine)
+    size, batch = image_size(facts.side, machine), batch_size(facts.num_train, machine)
     augment = _augmentation(facts)
     return {
         "space": {
@@ -145,16 +147,16 @@ def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, A
         },
         "teacher": {"name": "timm:resnet10t", "pretrained": False, "image_size": size},
         "teacher_training": {
-            "epochs": _epochs(TEACHER_STEPS, facts.num_train),
+            "epochs": _epochs(TEACHER_STEPS, facts.num_train, batch),
             "min_steps": TEACHER_FLOOR,
-            "batch_size": batch_size(facts.num_train),
+            "batch_size": batch,
             "lr": 0.02,
             "smoothing": 0.1,
             "augment": {**augment, "auto_augment": None},
         },
         "probe": {"num_images": min(32, facts.num_train)},
         "search": {"num_samples": NUM_SAMPLES},
-        "distill": {**_distillation(facts), "augment": augment},
+        "distill": {**_distillation(facts, batch), "augment": augment},
     }
 
 
@@ -170,10 +172,10 @@ def _augmentation(facts: DataFacts) -> Mapping[str, Any]:
     }
 
 
-def _distillation(facts: DataFacts) -> Mapping[str, Any]:
+def _distillation(facts: DataFacts, batch: int) -> Mapping[str, Any]:
     return {
-        "epochs": _epochs(STUDENT_STEPS, facts.num_train),
-        "batch_size": batch_size(facts.num_train),
+        "epochs": _epochs(STUDENT_STEPS, facts.num_train, batch),
+        "batch_size": batch,
         "lr": 1e-3,
         "min_lr": 1e-5,
         "warmup_epochs": 10,
@@ -186,8 +188,8 @@ def _distillation(facts: DataFacts) -> Mapping[str, Any]:
     }
 
 
-def _epochs(steps: int, num_train: int) -> int:
-    return max(math.ceil(steps / steps_per_epoch(num_train)), EPOCHS)
+def _epochs(steps: int, num_train: int, batch: int) -> int:
+    return max(math.ceil(steps / steps_per_epoch(num_train, batch)), EPOCHS)
 
 
 def least_minutes(speeds: Speeds) -> float:
@@ -208,14 +210,16 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
             f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
     left = 60 * minutes - NUM_STARTS * speeds.fixed_s
-    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR)
+    teacher_epoch = steps_per_epoch(facts.num_train, config.teacher_training.batch_size)
+    student_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, teacher_epoch)
     samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
     spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
-    student = _steps(left - spent, speeds.student_step_s, STUDENT_FLOOR)
+    student = _steps(left - spent, speeds.student_step_s, STUDENT_FLOOR, student_epoch)
     lengths = {
-        "teacher_training": {"epochs": _whole(teacher, facts.num_train, config.teacher_training.batch_size)},
+        "teacher_training": {"epochs": max(1, teacher // teacher_epoch)},
         "search": {"num_samples": samples},
-        "distill": {"epochs": _whole(student, facts.num_train, config.distill.batch_size)},
+        "distill": {"epochs": max(1, student // student_epoch)},
     }
     return load_config(None, [config.model_dump(mode="json"), lengths])
 
@@ -256,10 +260,5 @@ def refined_epochs(config: RunConfig, num_students: int) -> int:
     return halving.most_epochs(sizes)
 
 
-def _whole(steps: int, num_train: int, batch: int) -> int:
-    """Epochs."""
-    return max(1, steps // steps_per_epoch(num_train, batch))
-
-
-def _steps(seconds: float, step_s: float, floor: int) -> int:
-    return int(min(max(seconds / step_s, floor), MOST_STEPS * floor))
+def _steps(seconds: float, step_s: float, floor: int, per_epoch: int) -> int:
+    return int(min(max(seconds / step_s, floor), max(MOST_FLOORS * floor, MOST_EPOCHS * per_epoch)))
