@@ -157,6 +157,13 @@ def test_teacher_and_student_make_steps_enough_and_not_without_end(minutes):
     assert STUDENT_FLOOR - per_epoch <= student_steps <= 21 * STUDENT_FLOOR
 
 
+@pytest.mark.parametrize(("num_train", "epochs"), [(10, 10), (195, 10), (1800, 2), (50_000, 1)])
+def test_a_student_warms_up_in_so_many_steps_whatever_an_epoch_has(num_train, epochs):
+    """An epoch of many images is long, and a short training has few."""
+    config = config_of(dataclasses.replace(ANTS_AND_BEES, num_train=num_train))
+    assert config.distill.warmup_epochs == epochs
+
+
 def test_no_more_is_trained_than_a_small_dataset_teaches():
     """Twenty times the floor, or the 300 epochs of the published recipe where those are more steps."""
     epochs = {}

@@ -25,6 +25,7 @@ TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
 TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
 # Times the floor, or epochs where those are more steps: beyond, a small dataset is only learned by heart.
 MOST_FLOORS, MOST_EPOCHS = 20, 300
+WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
 NUM_SAMPLES = 2000
 NUM_STARTS = 2  # of Ray in a fit: search and distil
 
@@ -178,7 +179,7 @@ def _distillation(facts: DataFacts, batch: int) -> Mapping[str, Any]:
         "batch_size": batch,
         "lr": 1e-3,
         "min_lr": 1e-5,
-        "warmup_epochs": 10,
+        "warmup_epochs": _warmup_epochs(facts.num_train, batch),
         "warmup_lr": 1e-6,
         "clip_grad": 1.0,
         "ema_decay": 0.99,
@@ -190,6 +191,10 @@ def _distillation(facts: DataFacts, batch: int) -> Mapping[str, Any]:
 
 def _epochs(steps: int, num_train: int, batch: int) -> int:
     return max(math.ceil(steps / steps_per_epoch(num_train, batch)), EPOCHS)
+
+
+def _warmup_epochs(num_train: int, batch: int) -> int:
+    return min(max(round(WARMUP_STEPS / steps_per_epoch(num_train, batch)), 1), MOST_WARMUP_EPOCHS)
 
 
 def least_minutes(speeds: Speeds) -> float:
