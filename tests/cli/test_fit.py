@@ -25,6 +25,7 @@ def speeds(monkeypatch):
 
     def given(found):
         monkeypatch.setattr("tvt_ray.stages.fit.measure_speeds", lambda config, data: found)
+        monkeypatch.setattr("tvt_ray.stages.fit.with_students_speed", lambda speeds, config, data: found)
 
     given(Speeds(teacher_step_s=0.01, student_step_s=0.02, arch_s=0.03, fixed_s=40))
     return given
@@ -54,6 +55,22 @@ def test_what_is_set_stays_set(capsys, photos, tmp_path, speeds):
     _, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY, *flags, "--json")
     plan = json.loads(out.splitlines()[-1])
     assert (plan["distill_epochs"], plan["num_samples"]) == (3, 7)
+
+
+def test_students_that_would_make_too_few_steps_are_not_searched(capsys, photos, tmp_path, speeds):
+    """Unless somebody says how large they may be, or how long they train."""
+    speeds(Speeds(teacher_step_s=0.05, student_step_s=2.0, arch_s=0.03, fixed_s=40))
+    wide = ["--set", "space.embed_dim=[24,48,96]", "--set", "space.depth=[2,4,8]", *TINY[4:]]
+    flags = ["fit", photos, "--out", tmp_path / "out", "--dry-run", *wide, "--json"]
+    found = {}
+    for more in ((), ("--max-flops", "90M"), ("--set", "distill.epochs=3")):
+        code, out, err = call(capsys, *flags, *more)
+        assert code == 0, err
+        found[more] = json.loads(out.splitlines()[-1])["max_flops"]
+    assert 1e5 < found.pop(()) < 2e7
+    assert list(found.values()) == [90_000_000, None]
+    _, out, _ = call(capsys, *flags[:-1])
+    assert "FLOPs: about" in out
 
 
 def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_path, speeds):

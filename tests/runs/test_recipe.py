@@ -15,6 +15,7 @@ from tvt_ray.runs.recipe import (
     Machine,
     Speeds,
     Work,
+    affordable,
     batch_size,
     image_size,
     patch_size,
@@ -173,6 +174,17 @@ def test_no_more_is_trained_than_a_small_dataset_teaches():
         epochs[num_train] = config.distill.epochs
         assert config.teacher_training.epochs == config.distill.epochs
     assert epochs == {195: 20 * STUDENT_FLOOR // 9, 50_000: 300}
+
+
+def test_a_student_gets_enough_training_or_a_part_of_it():
+    """400 steps, and 15 epochs; what is left for it of eight minutes is 480 s less start, teacher and search."""
+    config = config_of()
+    assert affordable(config, ANTS_AND_BEES, SPEEDS, 2, minutes=8) == 1
+    slow = dataclasses.replace(SPEEDS, student_step_s=2.0)
+    assert affordable(config, ANTS_AND_BEES, slow, 2, minutes=8) == pytest.approx(0.5 * 440 / (400 * 2.0), rel=0.01)
+    many = dataclasses.replace(ANTS_AND_BEES, num_train=3200)  # of 100 steps an epoch
+    assert affordable(config_of(many), many, slow, 2, 8) == pytest.approx(0.5 * 440 / (1500 * 2.0), rel=0.01)
+    assert affordable(config, ANTS_AND_BEES, slow, 2, minutes=0.1) == 0
 
 
 def test_longer_is_never_less():

@@ -1,5 +1,7 @@
 """What a recipe asks of a dataset."""
 
+import random
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,7 +10,7 @@ from tests.data.samples import write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.stages.facts import config_for, facts_of, measure_speeds, own_config
+from tvt_ray.stages.facts import config_for, facts_of, measure_speeds, own_config, smaller
 from tvt_ray.stages.setup import load_data
 
 
@@ -46,6 +48,19 @@ def test_ones_own_images_get_the_recipe_and_what_is_set_stays_set(photos):
     assert config.distill.augment.hflip == 0.5
     assert config.distill.epochs == 3
     assert config.space.largest(2).params > 2_000_000
+
+
+def test_smaller_students_are_a_part_of_the_space(photos):
+    config, _ = config_for([photos])
+    space, rng = config.space, random.Random(1)
+    flops = [space.cost(space.sample(rng), 2).flops for _ in range(200)]
+    half = smaller(config, 2, 0.5).budget.max_flops
+    assert half == pytest.approx(0.5 * max(flops), rel=0.1)
+    least = smaller(config, 2, 0.01).budget.max_flops
+    assert 0.1 < np.mean([each <= least for each in flops]) < 0.3  # so that there is a choice
+    assert smaller(config, 2, 1.0) is None
+    one = {"space": {"embed_dim": [96], "depth": [4], "num_heads": [3], "mlp_ratio": [2]}}
+    assert smaller(config_for([photos, one])[0], 2, 0.1) is None
 
 
 def test_digits_stay_as_they_are():

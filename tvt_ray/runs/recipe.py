@@ -25,6 +25,7 @@ TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
 TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
 # Times the floor, or epochs where those are more steps: beyond, a small dataset is only learned by heart.
 MOST_FLOORS, MOST_EPOCHS = 20, 300
+ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both: with fewer, a smaller student ends better
 WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
 NUM_SAMPLES = 2000
 NUM_STARTS = 2  # of Ray in a fit: search and distil
@@ -214,19 +215,35 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
             f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
             f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
-    left = 60 * minutes - NUM_STARTS * speeds.fixed_s
     teacher_epoch = steps_per_epoch(facts.num_train, config.teacher_training.batch_size)
     student_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
-    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, teacher_epoch)
-    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
-    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
-    student = _steps(left - spent, speeds.student_step_s, STUDENT_FLOOR, student_epoch)
+    teacher, samples, seconds = _shares(config, speeds, cores, minutes, teacher_epoch)
+    student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, student_epoch)
     lengths = {
         "teacher_training": {"epochs": max(1, teacher // teacher_epoch)},
         "search": {"num_samples": samples},
         "distill": {"epochs": max(1, student // student_epoch)},
     }
     return load_config(None, [config.model_dump(mode="json"), lengths])
+
+
+def _shares(
+    config: RunConfig, speeds: Speeds, cores: int, minutes: float, teacher_epoch: int
+) -> tuple[int, int, float]:
+    """Of the minutes: the teacher's steps, the architectures that are read, and the seconds left for the student."""
+    left = 60 * minutes - NUM_STARTS * speeds.fixed_s
+    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, teacher_epoch)
+    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
+    return teacher, samples, left - teacher * speeds.teacher_step_s - samples * speeds.arch_s / cores
+
+
+def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> float:
+    """The part of enough training that the largest student gets in its share of `minutes`; 1 where that is enough."""
+    batches = [each.batch_size for each in (config.teacher_training, config.distill)]
+    teacher_epoch, student_epoch = (steps_per_epoch(facts.num_train, batch) for batch in batches)
+    *_, seconds = _shares(config, speeds, cores, minutes, teacher_epoch)
+    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * student_epoch)
+    return min(max(seconds, 0.0) / (enough * speeds.student_step_s), 1.0)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import time
@@ -23,6 +24,7 @@ from tvt_ray.runs.recipe import DataFacts, Machine, Speeds, recipe, resplit, val
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.spaces import Arch
 from tvt_ray.stages.setup import make_task
+from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTrainer
 from tvt_ray.training.pace import Pace, divide, step_seconds
@@ -100,13 +102,36 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
     trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
     teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
     teacher = trainer.teacher.cpu().freeze()
-    arch = largest_arch(config, data.num_classes)
     return Speeds(
         teacher_step_s=teacher_step_s,
-        student_step_s=_per_step(_student_pace(config, data, teacher, arch, device), data),
+        student_step_s=_student_step_s(config, data, teacher, device),
         arch_s=_arch_seconds(config, data, teacher) if arch_s is None else arch_s,
         fixed_s=START_S,
     )
+
+
+def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
+    """The speeds with the student's measured anew: of the largest one within the config's budget."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
+    return dataclasses.replace(speeds, student_step_s=_student_step_s(config, data, teacher, device))
+
+
+def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | None:
+    """The config with a limit on FLOPs, of so much of those that the largest student within the budget has.
+
+    A fifth of what is drawn stays inside, so that there is a choice. None where no limit would leave out any.
+    """
+    flops = sorted(config.space.cost(arch, num_classes).flops for arch in _drawn(config, num_classes))
+    limit = max(round(share * flops[-1]), flops[len(flops) // 5])
+    if limit >= flops[-1]:
+        return None
+    return load_config(None, [config.model_dump(mode="json"), {"budget": {"max_flops": limit}}])
+
+
+def _student_step_s(config: RunConfig, data: Dataset, teacher: Teacher, device: torch.device) -> float:
+    arch = largest_arch(config, data.num_classes)
+    return _per_step(_student_pace(config, data, teacher, arch, device), data)
 
 
 def _per_step(pace: Pace, data: Dataset) -> float:
@@ -120,11 +145,15 @@ def _per_step(pace: Pace, data: Dataset) -> float:
 
 def largest_arch(config: RunConfig, num_classes: int) -> Arch:
     """Of some that are drawn within the budget, the one with most FLOPs."""
-    rng, space = random.Random(0), config.space
-    drawn = [space.sample(rng) for _ in range(NUM_DRAWN)]
+    return max(_drawn(config, num_classes), key=lambda arch: config.space.cost(arch, num_classes).flops)
+
+
+def _drawn(config: RunConfig, num_classes: int) -> list[Arch]:
+    """Some, within the budget where any of them are."""
+    rng = random.Random(0)
+    drawn = [config.space.sample(rng) for _ in range(NUM_DRAWN)]
     limits = limits_of(config, num_classes, find_profile(config))
-    admitted = [arch for arch in drawn if limits.admit(arch)]
-    return max(admitted or drawn, key=lambda arch: space.cost(arch, num_classes).flops)
+    return [arch for arch in drawn if limits.admit(arch)] or drawn
 
 
 def _student_pace(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch, device: torch.device) -> Pace:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
@@ -12,10 +13,11 @@ from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.latency import find_profile, limits_of
-from tvt_ray.runs.recipe import DataFacts, Phases, Work, least_minutes, phases, with_lengths
+from tvt_ray.runs.recipe import DataFacts, Phases, Speeds, Work, affordable, least_minutes, phases, with_lengths
 from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.spaces.budget import format_count
 from tvt_ray.stages.distill import run_distill
-from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds
+from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds, smaller, with_students_speed
 from tvt_ray.stages.initial import check_init_setting
 from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import Stopwatch, check_latency, load_data, process_as_it_was, provide_teacher, resolve
@@ -37,6 +39,7 @@ class Plan:
     teacher: str
     teacher_epochs: int
     num_samples: int
+    max_flops: int | None  # of a student: those that are larger make too few steps in the time
     distill_epochs: int
     seconds: Mapping[str, float]  # by phase, as measured here
 
@@ -44,10 +47,11 @@ class Plan:
         """For people."""
         images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
         seconds = self.seconds
+        limit = f" of at most {format_count(self.max_flops)} FLOPs" if self.max_flops else ""
         return [
             f"data      {self.dataset}: {images}, {self.num_classes} classes",
             f"teacher   {self.teacher}, {self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s",
-            f"search    {self.num_samples:,} ViTs at {self.image_size} pixels: about {seconds['search']:,.0f} s",
+            f"search    {self.num_samples:,} ViTs at {self.image_size} pixels{limit}: about {seconds['search']:,.0f} s",
             f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
             f"together  about {sum(seconds.values()) / 60:.1f} minutes",
         ]
@@ -76,11 +80,34 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
         data = load_data(config)
         check_latency(limits_of(config, data.num_classes, profile))
         speeds = measure_speeds(config, data)
+        if not _set_by(layers, ("distill", "epochs"), ("budget", "max_flops")):
+            config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     # Layers come last again: who sets a length keeps it.
     fixed = with_lengths(config, facts, speeds, machine().cpus, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
     return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, machine().cpus, Work()))
+
+
+def _set_by(layers: Layers, *settings: tuple[str, str]) -> bool:
+    """Whether a user has said any of these."""
+    return any(key in layer.get(section, {}) for layer in layers for section, key in settings)
+
+
+def _affordable(
+    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, minutes: float
+) -> tuple[RunConfig, Speeds]:
+    """Students that can learn something in the time, and how fast those are: a large one that makes few steps does not.
+
+    Twice, because a student of half the FLOPs takes more than half the time: teacher and images cost as much.
+    """
+    for _ in range(2):
+        share = affordable(config, facts, speeds, machine().cpus, minutes)
+        less = smaller(config, facts.num_classes, share) if share < 1 else None
+        if less is None:
+            break
+        config, speeds = less, with_students_speed(speeds, less, data)
+    return config, speeds
 
 
 def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> Plan:
@@ -94,6 +121,7 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> 
         teacher=config.teacher.name,
         teacher_epochs=config.teacher_training.num_epochs(facts.num_train),
         num_samples=config.search.num_samples,
+        max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,
         seconds=takes.seconds(),
     )
