@@ -17,26 +17,27 @@ from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
 from tvt_ray.stages.distill import run_distill
+from tvt_ray.stages.setup import load_data
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
-def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path, digits):
+def test_search_then_distil_gives_students_that_load(cluster, tmp_path):
     """search.py --distill-top-k 2 as a user types it, in one Train job; accuracy after loading is the one reported."""
     folder = tmp_path / "run"
     flags = ["--num-samples", "16", "--distill-top-k", "2", "--epochs", "6"]
     flags += ["--set", "space.embed_dim=[96]", "--set", "space.depth=[3, 4]", "--set", "distill.batch_size=16"]
-    flags += ["--set", "cluster.cpus_per_training_worker=4"]
+    flags += ["--set", "cluster.cpus_per_training_worker=4", "--set", "data.test_fraction=0.4"]
     process = start_search(folder, *SMALLER, *flags, "--ray-address", cluster)
     out, err = process.communicate(timeout=290)
     assert process.returncode == 0, err
-    result = json.loads(out.splitlines()[-1])
+    result, digits = json.loads(out.splitlines()[-1]), load_data(RunFolder(folder).config())
     assert result["num_scored"] == 16
     assert [s["arch_id"] for s in result["students"]] == [e["arch_id"] for e in result["best"][:2]]
     for entry in result["students"]:
         assert entry["epochs"] == 6
-        assert entry["test_acc"] > 70  # chance is 10; how high so short a training gets differs between processors
-        assert entry["teacher_test_acc"] > 80
+        assert entry["test_acc"] > 40  # chance is 10; how high so short a training gets differs between processors
+        assert entry["teacher_test_acc"] > 60
         student = tvt_ray.load_student(entry["path"])
         images = torch.stack([student.transform(digits.test[i][0]) for i in range(len(digits.test))])
         with torch.no_grad():
@@ -44,7 +45,7 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
         assert 100 * hits.mean() == pytest.approx(entry["test_acc"])
         history = [json.loads(line) for line in (Path(entry["path"]) / "metrics.jsonl").read_text().splitlines()]
         card = (Path(entry["path"]) / "README.md").read_text()
-        assert f"{entry['test_acc']:.2f} % of the test images are named right (359 images; 95 % interval" in card
+        assert f"{entry['test_acc']:.2f} % of the test images are named right ({len(digits.test)} images; 95 % interval" in card
         assert "16 architectures of" in card
         assert f"this one has place {1 + result['students'].index(entry)}." in card
         assert "epochs: 6\n" in card
@@ -56,13 +57,14 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
     assert run.measurements["recipe"].nunique() == 1
 
 
-def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster, config, tmp_path, monkeypatch):
+def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster, tmp_path, monkeypatch):
     """Two gloo workers; the first attempt dies after an epoch, the second goes on from its checkpoint."""
     import ray
 
-    folder = finished[0]
+    folder = shutil.copytree(searched[0], tmp_path / "run")
     settings = {"training_workers": 2, "max_failures": 0, "cpus_per_training_worker": 1}
-    two = variant(config, distill={"epochs": 3}, cluster=settings)
+    quick = {"lr": 5e-3, "warmup_epochs": 0}  # so that few images teach something
+    two = variant(searched[1], distill=quick, cluster=settings)
     arch_id = min(RunFolder(folder).rows().read(), key=lambda row: row.flops).arch_id
 
     def dies_after_an_epoch(config):
@@ -87,7 +89,7 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(finished, cluster,
     with pytest.raises(UsageError, match="unfinished training"):
         run_distill(two, folder, arch_id=arch_id)
     with pytest.raises(UsageError, match="other settings"):
-        run_distill(variant(two, distill={"epochs": 9}), folder, arch_id=arch_id, resume=True)
+        run_distill(variant(two, distill={**quick, "epochs": 9}), folder, arch_id=arch_id, resume=True)
     with watch("ray_tvt_val_accuracy_percent") as seen:
         (student,) = run_distill(two, folder, arch_id=arch_id, resume=True)
     history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
