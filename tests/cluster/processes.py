@@ -27,3 +27,10 @@ def processes() -> list[Process]:
         except (OSError, IndexError):
             continue
     return found
+
+
+def workers_of(cluster: str, title: str) -> list[int]:
+    """The actors of a cluster on this machine whose titles hold `title`, the newest last; others may run beside it."""
+    running = processes()
+    raylets = {each.pid for each in running if b"raylet" in each.title and f"={cluster}".encode() in each.title}
+    return sorted(each.pid for each in running if title.encode() in each.title and each.parent in raylets)

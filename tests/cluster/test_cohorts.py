@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cluster.conftest import RUNGS, variant, wait_until
-from tests.cluster.processes import processes
+from tests.cluster.processes import workers_of
 from tests.conftest import REPO
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.cluster.board import STATE_FILE
@@ -46,16 +46,6 @@ def inputs(digits, teacher):
     return DistillInputs(few(digits.train, 160), few(digits.val, 40), few(digits.test, 40), teacher)
 
 
-def workers():
-    """Processes of cohort workers."""
-    return [each.pid for each in processes() if each.title.startswith(b"ray::CohortWorker")]
-
-
-def kill_workers():
-    for pid in workers():
-        os.kill(pid, signal.SIGKILL)
-
-
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, inputs, tmp_path):
     plain = Cohort(tasks, inputs, WorkerContext(CPU))
@@ -66,7 +56,8 @@ def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, i
 
         def hear(task, epoch):
             if len(heard) == 3:  # in mid-training
-                kill_workers()
+                for pid in workers_of(cluster, "ray::CohortWorker"):
+                    os.kill(pid, signal.SIGKILL)
             heard.setdefault((task.arch_id, int(epoch["epoch"])), epoch["val_acc"])
 
         pool.train(tasks[:1], 2, meter, hear)
@@ -86,7 +77,7 @@ def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tas
     def hear(task, epoch):
         heard.add((task.arch_id, epoch["epoch"]))
         if not killed:
-            killed.append(workers()[0])
+            killed.append(workers_of(cluster, "ray::CohortWorker")[0])
             os.kill(killed[0], signal.SIGKILL)
 
     with CohortPool(inputs, tmp_path, settings, 3, 8) as pool, Meter("refining", 18, "epochs") as meter:

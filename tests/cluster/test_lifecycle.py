@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import SMALLER, readings, start_search, wait_for_rows
-from tests.cluster.processes import processes
+from tests.cluster.processes import workers_of
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import build_algorithm
@@ -50,7 +50,7 @@ def test_a_worker_that_is_killed_leaves_no_trace_and_a_run_that_is_interrupted_s
     """SIGKILL of one of two scoring processes; once it is replaced, Ctrl-C for the whole run."""
     process, folder = _started(cluster, tmp_path)
     wait_for_rows(process, folder, 12)
-    os.kill(_newest_worker(cluster), signal.SIGKILL)
+    os.kill(workers_of(cluster, "ScoringTrial")[-1], signal.SIGKILL)
     wait_for_rows(process, folder, len(readings(folder)) + 100)
     rows = RunFolder(folder).rows().read()
     assert {row.status for row in rows} == {"ok"}
@@ -99,10 +99,3 @@ def test_asked_to_end_while_the_teacher_trains_it_says_how_to_go_on(tmp_path, mo
     assert last.startswith("error: interrupted")
     assert last.endswith(f"go on with: python search.py --run-dir {folder} --resume")
     assert "Traceback" not in err
-
-
-def _newest_worker(cluster: str) -> int:
-    """The process of this cluster's scoring actor that was started last, as Ray titles it; others may run beside it."""
-    running = processes()
-    raylets = {each.pid for each in running if b"raylet" in each.title and f"={cluster}".encode() in each.title}
-    return max(each.pid for each in running if b"ScoringTrial" in each.title and each.parent in raylets)

@@ -45,7 +45,8 @@ def test_search_then_distil_gives_students_that_load(cluster, tmp_path):
         assert 100 * hits.mean() == pytest.approx(entry["test_acc"])
         history = [json.loads(line) for line in (Path(entry["path"]) / "metrics.jsonl").read_text().splitlines()]
         card = (Path(entry["path"]) / "README.md").read_text()
-        assert f"{entry['test_acc']:.2f} % of the test images are named right ({len(digits.test)} images; 95 % interval" in card
+        count = len(digits.test)
+        assert f"{entry['test_acc']:.2f} % of the test images are named right ({count} images; 95 % interval" in card
         assert "16 architectures of" in card
         assert f"this one has place {1 + result['students'].index(entry)}." in card
         assert "epochs: 6\n" in card
