@@ -25,7 +25,7 @@ TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
 TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
 # Times the floor, or epochs where those are more steps: beyond, a small dataset is only learned by heart.
 MOST_FLOORS, MOST_EPOCHS = 20, 300
-ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both: with fewer, a smaller student ends better
+ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both; a student that gets less is too large for the time
 WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
 NUM_SAMPLES = 2000
 NUM_STARTS = 2  # of Ray in a fit: search and distil
