@@ -127,6 +127,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(capsys, tmp_path, monkey
     assert plan["seconds"].keys() == {"search", "start"}
 
 
+@pytest.mark.slow
 def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = set_flags({"teacher_training": {"epochs": 7, "batch_size": 32}, "distill": {"batch_size": 16}})

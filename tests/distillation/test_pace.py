@@ -1,11 +1,13 @@
 """What a batch of a cohort takes."""
 
+import pytest
 import torch
 
 from tests.distillation.conftest import only, same
 from tvt_ray.distillation.pace import measure
 
 
+@pytest.mark.slow
 def test_measuring_changes_nothing_that_is_learned(make):
     measured, other = make(), make()
     torch.manual_seed(3)
