@@ -1,6 +1,6 @@
 """What a worker does with a cohort, in a Train job or in an actor of its own; that actor.
 
-Nothing of Ray Train is imported here, for which an actor would wait a second each time that one begins.
+Nothing of Ray Train is imported here, for which an actor would wait half a second each time that one begins.
 """
 
 from __future__ import annotations

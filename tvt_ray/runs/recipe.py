@@ -215,34 +215,31 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
             f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
             f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
-    teacher_epoch = steps_per_epoch(facts.num_train, config.teacher_training.batch_size)
-    student_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
-    teacher, samples, seconds = _shares(config, speeds, cores, minutes, teacher_epoch)
-    student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, student_epoch)
+    teacher_epochs, samples, seconds = _shares(config, facts, speeds, cores, minutes)
+    per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
     lengths = {
-        "teacher_training": {"epochs": max(1, teacher // teacher_epoch)},
+        "teacher_training": {"epochs": teacher_epochs},
         "search": {"num_samples": samples},
-        "distill": {"epochs": max(1, student // student_epoch)},
+        "distill": {"epochs": max(1, student // per_epoch)},
     }
     return load_config(None, [config.model_dump(mode="json"), lengths])
 
 
-def _shares(
-    config: RunConfig, speeds: Speeds, cores: int, minutes: float, teacher_epoch: int
-) -> tuple[int, int, float]:
-    """Of the minutes: the teacher's steps, the architectures that are read, and the seconds left for the student."""
+def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> tuple[int, int, float]:
+    """Of the minutes: the teacher's epochs, the architectures that are read, and the seconds left for the student."""
     left = 60 * minutes - NUM_STARTS * speeds.fixed_s
-    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, teacher_epoch)
+    per_epoch = steps_per_epoch(facts.num_train, config.teacher_training.batch_size)
+    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch)
     samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
-    return teacher, samples, left - teacher * speeds.teacher_step_s - samples * speeds.arch_s / cores
+    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
+    return max(1, teacher // per_epoch), samples, left - spent
 
 
 def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> float:
     """The part of enough training that the largest student gets in its share of `minutes`; 1 where that is enough."""
-    batches = [each.batch_size for each in (config.teacher_training, config.distill)]
-    teacher_epoch, student_epoch = (steps_per_epoch(facts.num_train, batch) for batch in batches)
-    *_, seconds = _shares(config, speeds, cores, minutes, teacher_epoch)
-    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * student_epoch)
+    *_, seconds = _shares(config, facts, speeds, cores, minutes)
+    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(facts.num_train, config.distill.batch_size))
     return min(max(seconds, 0.0) / (enough * speeds.student_step_s), 1.0)
 
 

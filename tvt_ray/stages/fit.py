@@ -75,18 +75,18 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     config, facts = config_for(layers)
     check_augmentation(config.distill.augment)
     check_init_setting(config)
-    profile = find_profile(config)
+    profile, cores = find_profile(config), machine().cpus
     with process_as_it_was():
         data = load_data(config)
         check_latency(limits_of(config, data.num_classes, profile))
         speeds = measure_speeds(config, data)
         if not _set_by(layers, ("distill", "epochs"), ("budget", "max_flops")):
-            config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
+            config, speeds = _affordable(config, facts, data, speeds, cores, minutes or MINUTES)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     # Layers come last again: who sets a length keeps it.
-    fixed = with_lengths(config, facts, speeds, machine().cpus, minutes).model_dump(mode="json")
+    fixed = with_lengths(config, facts, speeds, cores, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
-    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, machine().cpus, Work()))
+    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, Work()))
 
 
 def _set_by(layers: Layers, *settings: tuple[str, str]) -> bool:
@@ -95,14 +95,14 @@ def _set_by(layers: Layers, *settings: tuple[str, str]) -> bool:
 
 
 def _affordable(
-    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, minutes: float
+    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, cores: int, minutes: float
 ) -> tuple[RunConfig, Speeds]:
     """Students that can learn something in the time, and how fast those are: a large one that makes few steps does not.
 
     Twice, because a student of half the FLOPs takes more than half the time: teacher and images cost as much.
     """
     for _ in range(2):
-        share = affordable(config, facts, speeds, machine().cpus, minutes)
+        share = affordable(config, facts, speeds, cores, minutes)
         less = smaller(config, facts.num_classes, share) if share < 1 else None
         if less is None:
             break
