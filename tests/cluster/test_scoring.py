@@ -83,6 +83,10 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_workers, co
     marker = tmp_path / "died"
 
     class Mortal(scoring.ScoringTrial):
+        def setup(self, config, task_ref=None):
+            super().setup(config, task_ref)
+            (tmp_path / f"started-{os.getpid()}").touch()
+
         def _read(self, arch):
             if arch == unlucky and not marker.exists():
                 marker.touch()
@@ -97,7 +101,9 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_workers, co
     assert len(rows) == 12
     assert [row.arch_id for row in failed] == [config.space.arch_id(deadly)]
     assert failed[0].error.startswith("its worker died again and again")
-    assert len(outcome.workers) > 2
+    started = {path.name.removeprefix("started-") for path in tmp_path.glob("started-*")}
+    assert len(started) > 2  # three died at least; who dies with its first batch is in no outcome, having read nothing
+    assert {worker.rpartition("/")[2] for worker in outcome.workers} <= started
 
 
 def test_a_worker_that_starts_late_holds_nobody(run_workers, tmp_path):
