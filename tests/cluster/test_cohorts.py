@@ -51,8 +51,8 @@ def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, i
     plain = Cohort(tasks, inputs, WorkerContext(CPU))
     while not plain.done:
         plain.run_epoch()
-    heard = {}
-    with CohortPool(inputs, tmp_path, ClusterSettings(), 3, 8) as pool, Meter("refining", 18, "epochs") as meter:
+    heard, settings = {}, ClusterSettings(loader_workers=1)  # so one thread computes, as here: else as measured
+    with CohortPool(inputs, tmp_path, settings, 3, 8) as pool, Meter("refining", 18, "epochs") as meter:
 
         def hear(task, epoch):
             if len(heard) == 3:  # in mid-training

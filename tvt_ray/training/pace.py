@@ -67,7 +67,7 @@ class Division:
 
 
 def divide(cpus: int, pace: Pace) -> Division:
-    """The division in which a step takes least. Nothing but the time depends on it."""
+    """The division in which a step takes least. Beside the time, the last bits of sums depend on it (by threads)."""
     divisions = [Division(loaders, max(1, cpus - loaders)) for loaders in range(max(1, cpus))]
     return min(divisions, key=lambda division: step_seconds(division, pace))
 
