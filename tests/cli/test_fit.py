@@ -8,6 +8,9 @@ from tests.conftest import call
 from tests.data.samples import labelled, write_class_folders
 from tvt_ray.cli.fit import dataset_name
 from tvt_ray.runs.recipe import Speeds
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.provide import save_teacher
+from tvt_ray.teachers.settings import TeacherSettings
 
 # Networks of milliseconds; what a plan says of them is measured.
 TINY = ["--set", "space.embed_dim=[48]", "--set", "space.depth=[2]", "--set", "space.num_heads=[3]"]
@@ -48,6 +51,24 @@ def test_a_plan_has_a_line_for_each_phase(capsys, photos, tmp_path, speeds):
     code, out, _ = call(capsys, "fit", photos, "--out", tmp_path / "out", "--dry-run", *TINY)
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["data", "teacher", "search", "distill", "together"]
+
+
+def test_a_teacher_that_is_trained_already_takes_none_of_the_minutes(capsys, photos, tmp_path):
+    """Its speed is measured with the students', its weights are read before anything is timed."""
+    kept, other = tmp_path / "two.safetensors", tmp_path / "three.safetensors"
+    for path, num_classes in ((kept, 2), (other, 3)):
+        save_teacher(build_teacher(TeacherSettings(name="resnet20"), num_classes), path)
+    flags = ["fit", photos, "--out", tmp_path / "out", "--dry-run", "--minutes", "30", *TINY]
+    code, out, err = call(capsys, *flags, "--teacher-weights", kept, "--json")
+    assert code == 0, err
+    plan = json.loads(out.splitlines()[-1])
+    assert plan["teacher_epochs"] == 0
+    assert plan["seconds"].keys() == {"search", "distill", "start"}
+    _, out, _ = call(capsys, *flags, "--teacher-weights", kept)
+    assert "teacher   resnet20, as given: not trained" in out.splitlines()
+    code, out, err = call(capsys, *flags, "--teacher-weights", other)
+    assert (code, out) == (2, "")
+    assert "3 classes" in err.splitlines()[-1]
 
 
 def test_what_is_set_stays_set(capsys, photos, tmp_path, speeds):

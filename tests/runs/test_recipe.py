@@ -148,6 +148,17 @@ def test_refining_takes_what_all_its_rounds_take():
     assert refined_epochs(config, 0) == 0
 
 
+def test_the_minutes_of_a_teacher_that_is_trained_already_are_the_students():
+    trained = dataclasses.replace(SPEEDS, teacher_step_s=0)
+    config = with_lengths(config_of(), ANTS_AND_BEES, trained, 2, minutes=8)
+    takes = phases(config, ANTS_AND_BEES.num_train, trained, 2, Work(trains_teacher=False))
+    assert takes.seconds().keys() == {"search", "distill", "start"}
+    assert 0.85 * 480 < takes.total <= 480 * 1.03
+    assert config.teacher_training == config_of().teacher_training
+    with pytest.raises(UsageError, match=r"too little: 300 steps of a student take 1\.9 minutes"):
+        with_lengths(config_of(), ANTS_AND_BEES, trained, 2, minutes=1)
+
+
 @pytest.mark.parametrize("minutes", [4, 8, 30, 600])
 def test_teacher_and_student_make_steps_enough_and_not_without_end(minutes):
     config = with_lengths(config_of(), ANTS_AND_BEES, SPEEDS, 2, minutes)

@@ -55,7 +55,7 @@ class Machine:
 class Speeds:
     """Measured, in seconds."""
 
-    teacher_step_s: float  # a batch
+    teacher_step_s: float  # a batch; 0: it is trained already
     student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
     arch_s: float  # an architecture read, on one core
     fixed_s: float  # the start of Ray and of its first worker
@@ -211,15 +211,16 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
     """
     needed = least_minutes(speeds)
     if minutes < needed:
+        teacher = f"{TEACHER_FLOOR} steps of the teacher and " if speeds.teacher_step_s else ""
         raise UsageError(
-            f"--minutes {minutes:g} is too little: {TEACHER_FLOOR} steps of the teacher and {STUDENT_FLOOR} of a "
-            f"student take {needed:.1f} minutes here; give more, or a smaller space.image_size"
+            f"--minutes {minutes:g} is too little: {teacher}{STUDENT_FLOOR} steps of a student take "
+            f"{needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
     teacher_epochs, samples, seconds = _shares(config, facts, speeds, cores, minutes)
     per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
     student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
     lengths = {
-        "teacher_training": {"epochs": teacher_epochs},
+        "teacher_training": {"epochs": teacher_epochs or config.teacher_training.epochs},
         "search": {"num_samples": samples},
         "distill": {"epochs": max(1, student // per_epoch)},
     }
@@ -227,13 +228,16 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
 
 
 def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> tuple[int, int, float]:
-    """Of the minutes: the teacher's epochs, the architectures that are read, and the seconds left for the student."""
+    """Of the minutes: the teacher's epochs (0: it is trained already), the architectures that are read, and the seconds
+    left for the student.
+    """
     left = 60 * minutes - NUM_STARTS * speeds.fixed_s
-    per_epoch = steps_per_epoch(facts.num_train, config.teacher_training.batch_size)
-    teacher = _steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch)
+    per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
+    if speeds.teacher_step_s:
+        teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
     samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
     spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
-    return max(1, teacher // per_epoch), samples, left - spent
+    return teacher // per_epoch, samples, left - spent
 
 
 def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> float:

@@ -96,12 +96,16 @@ def _header(split: Split, index: int) -> tuple[int, str]:
 def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None) -> Speeds:
     """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept.
 
-    `arch_s`: what reading an architecture takes, where that was measured already.
+    `arch_s`: what reading an architecture takes, where that was measured already. A teacher whose weights are given is
+    not trained, and takes no step. Raises UsageError where they do not fit.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
-    teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
-    teacher = trainer.teacher.cpu().freeze()
+    if config.teacher.weights:
+        teacher, teacher_step_s = build_teacher(config.teacher, data.num_classes), 0.0
+    else:
+        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
+        teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
+        teacher = trainer.teacher.cpu().freeze()
     return Speeds(
         teacher_step_s=teacher_step_s,
         student_step_s=_student_step_s(config, data, teacher, device),

@@ -37,7 +37,7 @@ class Plan:
     num_classes: int
     image_size: int
     teacher: str
-    teacher_epochs: int
+    teacher_epochs: int  # 0: its weights are given
     num_samples: int
     max_flops: int | None  # of a student: those that are larger make too few steps in the time
     distill_epochs: int
@@ -47,10 +47,13 @@ class Plan:
         """For people."""
         images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
         seconds = self.seconds
+        teacher = "as given: not trained"
+        if self.teacher_epochs:
+            teacher = f"{self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s"
         limit = f" of at most {format_count(self.max_flops)} FLOPs" if self.max_flops else ""
         return [
             f"data      {self.dataset}: {images}, {self.num_classes} classes",
-            f"teacher   {self.teacher}, {self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s",
+            f"teacher   {self.teacher}, {teacher}",
             f"search    {self.num_samples:,} ViTs at {self.image_size} pixels{limit}: about {seconds['search']:,.0f} s",
             f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
             f"together  about {sum(seconds.values()) / 60:.1f} minutes",
@@ -86,7 +89,8 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     # Layers come last again: who sets a length keeps it.
     fixed = with_lengths(config, facts, speeds, cores, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
-    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, Work()))
+    work = Work(trains_teacher=not config.teacher.weights)
+    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, work))
 
 
 def _set_by(layers: Layers, *settings: tuple[str, str]) -> bool:
@@ -119,7 +123,7 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> 
         num_classes=facts.num_classes,
         image_size=config.space.image_size,
         teacher=config.teacher.name,
-        teacher_epochs=config.teacher_training.num_epochs(facts.num_train),
+        teacher_epochs=0 if config.teacher.weights else config.teacher_training.num_epochs(facts.num_train),
         num_samples=config.search.num_samples,
         max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,
