@@ -110,7 +110,9 @@ def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_
     ("flags", "message"),
     [
         (["no/such/folder"], "unknown dataset 'no/such/folder'"),
-        (["PHOTOS", "--minutes", "0"], "--minutes is more than 0; got 0"),
+        (["PHOTOS", "--minutes", "0"], "--minutes is a number above 0; got 0"),
+        (["PHOTOS", "--minutes", "inf"], "--minutes is a number above 0; got inf"),
+        (["PHOTOS", "--seed", "-1"], "seed: Input should be greater than or equal to 0 (got -1)"),
         (["PHOTOS", "--minutes", "0.2"], "--minutes 0.2 is too little"),
         (["PHOTOS", "--minutes", "soon"], "invalid float value"),
         (["PHOTOS", "--max-params", "10"], "no architecture of this space meets max_params 10"),
@@ -125,6 +127,15 @@ def test_what_cannot_be_done_is_one_line(flags, message, capsys, photos, tmp_pat
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
     assert not (tmp_path / "out").exists()
+
+
+def test_where_it_is_to_go_is_looked_at_first(capsys, photos, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    for out, message in ((tmp_path / "notes", "is no folder that can be written to"), ("", "a path is empty")):
+        code, _, err = call(capsys, "fit", photos, "--out", out, *TINY)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    assert (tmp_path / "notes").read_text() == "mine"
 
 
 def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(photos, tmp_path, monkeypatch):

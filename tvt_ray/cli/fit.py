@@ -33,9 +33,12 @@ def resume_command(args: argparse.Namespace) -> str:
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
     from tvt_ray.stages.fit import check_minutes, plan_fit, run_fit
+    from tvt_ray.storage.locations import check_writable
 
     args.given, args.dataset = args.dataset, dataset_name(args.dataset)
     check_minutes(args.minutes)
+    if isinstance(args.run_dir, Path):
+        check_writable(args.run_dir / "config.yaml")
     layers = [*_seeds(args), *overrides(args)]
     if args.dry_run:
         _, plan = plan_fit(layers, args.minutes)
@@ -62,7 +65,7 @@ def _seeds(args: argparse.Namespace) -> list[dict[str, object]]:
 def dataset_name(text: str) -> str:
     """A path alone is an image folder, or Parquet where it is such a file or holds some; else a name of the table."""
     path = Path(text).expanduser()
-    if ":" in text or not path.exists():
+    if not text or ":" in text or not path.exists():
         return text
     holds_parquet = path.suffix == ".parquet" or any(path.rglob("*.parquet"))
     return f"{'parquet' if holds_parquet else 'imagefolder'}:{path}"

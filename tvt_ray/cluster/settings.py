@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+
+from tvt_ray.strict import Strict
 
 
-class ClusterSettings(BaseModel):
+class ClusterSettings(Strict):
     """How work is packed onto processors and GPUs, how much of it at a time, and how long machines are waited for."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scoring_workers: PositiveInt | None = None  # at most; None: as many as the cluster holds
     archs_per_trial: PositiveInt | None = None  # that a worker is given at a time; None: about four seconds' worth

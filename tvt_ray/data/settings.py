@@ -6,18 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from tvt_ray.data.images import MAX_PIXELS, Decoding
 from tvt_ray.data.pixels import parse_colour
 from tvt_ray.data.splits import Split
 from tvt_ray.storage.locations import AbsolutePath, absolute
+from tvt_ray.strict import Seed, Strict
 
 
-class DataSettings(BaseModel):
+class DataSettings(Strict):
     """Which dataset, how it is read, and how it is split where it does not come split."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "digits"  # a name in DATASETS, with :PATH for those that read a path, which is made absolute
     # Where torchvision's datasets are kept and downloaded to
@@ -25,7 +24,7 @@ class DataSettings(BaseModel):
     download: bool = True
     val_fraction: float = Field(0.1, gt=0, lt=1)  # of the training images
     test_fraction: float = Field(0.2, gt=0, lt=1)  # of all images, where there is no test split
-    split_seed: int = 0
+    split_seed: Seed = 0
     background: str = "white"  # the colour behind what is transparent in an image
     max_pixels: PositiveInt = MAX_PIXELS  # width times height of the largest image that is read; PIL's own limit
     image_column: str | None = None  # of Parquet files; None: image or img

@@ -8,19 +8,18 @@ from typing import Literal
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line
+from tvt_ray.strict import Strict
 from tvt_ray.vision_compat import ensure_torchvision
 
 
-class AugmentSettings(BaseModel):
+class AugmentSettings(Strict):
     """Locality Guidance's augmentation by default; timm's `create_transform` does the work and names the options."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     scale: tuple[float, float] = (0.08, 1.0)  # of the area that a random crop keeps
     ratio: tuple[float, float] = (3 / 4, 4 / 3)

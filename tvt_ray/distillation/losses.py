@@ -11,20 +11,19 @@ from typing import Annotated, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from tvt_ray.strict import Strict
 from tvt_ray.students.layers import Block, Student
 
 Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
 
 
-class LossSettings(BaseModel):
+class LossSettings(Strict):
     """The loss is a weighted sum of rows of LOSSES; a weight of 0 leaves a term out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    weights: dict[str, Annotated[float, Field(ge=0)]] = {"cross_entropy": 1.0, "guidance": 2.5}
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default={"cross_entropy": 1.0, "guidance": 2.5})
     student_blocks: tuple[int, int, int] | None = None  # of guidance; None: first, middle (depth // 2) and last
     temperature: float = Field(4.0, gt=0)  # of logits
     guidance_limit: float | None = Field(None, gt=0)  # times the cross-entropy: what is more is scaled down to it

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.storage.locations import as_location
+from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.loaders import Sampling
 from tvt_ray.training.precision import Amp
 from tvt_ray.training.selection import Weights
 
 
-class DistillSettings(BaseModel):
+class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: PositiveInt = 300
     batch_size: PositiveInt = 128  # over all workers
@@ -45,7 +44,7 @@ class DistillSettings(BaseModel):
     amp: Amp = "off"  # auto: what is faster here
     channels_last: bool = False
     compile: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("init")
     @classmethod

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 
 from tvt_ray.errors import UsageError
+from tvt_ray.strict import Strict
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
@@ -18,10 +19,8 @@ KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-class Device(BaseModel):
+class Device(Strict):
     """A processor or a GPU; two of equal fields are taken to be equally fast."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: DeviceKind
     name: str

@@ -9,22 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from tvt_ray.errors import UsageError
 from tvt_ray.latency.device import Device
 from tvt_ray.spaces import Space, SpaceField
 from tvt_ray.storage.locations import Location, cache_folder, first_line, write_atomically
+from tvt_ray.strict import Strict
 
 FORMAT: Literal[1] = 1
 BACKEND: Literal["torch"] = "torch"  # what runs the students: eager PyTorch
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MeasuredPart(_Frozen):
+class MeasuredPart(Strict):
     """A part, by kind and sizes, and the milliseconds that it takes."""
 
     kind: str
@@ -32,7 +29,7 @@ class MeasuredPart(_Frozen):
     ms: PositiveFloat
 
 
-class PartFit(_Frozen):
+class PartFit(Strict):
     """What a part of a kind takes that was not measured: a sum of these, each times what the part has of it."""
 
     ms: NonNegativeFloat  # whatever its size
@@ -41,14 +38,14 @@ class PartFit(_Frozen):
     ms_per_mvalue: NonNegativeFloat  # a million numbers read and written for one image
 
 
-class WholeFit(_Frozen):
+class WholeFit(Strict):
     """What a student takes: a sum of these, each times what it has of it."""
 
     ms: NonNegativeFloat  # whatever the student
     per_parts_ms: NonNegativeFloat  # times the sum of its parts
 
 
-class Error(_Frozen):
+class Error(Strict):
     """How far predictions were from measurements: |predicted - measured| / measured."""
 
     num: PositiveInt  # things compared
@@ -56,7 +53,7 @@ class Error(_Frozen):
     worst: NonNegativeFloat
 
 
-class BatchProfile(_Frozen):
+class BatchProfile(Strict):
     """All of one batch size."""
 
     batch_size: PositiveInt
@@ -68,7 +65,7 @@ class BatchProfile(_Frozen):
     students_ms: tuple[PositiveFloat, PositiveFloat]  # the fastest and the slowest that was measured
 
 
-class DeviceProfile(_Frozen):
+class DeviceProfile(Strict):
     """What `tvt profile` writes."""
 
     format: Literal[1] = FORMAT

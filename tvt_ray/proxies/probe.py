@@ -10,22 +10,21 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
 from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
+from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers.teacher import Teacher
 
 
-class ProbeSettings(BaseModel):
+class ProbeSettings(Strict):
     """The published code uses 128 images; fewer cost proportionally less."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     num_images: PositiveInt = 32
-    seed: int = 0
+    seed: Seed = 0
     num_inits: PositiveInt = 1  # initialisations of a student that its readings are the mean of
     # Of the student's pass for `attention_similarity`; other readings are float32 always. Half of float32's time where
     # processor or GPU has bfloat16: docs/performance.md says how the ranking compares.

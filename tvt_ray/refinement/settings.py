@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+
+from tvt_ray.strict import Strict
 
 # Of the epochs of a whole training. Earlier ones, a ninth and a third, chose worse than chance: benchmarks/refine.py
 SHARES = (1 / 3, 2 / 3)
 
 
-class RefineSettings(BaseModel):
+class RefineSettings(Strict):
     """Successive halving (Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943), in rounds.
 
     Each round adds students, which rounds before have taught to choose. Trainings are the beginnings of whole ones by
     the settings of `distill`, which can go on with them.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_students: PositiveInt = 16  # in all rounds
     rounds: PositiveInt = 2

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.data.settings import WHERE, DataSettings
@@ -27,20 +27,19 @@ from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import SPACES, SpaceField
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
+from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining
 
 FORMAT: Literal[2] = 2  # what a run folder holds; another number was written by another version
 
 
-class RunConfig(BaseModel):
+class RunConfig(Strict):
     """A search and the distillation that follows it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[2] = FORMAT  # of the run folder
     plugins: tuple[str, ...] = ()  # modules of your own that add rows to the tables (docs/extending.md)
-    seed: int = 0  # of weights, calibration sample and searcher
+    seed: Seed = 0  # of weights, calibration sample and searcher
     space: SpaceField = AutoFormerSpace(
         image_size=32,
         patch_size=8,

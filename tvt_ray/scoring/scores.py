@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tvt_ray.proxies import PROXIES
 from tvt_ray.scoring.rows import ARITHMETIC, SCHEMA
+from tvt_ray.strict import Strict
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,8 @@ def find_score(name: str) -> Score:
     return Score((Term(name),))
 
 
-class ScoreSettings(BaseModel):
+class ScoreSettings(Strict):
     """Which score ranks, what is read of every architecture, and how large the sample is that fixes a score's scale."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "capacity"
     prior: str = "capacity"  # where `name` is `measured`: the score that stands in for what was not measured

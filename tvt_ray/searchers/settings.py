@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from tvt_ray.searchers import SEARCHERS
+from tvt_ray.strict import Strict
 
 
-class SearchSettings(BaseModel):
+class SearchSettings(Strict):
     """How many architectures, and who proposes them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     num_samples: PositiveInt = 5000  # different architectures
     searcher: str = "random"  # a row of SEARCHERS

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import PositiveInt, model_validator
 
 from tvt_ray.spaces.choices import (
     FloatChoices,
@@ -28,6 +28,7 @@ from tvt_ray.spaces.choices import (
 )
 from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, extreme
 from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
+from tvt_ray.strict import Strict
 
 # The supernet's distances are clipped at 14 patches, in both directions, with one more entry for the class token.
 MAX_RELATIVE_DISTANCE = 14
@@ -55,10 +56,8 @@ class AutoFormerArch:
         return len(self.num_heads)
 
 
-class AutoFormerSpace(BaseModel):
+class AutoFormerSpace(Strict):
     """The choices; the defaults are AutoFormer-Ti, 1.06e9 architectures."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["autoformer"] = "autoformer"
     image_size: PositiveInt = 224

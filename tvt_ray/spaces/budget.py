@@ -8,9 +8,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from tvt_ray.spaces.costs import Cost
+from tvt_ray.strict import Strict
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
@@ -43,14 +44,12 @@ def _absolute(path: Path) -> Path:
 Count = Annotated[int, BeforeValidator(parse_count), Field(ge=0)]
 
 
-class Budget(BaseModel):
+class Budget(Strict):
     """Limits on parameters, FLOPs (multiply-accumulates for one image) and latency, ends included; None is no limit.
 
     Latency is what a device profile predicts, for as many images at a time as `latency_batch_size` says. No
     `latency_profile`: the one that was measured on this machine for this space.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     min_params: Count | None = None
     max_params: Count | None = None

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import AfterValidator, PositiveInt, model_validator
 
 from tvt_ray.spaces.choices import (
     FloatChoices,
@@ -28,6 +28,7 @@ from tvt_ray.spaces.choices import (
 )
 from tvt_ray.spaces.costs import IN_CHANNELS, Cost, add_costs, conv_output_size, extreme, linear_cost
 from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
+from tvt_ray.strict import Strict
 
 NUM_STAGES = 3
 POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
@@ -57,10 +58,8 @@ class PiTArch:
         return first, second, third
 
 
-class PiTSpace(BaseModel):
+class PiTSpace(Strict):
     """The choices; `num_heads` lists the values of which a stage takes one, never fewer than the stage before."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["pit"] = "pit"
     image_size: PositiveInt = 224

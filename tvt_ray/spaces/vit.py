@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveInt, model_validator
+from pydantic import AfterValidator, PositiveInt, model_validator
 
 from tvt_ray.spaces.choices import (
     FloatChoices,
@@ -27,6 +27,7 @@ from tvt_ray.spaces.choices import (
 )
 from tvt_ray.spaces.costs import IN_CHANNELS, Cost, extreme
 from tvt_ray.spaces.parts import Part, add_parts, block_part, head_part, stem_part
+from tvt_ray.strict import Strict
 
 STEM_KERNEL, STEM_STRIDE, STEM_PADDING = 3, 2, 1
 LEAST_STEM_CHANNELS = 16  # of a convolution in the stem: fewer are too few to normalise over
@@ -81,13 +82,11 @@ class ViTArch:
         return (*convs, ConvShape(widths[-1], self.embed_dim, rest, rest, 0))
 
 
-class ViTSpace(BaseModel):
+class ViTSpace(Strict):
     """The choices; every combination of them is an architecture, 1,792 by default.
 
     Heads are chosen by their width, which means the same at every embed_dim, and of which any divides each of those.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["vit"] = "vit"
     image_size: PositiveInt = 224

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -159,6 +160,6 @@ def run_fit(layers: Layers, out: Location, minutes: float | None = None, ray_add
 
 
 def check_minutes(minutes: float | None) -> None:
-    """Raises UsageError for a time that is none."""
-    if minutes is not None and not minutes > 0:
-        raise UsageError(f"--minutes is more than 0; got {minutes:g}")
+    """Raises UsageError for a time that is none, or has no end."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes is a number above 0; got {minutes:g}")

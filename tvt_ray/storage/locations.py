@@ -138,8 +138,11 @@ Location: TypeAlias = Path | RemotePath
 def absolute(path: str | Path) -> Path:
     """The same place whatever the current folder is later, `~` expanded; links stay links.
 
-    Raises ValueError for a name that is not UTF-8, which no config file could hold.
+    Raises ValueError for no path at all, which would be the current folder (an unset variable of a shell script), and
+    for a name that is not UTF-8, which no config file could hold.
     """
+    if path == "":
+        raise ValueError("a path is empty; the current folder is .")
     if not str(path).isascii() and any(unicodedata.category(char) == "Cs" for char in str(path)):
         raise ValueError(f"paths are UTF-8; got {shown(path)}")
     try:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
+from pydantic import PositiveInt, field_validator
 
 from tvt_ray.storage.locations import AbsolutePath
+from tvt_ray.strict import Strict
 from tvt_ray.teachers import kind_of
 
 
-class TeacherSettings(BaseModel):
+class TeacherSettings(Strict):
     """Which CNN teaches, and where its weights come from; without weights it is trained on the dataset first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = "resnet20"  # a CIFAR ResNet, or timm:NAME
     weights: AbsolutePath | None = None  # a state dict that fits the whole teacher, classes included

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
@@ -21,6 +21,7 @@ from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.data.transforms import AugmentSettings, teacher_train_transform, train_transform
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, keep_if_possible, write_atomically
+from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
@@ -34,10 +35,8 @@ SECONDS_BETWEEN_STATES = 10.0
 SETTLING_BATCH = 256
 
 
-class TeacherTraining(BaseModel):
+class TeacherTraining(Strict):
     """The published recipe by default: SGD 0.1 with Nesterov momentum 0.9, weight decay 5e-4, cosine, batch 128."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: PositiveInt = 300
     min_steps: NonNegativeInt = 0  # so many steps of the optimiser are made, in more epochs where need be
@@ -48,7 +47,7 @@ class TeacherTraining(BaseModel):
     hflip: float = Field(0.5, ge=0, le=1)  # where `augment` says nothing
     augment: AugmentSettings | None = None  # None: padded by an eighth, cropped at random, flipped, as for CIFAR
     weights: Weights = "auto"  # best: of the epoch that did best on validation; last; auto: last where that is small
-    seed: int = 0
+    seed: Seed = 0
 
     def num_epochs(self, num_images: int) -> int:
         """Epochs over a split of so many images."""
