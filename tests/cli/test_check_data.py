@@ -22,6 +22,17 @@ def test_it_counts_images_by_class(capsys):
     }
 
 
+def test_a_dataset_is_named_alone_or_by_the_flag(capsys, tmp_path):
+    folder = write_class_folders(tmp_path / "photos", ["ants", "bees"], 10)
+    ways = ([folder], ["--dataset", folder], [f"imagefolder:{folder}"])
+    assert len({call(capsys, "check-data", *flags, "--json")[1] for flags in ways}) == 1
+    code, _, err = call(capsys, "check-data", folder, "--dataset", "digits")
+    assert (code, err) == (2, f"error: one dataset at a time: {folder} or --dataset digits\n")
+    code, _, err = call(capsys, "check-data", folder, "--out", folder / "sheets")
+    assert code == 2
+    assert "lies in the dataset's own folder" in err
+
+
 def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_path):
     folder = write_class_folders(tmp_path / "photos", ["ants", "bees"], 10)
     Image.new("RGB", (50, 70), (1, 2, 3)).save(folder / "ants" / "flat.png")

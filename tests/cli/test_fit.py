@@ -5,8 +5,7 @@ import json
 import pytest
 
 from tests.conftest import call
-from tests.data.samples import labelled, write_class_folders
-from tvt_ray.cli.fit import dataset_name
+from tests.data.samples import write_class_folders
 from tvt_ray.runs.recipe import Speeds
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
@@ -131,21 +130,15 @@ def test_what_cannot_be_done_is_one_line(flags, message, capsys, photos, tmp_pat
 
 def test_where_it_is_to_go_is_looked_at_first(capsys, photos, tmp_path):
     (tmp_path / "notes").write_text("mine")
-    for out, message in ((tmp_path / "notes", "is no folder that can be written to"), ("", "a path is empty")):
+    refused = {
+        tmp_path / "notes": "is no folder that can be written to",
+        "": "a path is empty",
+        photos: "lies in the dataset's own folder",
+        photos / "run": "lies in the dataset's own folder",
+    }
+    for out, message in refused.items():
         code, _, err = call(capsys, "fit", photos, "--out", out, *TINY)
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
+    assert sorted(path.name for path in photos.iterdir()) == ["ant", "bee"]
     assert (tmp_path / "notes").read_text() == "mine"
-
-
-def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(photos, tmp_path, monkeypatch):
-    import pyarrow.parquet as pq
-
-    (tmp_path / "tables" / "data").mkdir(parents=True)
-    pq.write_table(labelled([0, 1]), tmp_path / "tables" / "data" / "train.parquet")
-    monkeypatch.chdir(tmp_path)
-    assert dataset_name("photos") == "imagefolder:photos"
-    assert dataset_name("tables") == "parquet:tables"
-    assert dataset_name("tables/data/train.parquet") == "parquet:tables/data/train.parquet"
-    assert dataset_name("digits") == "digits"
-    assert dataset_name("imagefolder:photos") == "imagefolder:photos"

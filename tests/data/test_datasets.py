@@ -1,10 +1,11 @@
 """The table of datasets, and what is asked of all of them."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tests.data.samples import check_splits, picture, write_class_folders
-from tvt_ray.data.datasets import DATASETS, describe_datasets, load_dataset
+from tests.data.samples import check_splits, labelled, picture, write_class_folders
+from tvt_ray.data.datasets import DATASETS, check_outside, dataset_name, describe_datasets, load_dataset
 from tvt_ray.data.images import ArrayImages
 from tvt_ray.data.settings import DataSettings, Parts
 from tvt_ray.data.splits import Split
@@ -15,7 +16,8 @@ from tvt_ray.errors import UsageError
     ("name", "message"),
     [
         ("digit", "did you mean 'digits'.*imagefolder:PATH"),
-        ("imagefolder", "imagefolder:PATH"),
+        ("imagefolder", "as in imagefolder:PATH"),
+        ("imagefolder:", "as in imagefolder:PATH"),
         ("imagefolder:/no/such/place", "there is no /no/such/place"),
         ("parquet:s3://bucket/d", "datasets are read from a disk; copy this one to a folder first"),
         ("digits:/tmp", "takes no path"),
@@ -30,6 +32,32 @@ def test_wrong_names_are_refused_with_the_choices(name, message):
 def test_names_are_described_as_people_write_them():
     assert [name.removesuffix(":PATH") for name in describe_datasets()] == list(DATASETS)
     assert {name for name in describe_datasets() if name.endswith(":PATH")} == {"imagefolder:PATH", "parquet:PATH"}
+
+
+def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(tmp_path, monkeypatch):
+    (tmp_path / "tables" / "data").mkdir(parents=True)
+    pq.write_table(labelled([0, 1]), tmp_path / "tables" / "data" / "train.parquet")
+    for folder in ("photos", "digits"):
+        write_class_folders(tmp_path / folder, ["a", "b"], 1)
+    monkeypatch.chdir(tmp_path)
+    assert dataset_name("photos") == "imagefolder:photos"
+    assert dataset_name("tables") == "parquet:tables"
+    assert dataset_name("tables/data/train.parquet") == "parquet:tables/data/train.parquet"
+    assert dataset_name("./digits") == "imagefolder:digits"
+    for name in ("digits", "imagefolder:photos", "nowhere", ""):
+        assert dataset_name(name) == name
+
+
+def test_nothing_is_written_where_it_would_become_data(tmp_path):
+    photos, link = write_class_folders(tmp_path / "photos", ["a", "b"], 1), tmp_path / "link"
+    link.symlink_to(photos)
+    settings = DataSettings(name=f"imagefolder:{photos}")
+    for inside in (photos, photos / "run", photos / "a" / "run", link / "run", tmp_path / "x" / ".." / "photos"):
+        with pytest.raises(UsageError, match="lies in the dataset's own folder"):
+            check_outside(inside, settings)
+    for outside in (tmp_path, tmp_path / "photos2", tmp_path / "run"):
+        check_outside(outside, settings)
+    check_outside(tmp_path, DataSettings())
 
 
 def test_splits_that_are_not_there_are_carved_as_the_settings_say(tmp_path):

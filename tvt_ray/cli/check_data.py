@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tvt_ray.cli.options import COMMON, add_options, own_config_of, path
 from tvt_ray.cli.output import print_json, print_table
 from tvt_ray.data.notes import counted
+from tvt_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from tvt_ray.data.survey import Size, Sizes, Told
@@ -19,6 +20,7 @@ SPLITS = ("train", "val", "test")
 def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "Reads a dataset, decodes every image, and says what is in it and what looks wrong."
+    parser.add_argument("path", nargs="?", metavar="DATASET", help="the same as --dataset")
     add_options(parser, "config", *COMMON)
     parser.add_argument("--out", type=path, metavar="DIR", help="also draw some images of each class into this folder")
     parser.set_defaults(command=execute)
@@ -26,11 +28,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints."""
+    from tvt_ray.data.datasets import check_outside
     from tvt_ray.stages.check_data import describe_data
     from tvt_ray.storage.locations import check_writable
 
+    if args.path is not None and args.dataset is not None:
+        raise UsageError(f"one dataset at a time: {args.path} or --dataset {args.dataset}")
+    args.dataset = args.path if args.dataset is None else args.dataset
     config = own_config_of(args)
     if args.out:
+        check_outside(args.out, config.data)
         check_writable(args.out / "contact_sheet.png")
     described = describe_data(config.data, config.space.image_size, args.out)
     if args.json:

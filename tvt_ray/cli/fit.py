@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import shlex
-from pathlib import Path
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides
 from tvt_ray.cli.output import print_json, print_students
@@ -27,19 +26,16 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def resume_command(args: argparse.Namespace) -> str:
     """The same call: every phase goes on where it was."""
-    return f"tvt fit {shlex.quote(args.given)} --out {shlex.quote(str(args.run_dir))}"
+    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}"
 
 
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
-    from tvt_ray.stages.fit import check_minutes, plan_fit, run_fit
-    from tvt_ray.storage.locations import check_writable
+    from tvt_ray.stages.fit import check_minutes, check_out, plan_fit, run_fit
 
-    args.given, args.dataset = args.dataset, dataset_name(args.dataset)
     check_minutes(args.minutes)
-    if isinstance(args.run_dir, Path):
-        check_writable(args.run_dir / "config.yaml")
     layers = [*_seeds(args), *overrides(args)]
+    check_out(layers, args.run_dir)
     if args.dry_run:
         _, plan = plan_fit(layers, args.minutes)
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
@@ -60,12 +56,3 @@ def _seeds(args: argparse.Namespace) -> list[dict[str, object]]:
         return []
     sections = ("probe", "teacher_training", "distill")
     return [{name: {"seed": args.seed} for name in sections}]
-
-
-def dataset_name(text: str) -> str:
-    """A path alone is an image folder, or Parquet where it is such a file or holds some; else a name of the table."""
-    path = Path(text).expanduser()
-    if not text or ":" in text or not path.exists():
-        return text
-    holds_parquet = path.suffix == ".parquet" or any(path.rglob("*.parquet"))
-    return f"{'parquet' if holds_parquet else 'imagefolder'}:{path}"

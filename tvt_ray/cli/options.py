@@ -127,7 +127,7 @@ OPTIONS: dict[str, Option] = {
         "FILE",
         type=path,
     ),
-    "dataset": _value("<datasets>", "NAME", "data.name"),
+    "dataset": _value("<datasets>; or a path alone, to a folder of class folders or Parquet", "NAME", "data.name"),
     "teacher": _value("<teachers>", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
@@ -187,12 +187,14 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) ->
 
 def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
+    from tvt_ray.data.datasets import dataset_name
     from tvt_ray.runs.yaml_text import parse_assignment
 
     layers: list[Mapping[str, Any]] = []
     for name, option in OPTIONS.items():
         value: Any = getattr(args, name.replace("-", "_"), None)
         if option.key and value is not None:
+            value = dataset_name(value) if name == "dataset" else value
             for part in reversed(option.key.split(".")):
                 value = {part: value}
             layers.append(value)

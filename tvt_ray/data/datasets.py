@@ -17,6 +17,7 @@ from tvt_ray.data.parquet import parquet_dataset
 from tvt_ray.data.settings import DataSettings, Parts
 from tvt_ray.data.splits import CARVED, Dataset, Split, carve
 from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import Location
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
@@ -39,6 +40,25 @@ def load_dataset(settings: DataSettings) -> Dataset:
     return _carved(settings, parts)
 
 
+def dataset_name(text: str) -> str:
+    """A name of the table stays. A path alone is an image folder, or Parquet where it is such a file or holds some."""
+    path = Path(text).expanduser()
+    if not text or ":" in text or text in DATASETS or not path.exists():
+        return text
+    holds_parquet = path.suffix == ".parquet" or any(path.rglob("*.parquet"))
+    return f"{'parquet' if holds_parquet else 'imagefolder'}:{path}"
+
+
+def check_outside(path: Location, settings: DataSettings) -> None:
+    """Raises UsageError for a folder in the dataset's own, where what is written would be read as a part of it."""
+    folder = settings.name.partition(":")[2]
+    if folder and isinstance(path, Path) and path.resolve().is_relative_to(Path(folder).resolve()):
+        raise UsageError(
+            f"{path} lies in the dataset's own folder, so that what is written there would be read as a part of it; "
+            "choose a folder beside it"
+        )
+
+
 def describe_datasets() -> list[str]:
     """The names as people write them."""
     return [f"{name}:PATH" if takes_path else name for name, (_, takes_path) in DATASETS.items()]
@@ -51,7 +71,7 @@ def _nearest(name: str) -> str:
 
 def _check_path(name: str, path: str) -> None:
     if not path:
-        raise UsageError(f"dataset {name!r} needs a path, as in {name}:PATH")
+        raise UsageError(f"dataset {name!r} needs a path, as in {name.rstrip(':')}:PATH")
     if "://" in path:
         raise UsageError(f"dataset {name!r}: datasets are read from a disk; copy this one to a folder first")
     if not Path(path).exists():

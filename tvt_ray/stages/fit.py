@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from tvt_ray.data.datasets import check_outside
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
@@ -22,7 +24,7 @@ from tvt_ray.stages.facts import Layers, config_for, machine, measure_speeds, sm
 from tvt_ray.stages.initial import check_init_setting
 from tvt_ray.stages.search import run_search
 from tvt_ray.stages.setup import Stopwatch, check_latency, load_data, process_as_it_was, provide_teacher, resolve
-from tvt_ray.storage.locations import Location
+from tvt_ray.storage.locations import Location, check_writable
 
 MINUTES = 8.0  # where none are given and the floors fit in
 
@@ -163,3 +165,10 @@ def check_minutes(minutes: float | None) -> None:
     """Raises UsageError for a time that is none, or has no end."""
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"--minutes is a number above 0; got {minutes:g}")
+
+
+def check_out(layers: Layers, out: Location) -> None:
+    """Raises UsageError where no run can be put there, before anything is looked at or measured."""
+    if isinstance(out, Path):
+        check_writable(out / "config.yaml")
+    check_outside(out, load_config(None, layers).data)

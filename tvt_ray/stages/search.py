@@ -12,6 +12,7 @@ from tvt_ray.cluster.connection import check_address, connected, resolve_address
 from tvt_ray.cluster.metrics import record_rows
 from tvt_ray.cluster.scoring import Outcome, run_workers
 from tvt_ray.cluster.slots import Job, pack_job
+from tvt_ray.data.datasets import check_outside
 from tvt_ray.errors import RunError
 from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.progress import Meter, say
@@ -59,6 +60,7 @@ def run_search(
     """
     clock, folder, config = Stopwatch(), RunFolder(run_dir), resolve(config)
     folder.check(config, resume)
+    check_outside(folder.path, config.data)
     check_address(resolve_address(ray_address))
     with process_as_it_was():
         with clock("data"):
