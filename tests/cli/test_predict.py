@@ -123,6 +123,8 @@ def test_what_cannot_be_read_is_one_line(capsys, student, tmp_path):
         ([student, tmp_path / "broken.png"], "corrupt image"),  # that was named itself
         ([student, tmp_path / "bad"], "none of the 1 images can be read, such as: corrupt image"),
         ([student, tmp_path / "empty"], "empty holds no images"),
+        ([student, ""], "a path is empty"),
+        (["", tmp_path / "bad"], "a path is empty"),
         ([student, tmp_path / "none.png"], "none.png is listed but not there"),
         ([student, tmp_path / "bad", "--out", tmp_path / "t.xlsx"], "--out ends in .csv or .json"),
         ([tmp_path / "none.onnx", tmp_path / "bad"], "there is no ONNX file"),

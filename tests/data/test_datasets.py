@@ -51,13 +51,13 @@ def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(tmp_path, monkey
 def test_nothing_is_written_where_it_would_become_data(tmp_path):
     photos, link = write_class_folders(tmp_path / "photos", ["a", "b"], 1), tmp_path / "link"
     link.symlink_to(photos)
-    settings = DataSettings(name=f"imagefolder:{photos}")
+    name = f"imagefolder:{photos}"
     for inside in (photos, photos / "run", photos / "a" / "run", link / "run", tmp_path / "x" / ".." / "photos"):
         with pytest.raises(UsageError, match="lies in the dataset's own folder"):
-            check_outside(inside, settings)
+            check_outside(inside, name)
     for outside in (tmp_path, tmp_path / "photos2", tmp_path / "run"):
-        check_outside(outside, settings)
-    check_outside(tmp_path, DataSettings())
+        check_outside(outside, name)
+    check_outside(tmp_path, "digits")
 
 
 def test_splits_that_are_not_there_are_carved_as_the_settings_say(tmp_path):

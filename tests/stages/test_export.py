@@ -9,9 +9,10 @@ from safetensors.torch import load, save
 
 import tvt_ray
 from tests.conftest import call
+from tests.data.samples import write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.errors import RunError
+from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, Export, formats
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import Format
@@ -78,6 +79,16 @@ def test_a_student_away_from_its_run_says_what_cannot_be_compared(capsys, alone,
     assert "there is no teacher to compare with" in err
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "model.int8.onnx", "model.onnx"]
     assert sorted(file.name for file in alone.iterdir()) == ["arch.json", "metrics.jsonl", "model.safetensors"]
+
+
+def test_nothing_is_written_into_the_folder_of_a_dataset(alone, tmp_path):
+    """Where it would be a class without images from then on."""
+    photos = write_class_folders(tmp_path / "photos", [str(digit) for digit in range(10)], 3)
+    with pytest.raises(UsageError, match="lies in the dataset's own folder"):
+        tvt_ray.export(alone, dataset=f"imagefolder:{photos}", out=photos / "exported")
+    with pytest.raises(UsageError, match="lies in the dataset's own folder"):
+        tvt_ray.evaluate(alone, f"imagefolder:{photos}", out=photos / "evaluated")
+    assert len(list(photos.iterdir())) == 10
 
 
 def test_images_of_another_dataset_serve_as_well(alone):

@@ -37,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     args.dataset = args.path if args.dataset is None else args.dataset
     config = own_config_of(args)
     if args.out:
-        check_outside(args.out, config.data)
+        check_outside(args.out, config.data.name)
         check_writable(args.out / "contact_sheet.png")
     described = describe_data(config.data, config.space.image_size, args.out)
     if args.json:

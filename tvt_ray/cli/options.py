@@ -97,6 +97,13 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def path_as_given(text: str) -> Path:
+    """One that is printed as it was typed. Raises ArgumentTypeError for an empty one."""
+    if not text:
+        raise argparse.ArgumentTypeError("a path is empty; the current folder is .")
+    return Path(text)
+
+
 def _share(text: str) -> float | str:
     try:
         return text if text == "auto" else float(text)
@@ -187,18 +194,23 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) ->
 
 def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
-    from tvt_ray.data.datasets import dataset_name
     from tvt_ray.runs.yaml_text import parse_assignment
 
     layers: list[Mapping[str, Any]] = []
     for name, option in OPTIONS.items():
         value: Any = getattr(args, name.replace("-", "_"), None)
         if option.key and value is not None:
-            value = dataset_name(value) if name == "dataset" else value
+            value = _dataset(value) if name == "dataset" else value
             for part in reversed(option.key.split(".")):
                 value = {part: value}
             layers.append(value)
     return [*layers, *map(parse_assignment, args.set)]
+
+
+def _dataset(text: str) -> str:
+    from tvt_ray.data.datasets import dataset_name  # imports torch
+
+    return dataset_name(text)
 
 
 def config_of(args: argparse.Namespace) -> Any:

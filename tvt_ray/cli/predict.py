@@ -7,10 +7,9 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, plugins_of
+from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, path_as_given, plugins_of
 from tvt_ray.cli.output import print_json, say
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
@@ -27,7 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Flags."""
     parser.description = "Classifies images with a trained student, or with an ONNX file of one (without torch)."
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>, or a .onnx of tvt export")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, and folders of them")
+    parser.add_argument("images", type=path_as_given, nargs="+", metavar="IMAGE", help="files, and folders of them")
     parser.add_argument("--out", type=path, metavar="FILE", help=".csv or .json: a table of all, in place of lines")
     add_options(parser, "set", *OUTPUT)
     parser.set_defaults(command=execute)

@@ -49,9 +49,9 @@ def dataset_name(text: str) -> str:
     return f"{'parquet' if holds_parquet else 'imagefolder'}:{path}"
 
 
-def check_outside(path: Location, settings: DataSettings) -> None:
-    """Raises UsageError for a folder in the dataset's own, where what is written would be read as a part of it."""
-    folder = settings.name.partition(":")[2]
+def check_outside(path: Location, dataset: str) -> None:
+    """Raises UsageError for a folder in a dataset's own, where what is written would be read as a part of it."""
+    folder = dataset.partition(":")[2]
     if folder and isinstance(path, Path) and path.resolve().is_relative_to(Path(folder).resolve()):
         raise UsageError(
             f"{path} lies in the dataset's own folder, so that what is written there would be read as a part of it; "

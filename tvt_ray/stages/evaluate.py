@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.datasets import check_outside, load_dataset
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.duplicates import name_of
 from tvt_ray.data.split_names import SPLITS
@@ -53,6 +53,7 @@ def run_evaluate(student: Location, layers: Layers, split: str = "test", out: Lo
     data = load_dataset(trained_on.settings(layers))
     subject = _Subject(student, loaded, trained_on, data, data.fingerprint(), split)
     folder = student / "evaluations" / subject.folder_name() if out is None else out
+    check_outside(folder, data.name)
     if isinstance(folder, Path):
         check_writable(folder / PAGE_FILE)
     with process_as_it_was():

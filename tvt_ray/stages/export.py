@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.datasets import check_outside, load_dataset
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, describe_formats
@@ -96,6 +96,8 @@ def run_export(
     out = student if out is None else out
     _check_out(out)
     subject = _Subject.of(student, loaded, layers)
+    if subject.data:
+        check_outside(out, subject.data.name)
     for note in subject.notes:
         say(f"note: {note}")
     with process_as_it_was(), tempfile.TemporaryDirectory() as folder:

@@ -171,4 +171,4 @@ def check_out(layers: Layers, out: Location) -> None:
     """Raises UsageError where no run can be put there, before anything is looked at or measured."""
     if isinstance(out, Path):
         check_writable(out / "config.yaml")
-    check_outside(out, load_config(None, layers).data)
+    check_outside(out, load_config(None, layers).data.name)

@@ -60,7 +60,7 @@ def run_search(
     """
     clock, folder, config = Stopwatch(), RunFolder(run_dir), resolve(config)
     folder.check(config, resume)
-    check_outside(folder.path, config.data)
+    check_outside(folder.path, config.data.name)
     check_address(resolve_address(ray_address))
     with process_as_it_was():
         with clock("data"):
