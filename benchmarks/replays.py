@@ -21,6 +21,7 @@ from tvt_ray.refinement.halving import Halving, Training, next_round_size
 from tvt_ray.refinement.settings import RefineSettings
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.scoring.curves import MIN_MEASURED
 from tvt_ray.scoring.measured import Learned
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
@@ -144,10 +145,15 @@ def replay_halving(truth: Truth, epochs: float, rng: np.random.Generator) -> Cho
 
 
 def replay_refine(truth: Truth, epochs: float, rng: np.random.Generator, rounds: int = NUM_ROUNDS) -> Chosen:
-    """What `tvt refine` does: rounds, repeats, the surrogate, and the first of its ranking."""
+    """What `tvt refine` does: rounds, repeats, the surrogate, and the first of its ranking.
+
+    Where repeats leave too little for the surrogate to learn from, there are none: a user would set so.
+    """
     length = RefineSettings().rungs_of(truth.curves.shape[1])[0]
     repeated = rng.choice(truth.repeated, min(NUM_REPEATS, len(truth.repeated)), replace=False).tolist()
     settings, halving = _affordable(truth, epochs - 2 * length * len(repeated), rounds)
+    if settings.num_students < MIN_MEASURED:
+        repeated, (settings, halving) = [], _affordable(truth, epochs, rounds)
     measured, chosen, shapes = _Measured(truth, repeated), list[list[int]](), [e.row.shape for e in truth.prior.scored]
     measured.repeat(halving)
     while size := next_round_size(settings, halving, [len(each) for each in chosen]):
@@ -170,9 +176,11 @@ def _affordable(truth: Truth, epochs: float, rounds: int) -> tuple[RefineSetting
     length = truth.curves.shape[1]
     halving = Halving.of(RefineSettings(repeats=0), length, truth.config.distill.seed)
     for count in range(len(truth.ids), 0, -1):
-        sizes = [-(-count // rounds)] * (rounds - 1)
-        if halving.most_epochs([*sizes, count - sum(sizes)]) <= epochs:
-            return RefineSettings(num_students=count, rounds=rounds, repeats=0), halving
+        settings, sizes = RefineSettings(num_students=count, rounds=rounds, repeats=0), list[int]()
+        while size := next_round_size(settings, halving, sizes):
+            sizes.append(size)
+        if halving.most_epochs(sizes) <= epochs:
+            return settings, halving
     raise UsageError(f"a budget of {epochs:.0f} epochs holds no student")
 
 

@@ -95,7 +95,11 @@ def test_epochs_that_rounds_may_take_are_known_beforehand():
         ({"num_students": 16}, [8], 8),
         ({"num_students": 16}, [8, 8], 0),
         ({"num_students": 20}, [8, 8], 4),
-        ({"num_students": 7, "rounds": 3}, [], 3),
+        ({"num_students": 24, "rounds": 3}, [8], 8),
+        ({"num_students": 13}, [], 8),  # as many as the surrogate learns from, so that it chooses the others
+        ({"num_students": 13}, [8], 5),
+        ({"num_students": 7, "rounds": 3}, [], 7),
+        ({"num_students": 12, "rounds": 6}, [8], 2),
         ({"num_students": 16, "max_epochs": 28}, [], 8),
         ({"num_students": 16, "max_epochs": 28}, [8], 0),
         ({"num_students": 16, "max_epochs": 20}, [], 6),

@@ -41,6 +41,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def print_refined(summary: RefineSummary) -> None:
     """The best as a table, what was learned, and what comes next."""
+    from tvt_ray.scoring.curves import MIN_MEASURED
     from tvt_ray.spaces.budget import format_count
 
     def cells(each: Refined) -> list[str]:
@@ -52,6 +53,8 @@ def print_refined(summary: RefineSummary) -> None:
     title = f"the best by {summary.num_students} students, {summary.epochs_spent:,} epochs; validation, percent"
     columns = ["architecture", "params", f"after {summary.rungs[-1]}", "90 %", "measured"]
     print_table(title, columns, [cells(each) for each in summary.best])
+    if all(each.predicted_acc is None for each in summary.best):
+        print(f"learned nothing: it takes {MIN_MEASURED} students, so the order is that of the score that needs none")
     for lesson in summary.lessons:
         print(f"learned {lesson}")
     if summary.sure_of_first is not None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tvt_ray.refinement.settings import RefineSettings
+from tvt_ray.scoring.curves import MIN_MEASURED
 
 Measured = Mapping[tuple[str, int, int], float]  # (arch id, seed, epochs) -> validation accuracy in percent
 
@@ -92,9 +93,10 @@ class Halving:
 
 def next_round_size(settings: RefineSettings, halving: Halving, sizes: Sequence[int]) -> int:
     """Students of the round that follows rounds of so many; 0 where all have been chosen, or the budget of epochs holds
-    no more.
+    no more. The first has as many as the surrogate learns from, where there are so many: it chooses those that follow.
     """
-    wanted = min(math.ceil(settings.num_students / settings.rounds), settings.num_students - sum(sizes))
+    size = math.ceil(settings.num_students / settings.rounds)
+    wanted = min(size if sizes else max(size, MIN_MEASURED), settings.num_students - sum(sizes))
     if settings.max_epochs is not None:
         while wanted > 0 and halving.most_epochs([*sizes, wanted]) > settings.max_epochs:
             wanted -= 1
