@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -150,11 +151,12 @@ def test_a_proxy_that_fails_ends_the_run_and_keeps_the_others(capsys, flags):
         (["--min-params", "lots"], "a count is a number"),
     ],
 )
-def test_wrong_usage_is_one_line(capsys, flags, more, message):
+def test_wrong_usage_is_one_line_before_anything_is_read(capsys, flags, more, message):
     code, _, err = call(capsys, *flags, *more)
     assert code == 2
     assert message in err.splitlines()[-1]
     assert "Traceback" not in err
+    assert not re.search(r"teacher|ray:|\d/s", err)
 
 
 def test_every_proxy_can_be_named():

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.agreement import MIN_ARCHS, Agreement, Floats, agreement
+from tvt_ray.evaluation.agreement import Agreement, Floats, agreement
 from tvt_ray.evaluation.tables import RankedColumn
 from tvt_ray.evaluation.truth import LearnsFrom, Scored
 from tvt_ray.scoring.surrogate import MIN_MEASURED, Observation, predict
@@ -64,7 +64,7 @@ def judge_labelled(
         learns_from = one.learns_from
         assert learns_from is not None  # scored for labels
         inside = one.truth.within(min_params, max_params)
-        _check_left(one, int(inside.sum()), labels.num_labels)
+        one.truth.check_enough(min_params, max_params, labels.num_labels)
         for column in columns or one.truth.columns:
             accuracy = one.truth.accuracy(column)[inside]
             pairs = [_judge(learns_from, accuracy, inside, labels, draw) for draw in range(labels.num_draws)]
@@ -72,15 +72,6 @@ def judge_labelled(
             measured.append(_column(one, column, MEASURED, by_surrogate))
             held_out.append(_column(one, column, learns_from.score, by_score))
     return LabelledColumns(tuple(measured), tuple(held_out))
-
-
-def _check_left(one: Scored, num_rows: int, num_labels: int) -> None:
-    most = num_rows - MIN_ARCHS
-    if num_labels > most:
-        raise UsageError(
-            f"--labels leaves at least {MIN_ARCHS} architectures to judge by: at most {most} of the {num_rows} of "
-            f"{one.truth.space.name}; got {num_labels}"
-        )
 
 
 def _judge(

@@ -70,6 +70,7 @@ def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str
     truths = [truth for path in request.files for truth in read_ground_truth(path, config.space, data.num_classes)]
     for truth in truths:
         _check_columns(truth, request.columns)
+        truth.check_enough(request.min_params, request.max_params, request.labels.num_labels)
     needed = need_teacher(_needed(_names(config, request)))
     teacher = get_teacher(config.teacher, config.teacher_training, data)[0] if needed else None
     with contextlib.ExitStack() as cluster, process_as_it_was():

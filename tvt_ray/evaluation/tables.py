@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.agreement import MIN_ARCHS, Agreement, agreement, kendall_tau, noise_share
+from tvt_ray.evaluation.agreement import Agreement, agreement, kendall_tau, noise_share
 from tvt_ray.evaluation.truth import Scored
 
 
@@ -74,11 +73,7 @@ def _tabulate(
     entries = []
     for one in scored:
         inside = one.truth.within(low, high)
-        if inside.sum() < MIN_ARCHS:
-            raise UsageError(
-                f"{inside.sum()} of the {len(inside)} {one.truth.space.name} architectures have {low or 0:,} to "
-                f"{'any number of' if high is None else f'{high:,}'} parameters; at least {MIN_ARCHS} are needed"
-            )
+        one.truth.check_enough(low, high)
         for column in columns or one.truth.columns:
             accuracy = one.truth.accuracy(column)[inside]
             for name, values in one.scores.items():

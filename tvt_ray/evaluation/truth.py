@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.agreement import Floats
+from tvt_ray.evaluation.agreement import MIN_ARCHS, Floats
 from tvt_ray.evaluation.json_lines import read_json_lines
 from tvt_ray.progress import say
 from tvt_ray.scoring.features import FeatureTable
@@ -54,6 +54,21 @@ class GroundTruth:
         """Which entries lie inside a band of parameters, both ends included."""
         params = np.array([entry.params for entry in self.entries])
         return (params >= (min_params or 0)) & (params <= (math.inf if max_params is None else max_params))
+
+    def check_enough(self, min_params: int | None, max_params: int | None, num_labels: int = 0) -> None:
+        """Raises UsageError where the band, less what is labelled, holds too few entries to judge by."""
+        inside, name = int(self.within(min_params, max_params).sum()), self.space.name
+        if inside < MIN_ARCHS:
+            above = "any number of" if max_params is None else f"{max_params:,}"
+            raise UsageError(
+                f"{inside} of the {len(self.entries)} {name} architectures have {min_params or 0:,} to {above} "
+                f"parameters; at least {MIN_ARCHS} are needed"
+            )
+        if num_labels > inside - MIN_ARCHS:
+            raise UsageError(
+                f"--labels leaves at least {MIN_ARCHS} architectures to judge by: at most {inside - MIN_ARCHS} of the "
+                f"{inside} of {name}; got {num_labels}"
+            )
 
 
 def read_ground_truth(path: Path, configured: Space, num_classes: int) -> list[GroundTruth]:
