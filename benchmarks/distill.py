@@ -1,15 +1,17 @@
 """What a step of distillation costs beside a plain loop and timm's task, what waiting for images does, and two workers.
 
-python benchmarks/distill.py [--config FILE] [--dataset NAME] [--steps 40] [--max-params N]
+python benchmarks/distill.py [--config FILE] [--dataset NAME] [--steps 40] [--short-epochs 40] [--max-params N]
 
 One student, the largest of 200 drawn within the budget, learns from labels and the teacher's logits in three ways, in
 turn and on the same batches: by this package's cohort, by a loop of a dozen lines, and by timm's
 `LogitDistillationTask` in such a loop. Then the cohort alone on one thread, against two processes of one thread each
-that share each batch. At last a cohort of eight students against the same eight one after the other.
+that share each batch. Then a cohort of eight students against the same eight one after the other. At last
+short epochs, of two batches, in a Ray Train job and in this process, on one thread both: what a job adds to them.
 
 Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort), `timm_ratio` (the same of
 timm's), `data_wait_share` (of the cohort's time), `scaling_2_workers` (images per second of two over those of one) and
-`cohort_ratio` (seconds of the eight alone over those of the cohort).
+`cohort_ratio` (seconds of the eight alone over those of the cohort) and `job_ratio` (seconds of the short epochs in
+this process over those of the job).
 """
 
 from __future__ import annotations
@@ -20,17 +22,24 @@ import json
 import random
 import socket
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tvt_ray.cli.main import run
 from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of
+from tvt_ray.cluster.connection import connected
+from tvt_ray.cluster.settings import ClusterSettings
+from tvt_ray.cluster.slots import allot
+from tvt_ray.cluster.training import Trained, Watch, train_students
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
@@ -179,6 +188,30 @@ def together(task: DistillTask, inputs: DistillInputs, size: int) -> tuple[float
     return alone, len(inputs.train) / metrics["images_per_s"]
 
 
+def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> tuple[float, float]:
+    """Seconds of `count` epochs of two batches after a first one: here, and in a Ray Train job as it is heard of."""
+    few = inputs.train.take(np.arange(2 * task.settings.batch_size)).portable()
+    settings = task.settings.model_copy(update={"epochs": 1 + count})
+    task, inputs = dataclasses.replace(task, settings=settings), dataclasses.replace(inputs, train=few)
+    cohort = Cohort([task], inputs, WorkerContext(CPU))
+    cohort.run_epoch()
+    start = time.perf_counter()
+    while not cohort.done:
+        cohort.run_epoch()
+    here, heard = time.perf_counter() - start, list[float]()
+
+    def hear(name: str, metrics: Mapping[str, float]) -> None:
+        heard.append(time.perf_counter())
+
+    def end(name: str, trained: Trained) -> None:
+        print(f"{name} ends at {trained.val_acc:.1f} %", file=sys.stderr)
+
+    with tempfile.TemporaryDirectory() as folder, connected("local"):
+        share = allot(ClusterSettings(cpus_per_training_worker=1, loader_workers=0), 1)
+        train_students({"job": task}, inputs, Path(folder), share, Watch(hear, end))
+    return here, heard[-1] - heard[0]
+
+
 def distill(args: argparse.Namespace) -> int:
     """Measures and prints."""
     torch.set_num_threads(1)
@@ -197,12 +230,16 @@ def distill(args: argparse.Namespace) -> int:
     cases = {**best, "one worker": alone, "two workers": shared, "eight singly": singly, "cohort of 8": cohort}
     for name, seconds in cases.items():
         print(f"{name:12} {len(inputs.train) / seconds:8,.0f} images/s")
+    here, job = short_epochs(task, inputs, args.short_epochs)
+    for name, seconds in (("here", here), ("as a job", job)):
+        print(f"{args.short_epochs} epochs of two batches {name:8} {seconds:6.1f} s")
     result = {
         "speed_ratio": round(best["plain loop"] / best["cohort"], 3),
         "timm_ratio": round(best["timm"] / best["cohort"], 3),
         "data_wait_share": round(min(waits), 3),
         "scaling_2_workers": round(alone / shared, 2),
         "cohort_ratio": round(singly / cohort, 2),
+        "job_ratio": round(here / job, 3),
     }
     print(json.dumps(result))
     return 0
@@ -213,6 +250,7 @@ def main() -> int:
     parser = Parser(prog="benchmarks/distill.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     add_options(parser, "config", *COMMON, "max-params")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches of each epoch that is timed")
+    parser.add_argument("--short-epochs", type=int, default=40, metavar="N", help="of two batches, in a job and here")
     parser.set_defaults(command=distill)
     return run(parser)
 

@@ -46,7 +46,11 @@ def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(c
     assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
     assert config.distill.augment.hflip == 0.5
     assert "timm:resnet10t is trained on a GPU of the cluster" in err  # one in name only
-    code, out, err = call(capsys, *flags)
+    code, out, err = call(capsys, *flags, "--minutes", "30")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]
     assert "trained earlier" in err
+    assert f"fit: {tmp_path / 'out'} keeps the lengths that it was begun with" in err
+    code, _, err = call(capsys, *flags, "--seed", "9")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "holds another run: seed is 9 here and 0 there" in err

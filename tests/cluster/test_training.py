@@ -1,6 +1,7 @@
 """Distillation as real Ray Train jobs."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import torch
 import tvt_ray
 from tests.cluster.conftest import SMALLER, start_search, variant
 from tests.cluster.prometheus import watch
+from tests.distillation.conftest import SETTINGS, SPACE, few
 from tvt_ray.cluster import cohort_worker, training
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.initial import read_source
+from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
@@ -54,6 +59,19 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
     assert {s.arch_id for s in run.students} == {s["arch_id"] for s in result["students"]}
     assert len(run.measurements) == 12
     assert run.measurements["recipe"].nunique() == 1
+
+
+@pytest.mark.parametrize(("seconds", "reported"), [(0.0, [1, 2, 3]), (math.inf, [3])])
+def test_train_is_told_of_the_last_epoch_and_seldom_of_short_ones(digits, teacher, seconds, reported):
+    """Its controller takes a report every two seconds, and the next one waits for that."""
+    inputs = DistillInputs(few(digits.train, 64), few(digits.val, 8), few(digits.test, 8), teacher)
+    (arch,) = sample_archs(SPACE, 1, seed=0)
+    cohort, told = Cohort([DistillTask(SPACE, arch, 10, SETTINGS)], inputs, WorkerContext(torch.device("cpu"))), []
+    tell = training.told_seldom(cohort, told.append, seconds)
+    while not cohort.done:
+        cohort.run_epoch()
+        tell({"epoch": cohort.epoch})
+    assert [metrics["epoch"] for metrics in told] == reported
 
 
 def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster, tmp_path, monkeypatch):

@@ -32,6 +32,9 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.vision_compat import ensure_torchvision
 
 POLL_SECONDS = 0.5
+SECONDS_BETWEEN_REPORTS = (
+    5.0  # at least: Train's controller takes a report every two seconds, and until then the next waits
+)
 # Train's workers would each print every step of their start-up; the dashboard shows runs with state tracking on.
 TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
@@ -159,8 +162,7 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
     cohort.load_state_dict(read_states(board, places, cohort.worker.device))
     divide_cpus(cohort, share)
-    # Train's report also holds the fellows of a worker that failed.
-    train_until(cohort, cohort.settings.epochs, board, places, ray.train.report)
+    train_until(cohort, cohort.settings.epochs, board, places, told_seldom(cohort, ray.train.report))
     test_accs = cohort.test()
     return {
         places[name]: {
@@ -171,6 +173,23 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
         }
         for name, learner in cohort.learners.items()
     }
+
+
+def told_seldom(
+    cohort: Cohort, report: Callable[[dict[str, int]], object], seconds: float = SECONDS_BETWEEN_REPORTS
+) -> Callable[[dict[str, int]], None]:
+    """For every epoch of a cohort: reports the last one, and of the others those that end `seconds` after the report
+    before, by the first worker's clock. All workers report, or none: they wait there for a fellow that failed.
+    """
+    reported = time.monotonic()
+
+    def tell(metrics: dict[str, int]) -> None:
+        nonlocal reported
+        if cohort.worker.agreed(cohort.done or time.monotonic() - reported >= seconds):
+            report(metrics)
+            reported = time.monotonic()
+
+    return tell
 
 
 def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: Allotment) -> Cohort:

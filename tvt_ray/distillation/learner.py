@@ -54,6 +54,14 @@ class WorkerContext:
     world_size: int = 1
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
 
+    def agreed(self, yes: bool) -> bool:
+        """What the first worker says, on all of them."""
+        if self.world_size == 1:
+            return yes
+        said = torch.tensor([yes], dtype=torch.int8, device=self.device)
+        torch.distributed.broadcast(said, 0)
+        return bool(said)
+
 
 class Learner:
     """Holds all that changes while a student trains."""

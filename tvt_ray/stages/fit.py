@@ -146,7 +146,10 @@ def run_fit(layers: Layers, out: Location, minutes: float | None = None, ray_add
             say("\n".join(plan.sentences()))
             folder.make()
             folder.claim(resolve(planned))  # so that who goes on keeps to these lengths
+        elif minutes is not None:
+            say(f"fit: {out} keeps the lengths that it was begun with; --minutes is for another --out")
         config = load_config(None, [folder.config().model_dump(mode="json"), *layers])
+        folder.check(resolve(config), resume=True)  # before a teacher is trained
     with clock("teacher"), process_as_it_was():
         data = load_data(config)
         identity = DataIdentity.of(data, config.probe)
