@@ -32,9 +32,8 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.vision_compat import ensure_torchvision
 
 POLL_SECONDS = 0.5
-SECONDS_BETWEEN_REPORTS = (
-    5.0  # at least: Train's controller takes a report every two seconds, and until then the next waits
-)
+# At least: Train's controller takes a report every two seconds, and who reports again before that is held.
+SECONDS_BETWEEN_REPORTS = 5.0
 # Train's workers would each print every step of their start-up; the dashboard shows runs with state tracking on.
 TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
