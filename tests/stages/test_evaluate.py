@@ -165,7 +165,7 @@ def test_transparent_images_have_the_background_that_the_student_knows(alone, st
         for number in range(3):
             black[0, 0] = (number, int(label), 9, 255)
             Image.fromarray(black).save(tmp_path / "clear" / label / f"{number}.png")
-    found = tvt_ray.evaluate(alone, f"imagefolder:{tmp_path / 'clear'}", split="all")
+    found = tvt_ray.evaluate(alone, str(tmp_path / "clear"), split="all")
     white, seen = load_student(student), load_student(alone)
     clear = [Image.open(path) for path in sorted((tmp_path / "clear").glob("*/*.png"))]
     sure = {each: np.mean([p for _, p in each.predict(clear)]) for each in (white, seen)}

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tvt_ray.data.datasets import dataset_name
 from tvt_ray.exports.formats import Wish
 from tvt_ray.plugins import load_plugins
 from tvt_ray.quality.comparison import Comparison
@@ -114,11 +115,12 @@ def evaluate(
 ) -> Evaluation:
     """How good a student is on a split (train, val, test, all) of a dataset; None: of the one it was trained on.
 
+    `dataset` is named as on the command line: digits, imagefolder:PATH, or a path alone.
     Writes evaluation.json and evaluation.html into `out`, by default a folder in the student's. `settings`: of how the
     data is read, as in {"data": {"label_column": "kind"}}. Raises UsageError, RunError.
     """
     folder = as_location(student.path if isinstance(student, TrainedStudent) else student)
-    named = {} if dataset is None else {"data": {"name": dataset}}
+    named = {} if dataset is None else {"data": {"name": dataset_name(dataset)}}
     return run_evaluate(folder, [settings or {}, named], split, None if out is None else as_location(out))
 
 
@@ -135,10 +137,11 @@ def export(
     """Writes a student as onnx, pt2 or timm into `out`, by default its own folder, and checks it against the student.
 
     `int8`: a second ONNX file, of 8-bit matrices. `pixels`: the ONNX file takes 8-bit pixels. `dataset`: whose images
-    the files are compared on; None: those that the student's run is of. Raises UsageError, RunError.
+    the files are compared on, named as in `evaluate`; None: those that the student's run is of. Raises UsageError and
+    RunError.
     """
     folder = as_location(student.path if isinstance(student, TrainedStudent) else student)
-    named = {} if dataset is None else {"data": {"name": dataset}}
+    named = {} if dataset is None else {"data": {"name": dataset_name(dataset)}}
     target = None if out is None else as_location(out)
     return run_export(folder, [settings or {}, named], format, Wish(int8=int8, pixels=pixels), target)
 
