@@ -17,7 +17,7 @@ from scipy import stats
 
 from tvt_ray.errors import UsageError
 from tvt_ray.refinement.choice import Candidates, by_draws, spread
-from tvt_ray.refinement.halving import Halving, Training, next_round_size
+from tvt_ray.refinement.halving import Halving, Training, next_round_size, round_sizes
 from tvt_ray.refinement.settings import RefineSettings
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -93,9 +93,11 @@ def judge(truth: Truth, repetitions: int) -> dict[str, Any]:
     for name, replay in replays.items():
         for share in BUDGETS:
             runs = [replay(truth, share * total, np.random.default_rng(seed)) for seed in range(repetitions)]
+            regrets = [truth.regret(each.index) for each in runs]
             ways[f"{name} {share:.0%}"] = {
                 "tau": float(np.mean([each.tau for each in runs])) if name.startswith("refine") else None,
-                "regret": float(np.mean([truth.regret(each.index) for each in runs])),
+                "regret": float(np.mean(regrets)),
+                "regret_error": float(np.std(regrets) / np.sqrt(repetitions)),  # standard error of the mean
                 "epochs": float(np.mean([each.epochs for each in runs])) / total,
             }
     spread_of_all = {"best": float(truth.test.max()), "median": float(np.median(truth.test))}
@@ -176,10 +178,8 @@ def _affordable(truth: Truth, epochs: float, rounds: int) -> tuple[RefineSetting
     length = truth.curves.shape[1]
     halving = Halving.of(RefineSettings(repeats=0), length, truth.config.distill.seed)
     for count in range(len(truth.ids), 0, -1):
-        settings, sizes = RefineSettings(num_students=count, rounds=rounds, repeats=0), list[int]()
-        while size := next_round_size(settings, halving, sizes):
-            sizes.append(size)
-        if halving.most_epochs(sizes) <= epochs:
+        settings = RefineSettings(num_students=count, rounds=rounds, repeats=0)
+        if halving.most_epochs(round_sizes(settings, halving)) <= epochs:
             return settings, halving
     raise UsageError(f"a budget of {epochs:.0f} epochs holds no student")
 

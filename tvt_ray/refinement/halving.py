@@ -91,6 +91,14 @@ class Halving:
         return [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]
 
 
+def round_sizes(settings: RefineSettings, halving: Halving) -> list[int]:
+    """Students of every round, one after the other."""
+    sizes: list[int] = []
+    while size := next_round_size(settings, halving, sizes):
+        sizes.append(size)
+    return sizes
+
+
 def next_round_size(settings: RefineSettings, halving: Halving, sizes: Sequence[int]) -> int:
     """Students of the round that follows rounds of so many; 0 where all have been chosen, or the budget of epochs holds
     no more. The first has as many as the surrogate learns from, where there are so many: it chooses those that follow.

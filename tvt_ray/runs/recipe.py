@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvt_ray.errors import UsageError
-from tvt_ray.refinement.halving import Halving, next_round_size
+from tvt_ray.refinement.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.spaces.budget import Budget
 
@@ -277,10 +277,7 @@ def refined_epochs(config: RunConfig, num_students: int) -> int:
         return 0
     settings = config.refine.model_copy(update={"num_students": num_students})
     halving = Halving.of(settings, config.distill.epochs, config.distill.seed)
-    sizes: list[int] = []
-    while size := next_round_size(settings, halving, sizes):
-        sizes.append(size)
-    return halving.most_epochs(sizes)
+    return halving.most_epochs(round_sizes(settings, halving))
 
 
 def _steps(seconds: float, step_s: float, floor: int, per_epoch: int) -> int:
