@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import call
 from tvt_ray.latency.device import this_device
+from tvt_ray.latency.predictor import Predictor
 from tvt_ray.latency.profile import default_path, load_profile
 from tvt_ray.spaces.vit import ViTSpace
 
@@ -42,12 +43,17 @@ def test_a_machine_is_measured_once_and_searches_are_limited_by_it(capsys, tmp_p
     assert 0 < fastest < slowest
     assert load_profile(default_path(this_device("cpu"), TINY)).batch(2).error.median == batch["median_error"]
 
-    some = {eighths / 8 for eighths in range(1, 8)}  # of eight students, of whom no two need take the same
-    for limit, shares in ((slowest * 10, {1.0}), ((fastest * slowest) ** 0.5, some)):
+    predicted_ms = Predictor.of(load_profile(default_path(this_device("cpu"), TINY)).batch(2), TINY, 10)
+    between = (fastest * slowest) ** 0.5
+    students_ms = [predicted_ms(arch) for arch in TINY.enumerate()]
+    assert min(students_ms) < between < max(students_ms)
+    for limit in (slowest * 10, between):
         flags = ["--max-latency-ms", limit, "--set", "budget.latency_batch_size=2"]
         code, out, err = call(capsys, "search", *QUICK, *flags)
         assert code == 0, err
-        assert json.loads(out.splitlines()[-1])["budget_share"] in shares
+        inside = sum(ms <= limit for ms in students_ms)
+        assert json.loads(out.splitlines()[-1])["budget_share"] == inside / len(students_ms)
+    assert max(students_ms) < slowest * 10
     code, _, err = call(capsys, "search", *QUICK, "--max-latency-ms", "1")
     assert (code, err) == (2, "error: the latency profile has no batch size 1; choices: 2, or profile anew\n")
     impossible = ["--max-latency-ms", "1e-6", "--set", "budget.latency_batch_size=2"]
