@@ -9,7 +9,7 @@ that share each batch. Then a cohort of eight students against the same eight on
 short epochs, of two batches, in a Ray Train job and in this process, on one thread both: what a job adds to them.
 
 Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort), `timm_ratio` (the same of
-timm's), `data_wait_share` (of the cohort's time), `scaling_2_workers` (images per second of two over those of one) and
+timm's), `data_wait_share` (of the cohort's time), `scaling_2_workers` (images per second of two over those of one),
 `cohort_ratio` (seconds of the eight alone over those of the cohort) and `job_ratio` (seconds of the short epochs in
 this process over those of the job).
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
-from tvt_ray.storage.locations import absolute
+from tvt_ray.storage.locations import absolute, as_given
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,19 +89,17 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def path(text: str) -> Path:
+def path(text: str, read: Callable[[str], Path] = absolute) -> Path:
     """A file or folder on this machine: absolute, `~` expanded. Raises ArgumentTypeError."""
     try:
-        return absolute(text)
+        return read(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def path_as_given(text: str) -> Path:
     """One that is printed as it was typed. Raises ArgumentTypeError for an empty one."""
-    if not text:
-        raise argparse.ArgumentTypeError("a path is empty; the current folder is .")
-    return Path(text)
+    return path(text, as_given)
 
 
 def _share(text: str) -> float | str:
@@ -118,10 +116,17 @@ class Option:
     help: str
     key: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of argparse
+    setting: Callable[[Any], Any] = lambda value: value  # what the value becomes, once the command line is parsed
 
 
 def _value(help: str, metavar: str, key: str | None = None, **arguments: Any) -> Option:  # noqa: A002 (as argparse)
     return Option(help, key, {"metavar": metavar, **arguments})
+
+
+def _dataset(text: str) -> str:
+    from tvt_ray.data.datasets import dataset_name  # imports torch
+
+    return dataset_name(text)
 
 
 def _switch(help: str) -> Option:  # noqa: A002
@@ -134,7 +139,12 @@ OPTIONS: dict[str, Option] = {
         "FILE",
         type=path,
     ),
-    "dataset": _value("<datasets>; or a path alone, to a folder of class folders or Parquet", "NAME", "data.name"),
+    "dataset": Option(
+        "<datasets>; or a path alone, to a folder of class folders or Parquet",
+        "data.name",
+        {"metavar": "NAME"},
+        setting=_dataset,
+    ),
     "teacher": _value("<teachers>", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
@@ -200,17 +210,11 @@ def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
     for name, option in OPTIONS.items():
         value: Any = getattr(args, name.replace("-", "_"), None)
         if option.key and value is not None:
-            value = _dataset(value) if name == "dataset" else value
+            value = option.setting(value)
             for part in reversed(option.key.split(".")):
                 value = {part: value}
             layers.append(value)
     return [*layers, *map(parse_assignment, args.set)]
-
-
-def _dataset(text: str) -> str:
-    from tvt_ray.data.datasets import dataset_name  # imports torch
-
-    return dataset_name(text)
 
 
 def config_of(args: argparse.Namespace) -> Any:

@@ -92,8 +92,7 @@ def plan_fit(layers: Layers, minutes: float | None = None) -> tuple[RunConfig, P
     # Layers come last again: who sets a length keeps it.
     fixed = with_lengths(config, facts, speeds, cores, minutes).model_dump(mode="json")
     config = load_config(None, [fixed, *layers])
-    work = Work(trains_teacher=not config.teacher.weights)
-    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, work))
+    return config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, Work()))
 
 
 def _set_by(layers: Layers, *settings: tuple[str, str]) -> bool:

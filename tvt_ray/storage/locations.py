@@ -135,20 +135,23 @@ class RemotePath:
 Location: TypeAlias = Path | RemotePath
 
 
+def as_given(path: str | Path) -> Path:
+    """Raises ValueError for an empty text: an unset variable of a shell script, and not the current folder."""
+    if path == "":
+        raise ValueError("a path is empty; the current folder is .")
+    return Path(path)
+
+
 def absolute(path: str | Path) -> Path:
     """The same place whatever the current folder is later, `~` expanded; links stay links.
 
-    Raises ValueError for no path at all, which would be the current folder (an unset variable of a shell script), and
-    for a name that is not UTF-8, which no config file could hold.
+    Raises ValueError for an empty text, and for a name that is not UTF-8, which no config file could hold.
     """
-    if path == "":
-        raise ValueError("a path is empty; the current folder is .")
+    path = as_given(path)
     if not str(path).isascii() and any(unicodedata.category(char) == "Cs" for char in str(path)):
         raise ValueError(f"paths are UTF-8; got {shown(path)}")
-    try:
-        path = Path(path).expanduser()
-    except RuntimeError:  # nobody of that name, or nobody with a home: it is a name like others
-        path = Path(path)
+    with contextlib.suppress(RuntimeError):  # nobody of that name, or nobody with a home: it is a name like others
+        path = path.expanduser()
     return Path(os.path.abspath(path))  # noqa: PTH100 (Path.resolve would follow links)
 
 
