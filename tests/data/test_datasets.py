@@ -1,15 +1,19 @@
 """The table of datasets, and what is asked of all of them."""
 
+import re
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from tests.data.samples import check_splits, labelled, picture, write_class_folders
-from tvt_ray.data.datasets import DATASETS, check_outside, dataset_name, describe_datasets, load_dataset
+from tvt_ray.data.datasets import DATASETS, check_outside, dataset_name, describe_datasets, load_dataset, recarved
+from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.images import ArrayImages
-from tvt_ray.data.settings import DataSettings, Parts
-from tvt_ray.data.splits import Split
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import Parts, Split
 from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import load_config
 
 
 @pytest.mark.parametrize(
@@ -25,8 +29,11 @@ from tvt_ray.errors import UsageError
 )
 def test_wrong_names_are_refused_with_the_choices(name, message):
     assert "digits" in DATASETS
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as error:
         load_dataset(DataSettings(name=name))
+    if "there is no" not in message:  # a run whose images are elsewhere now can still be read
+        with pytest.raises(UsageError, match=f"^{re.escape(str(error.value))}$"):
+            load_config(None, [{"data": {"name": name}}])
 
 
 def test_names_are_described_as_people_write_them():
@@ -147,3 +154,48 @@ def test_the_same_photo_in_two_classes_or_splits_is_said(tmp_path):
         "1 image in more than one split, such as train/a/1.png and test/a/copy.png: "
         "accuracy there counts what was seen in training",
     )
+
+
+@pytest.fixture(params=["digits", "folder", "folder with test", "folder with all", "parquet", "parquet with test"])
+def dataset(request, tmp_path):
+    """A dataset's name; what is not given is carved, and one image is there twice."""
+    kind, _, given = request.param.partition(" with ")
+    splits = {"": [""], "test": ["train", "test"], "all": ["train", "val", "test"]}[given]
+    if kind == "digits":
+        return "digits"
+    if kind == "parquet":
+        for seed, split in enumerate(splits):
+            pq.write_table(labelled([0, 1, 2] * 20, seed=50 * seed), tmp_path / f"{split or 'images'}.parquet")
+        return f"parquet:{tmp_path}"
+    for split in splits:
+        write_class_folders(tmp_path / split, ["a", "b"], 20)
+    return f"imagefolder:{tmp_path}"
+
+
+def test_splits_carved_anew_are_those_of_a_dataset_that_is_loaded_anew(dataset, monkeypatch):
+    data = load_dataset(DataSettings(name=dataset))
+    for changed in ({"val_fraction": 0.3}, {"split_seed": 5}, {"val_fraction": 0.2, "test_fraction": 0.5}):
+        settings = DataSettings(name=dataset, **changed)
+        expected = load_dataset(settings)
+        with monkeypatch.context() as patch:
+            patch.setitem(DATASETS, dataset.partition(":")[0], (lambda *args: pytest.fail("loaded"), ":" in dataset))
+            again = recarved(data, settings)
+        for name, split in expected.splits.items():
+            assert again.split(name).source is data.train.source or name in ("val", "test")
+            assert again.split(name).indices.tolist() == split.indices.tolist()
+            assert again.split(name).labels.tolist() == split.labels.tolist()
+        for field in ("name", "class_names", "notes", "origins", "settings"):
+            assert getattr(again, field) == getattr(expected, field)
+        assert again.fingerprint() == expected.fingerprint()
+
+
+def test_other_settings_load_a_dataset_anew(tmp_path):
+    settings = DataSettings(name=f"imagefolder:{write_class_folders(tmp_path / 'd', ['a', 'b'], 20)}")
+    data = load_dataset(settings)
+    assert recarved(data, settings) is data
+    assert recarved(data, DataSettings()).fingerprint() == load_dataset(DataSettings()).fingerprint()
+    grey = settings.model_copy(update={"background": "grey", "val_fraction": 0.3})
+    assert recarved(data, grey).fingerprint() == load_dataset(grey).fingerprint()
+    carved = settings.model_copy(update={"val_fraction": 0.3})
+    decoded = decode_once(data, 32)
+    assert recarved(decoded, carved).fingerprint() == load_dataset(carved).fingerprint()

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from tvt_ray.data.images import MAX_PIXELS, Decoding
-from tvt_ray.data.settings import DataSettings, Parts, place_splits
+from tvt_ray.data.settings import DataSettings
 
 
 def test_paths_are_absolute_whatever_the_current_folder_is_later(tmp_path, monkeypatch):
@@ -31,13 +31,3 @@ def test_decoding_is_pils_on_white_unless_it_is_set():
         DataSettings(background="whitish")
     with pytest.raises(ValidationError, match="greater than 0"):
         DataSettings(max_pixels=0)
-
-
-def test_val_is_the_test_split_where_there_is_no_other():
-    origins = {"train": "a/", "val": "b/"}
-    moved = place_splits({"train": 1, "val": 2}, "names", ["note"], origins)
-    said = "there is no test split: val is used as it, and validation is carved from train"
-    assert moved == Parts(1, 2, None, "names", (said, "note"), {"train": "a/", "test": "b/"})
-    assert place_splits({"train": 1, "val": 2, "test": 3}, "names")[:3] == (1, 3, 2)
-    assert place_splits({"train": 1, "test": 3}, "names") == Parts(1, 3, None, "names")
-    assert place_splits({"train": 1}, "names") == Parts(1, None, None, "names")

@@ -9,7 +9,7 @@ import pytest
 from tests.data.samples import picture, write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import Split, carve
+from tvt_ray.data.splits import Parts, Split, carve, place_splits
 from tvt_ray.errors import UsageError
 
 
@@ -72,12 +72,6 @@ def test_splits_have_names(digits):
         digits.split("validation")
 
 
-def test_notes_are_added_and_change_nothing_else(digits):
-    noted = digits.noting(["first"]).noting(["second"])
-    assert noted.notes == ("first", "second")
-    assert noted.fingerprint() == digits.fingerprint()
-
-
 def test_a_fingerprint_is_of_images_labels_classes_and_splits(tmp_path):
     folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
     data = load_dataset(DataSettings(name=f"imagefolder:{folder}"))
@@ -99,3 +93,13 @@ def test_a_dataset_that_was_moved_and_touched_keeps_its_fingerprint(tmp_path):
     for file in (tmp_path / "elsewhere").rglob("*.png"):
         os.utime(file, (1, 1))
     assert load_dataset(DataSettings(name=f"imagefolder:{tmp_path / 'elsewhere'}")).fingerprint() == before
+
+
+def test_val_is_the_test_split_where_there_is_no_other():
+    origins = {"train": "a/", "val": "b/"}
+    moved = place_splits({"train": 1, "val": 2}, "names", ["note"], origins)
+    said = "there is no test split: val is used as it, and validation is carved from train"
+    assert moved == Parts(1, 2, None, "names", (said, "note"), {"train": "a/", "test": "b/"})
+    assert place_splits({"train": 1, "val": 2, "test": 3}, "names")[:3] == (1, 3, 2)
+    assert place_splits({"train": 1, "test": 3}, "names") == Parts(1, 3, None, "names")
+    assert place_splits({"train": 1}, "names") == Parts(1, None, None, "names")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from tvt_ray.data.images import ArrayImages, Decoding, FileImages
-from tvt_ray.data.settings import DataSettings, Parts
-from tvt_ray.data.splits import Split
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import Parts, Split
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
 

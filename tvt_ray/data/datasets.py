@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from tvt_ray.data.duplicates import duplicate_notes
 from tvt_ray.data.folders import image_folder
 from tvt_ray.data.notes import listing
 from tvt_ray.data.parquet import parquet_dataset
-from tvt_ray.data.settings import DataSettings, Parts
-from tvt_ray.data.splits import CARVED, Dataset, Split, carve
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import CARVED, Dataset, Parts, Split, carve
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
 
@@ -25,19 +26,44 @@ def load_dataset(settings: DataSettings) -> Dataset:
 
     Every class has images in each split that is carved here.
     """
-    name, colon, path = settings.name.partition(":")
-    if name not in DATASETS:
-        raise UsageError(
-            f"unknown dataset {settings.name!r}{_nearest(name)}; choices: {', '.join(describe_datasets())}"
-        )
+    check_name(settings)
+    name, _, path = settings.name.partition(":")
     loader, takes_path = DATASETS[name]
-    if takes_path:
-        _check_path(settings.name, path)
-    elif colon:
-        raise UsageError(f"dataset {name!r} takes no path; it is read from data.root ({settings.root})")
+    if takes_path and not Path(path).exists():
+        raise UsageError(f"dataset {settings.name!r}: there is no {path}")
     parts = Parts(*loader(settings, Path(path)))
     _check_classes(settings.name, parts)
     return _carved(settings, parts)
+
+
+def recarved(data: Dataset, settings: DataSettings) -> Dataset:
+    """What `load_dataset` gives, carved anew from what `data` was carved from; read again only where that differs.
+
+    What was decoded once is read again, so this comes before.
+    """
+    if settings == data.settings:
+        return data
+    if data.parts is None or data.settings is None:
+        return load_dataset(settings)
+    carving = data.settings.model_dump(include={"val_fraction", "test_fraction", "split_seed"})
+    only_the_carving = settings.model_copy(update=carving) == data.settings
+    return _carved(settings, data.parts) if only_the_carving else load_dataset(settings)
+
+
+def check_name(settings: DataSettings) -> None:
+    """Raises UsageError for a name that is in no row of the table, lacks its path, or has one that no row reads."""
+    name, colon, path = settings.name.partition(":")
+    if name not in DATASETS:
+        close = difflib.get_close_matches(name, DATASETS, 1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        raise UsageError(f"unknown dataset {settings.name!r}{hint}; choices: {', '.join(describe_datasets())}")
+    _, takes_path = DATASETS[name]
+    if colon and not takes_path:
+        raise UsageError(f"dataset {name!r} takes no path; it is read from data.root ({settings.root})")
+    if takes_path and not path:
+        raise UsageError(f"dataset {settings.name!r} needs a path, as in {name}:PATH")
+    if "://" in path:
+        raise UsageError(f"dataset {settings.name!r}: datasets are read from a disk; copy this one to a folder first")
 
 
 def dataset_name(text: str) -> str:
@@ -62,20 +88,6 @@ def check_outside(path: Location, dataset: str) -> None:
 def describe_datasets() -> list[str]:
     """The names as people write them."""
     return [f"{name}:PATH" if takes_path else name for name, (_, takes_path) in DATASETS.items()]
-
-
-def _nearest(name: str) -> str:
-    close = difflib.get_close_matches(name, DATASETS, 1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _check_path(name: str, path: str) -> None:
-    if not path:
-        raise UsageError(f"dataset {name!r} needs a path, as in {name.rstrip(':')}:PATH")
-    if "://" in path:
-        raise UsageError(f"dataset {name!r}: datasets are read from a disk; copy this one to a folder first")
-    if not Path(path).exists():
-        raise UsageError(f"dataset {name!r}: there is no {path}")
 
 
 def _check_classes(name: str, parts: Parts) -> None:
@@ -122,10 +134,12 @@ def _carved(settings: DataSettings, parts: Parts) -> Dataset:
     _check_rare(settings.name, train, names, wanted)
     if test is None:
         train, test = carve(train, settings.test_fraction, settings.split_seed, leave=len(wanted))
+        origins = {**origins, "test": f"{CARVED}: {settings.test_fraction:.0%} of the images"}
     if val is None:
         train, val = carve(train, settings.val_fraction, settings.split_seed)
-    data = Dataset(settings.name, train, val, test, tuple(names), (*notes, *said), _complete(settings, parts, origins))
-    return data.noting(duplicate_notes(data))
+        origins = {**origins, "val": f"{CARVED}: {settings.val_fraction:.0%} of the training images"}
+    data = Dataset(settings.name, train, val, test, tuple(names), (*notes, *said), origins, settings, parts)
+    return dataclasses.replace(data, notes=(*data.notes, *duplicate_notes(data)))
 
 
 def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[str]) -> None:
@@ -136,16 +150,6 @@ def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[
             f"dataset {name!r}: every class needs {len(wanted) + 1} images, one for training and one for each split "
             f"that is carved from it ({' and '.join(wanted)}); too few: {listing(rare)}"
         )
-
-
-def _complete(settings: DataSettings, parts: Parts, origins: Mapping[str, str]) -> dict[str, str]:
-    """Where each split is from, those that are carved too."""
-    carved = {}
-    if parts.test is None:
-        carved["test"] = f"{CARVED}: {settings.test_fraction:.0%} of the images"
-    if parts.val is None:
-        carved["val"] = f"{CARVED}: {settings.val_fraction:.0%} of the training images"
-    return {**origins, **carved}
 
 
 Loader = Callable[[DataSettings, Path], Parts]

@@ -73,7 +73,7 @@ def decode_once(data: Dataset, largest_size: int) -> Dataset:
         if id(split.source) not in sources and isinstance(split.source, EncodedSource):
             sources[id(split.source)] = _decoded(split.source, side)
     train, val, test = (_with_source(split, sources) for split in data.splits.values())
-    data = dataclasses.replace(data, train=train, val=val, test=test)
+    data = dataclasses.replace(data, train=train, val=val, test=test, parts=None)
     if not all(isinstance(split.source, DecodedImages) for split in data.splits.values()):
         verify_images(data)  # what there was no room for
     return data

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tvt_ray.data.images import FileImages
 from tvt_ray.data.notes import counted, ignored_files, listing, within
-from tvt_ray.data.settings import DataSettings, Parts, place_splits
+from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import SPLITS, WORDS, split_of
-from tvt_ray.data.splits import Split
+from tvt_ray.data.splits import Parts, Split, place_splits
 from tvt_ray.data.walk import Found, is_image, listed, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown

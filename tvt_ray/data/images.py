@@ -166,7 +166,11 @@ class ArrayImages:
 
     def fingerprint(self) -> str:
         """Of the pixels themselves."""
-        return hashlib.sha256(np.ascontiguousarray(self.array).tobytes()).hexdigest()
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return hashlib.sha256(self.array.ravel().data).hexdigest()
 
     def portable(self, indices: NDArray[np.int64]) -> ArrayImages:
         """Those at `indices`."""
@@ -205,6 +209,10 @@ class EncodedImages:
 
     def fingerprint(self) -> str:
         """Of contents and of how they become pixels; the same as of files that hold these bytes."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return _fingerprint(self)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
@@ -244,6 +252,10 @@ class FileImages:
 
     def fingerprint(self) -> str:
         """Of contents and of how they become pixels, not of names and places: a copy elsewhere has the same."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return _fingerprint(self)
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:

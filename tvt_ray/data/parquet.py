@@ -9,9 +9,9 @@ from typing import NamedTuple
 from tvt_ray.data.notes import counted, ignored_files, listing, within
 from tvt_ray.data.parquet_columns import choose_columns
 from tvt_ray.data.parquet_rows import class_labels, image_source, read_table
-from tvt_ray.data.settings import DataSettings, Parts, place_splits
+from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import SPLITS, WORDS, split_of, word_of
-from tvt_ray.data.splits import Split
+from tvt_ray.data.splits import Parts, Split, place_splits
 from tvt_ray.data.walk import Found, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import Field, PositiveInt, field_validator
 
 from tvt_ray.data.images import MAX_PIXELS, Decoding
 from tvt_ray.data.pixels import parse_colour
-from tvt_ray.data.splits import Split
 from tvt_ray.storage.locations import AbsolutePath, absolute
 from tvt_ray.strict import Seed, Strict
 
@@ -50,28 +47,3 @@ class DataSettings(Strict):
 
 # What says where data is, and what of it may be read, but not what it is: a run may go on with others.
 WHERE = ("name", "root", "download", "max_pixels")
-
-
-class Parts(NamedTuple):
-    """What a loader gives. A split that is None is carved from training images."""
-
-    train: Split
-    test: Split | None
-    val: Split | None
-    class_names: Sequence[str]
-    notes: Sequence[str] = ()  # what a person should know of how it was read
-    origins: Mapping[str, str] = {}  # of train, val and test, where each is from
-
-
-def place_splits(
-    found: Mapping[str, Split], class_names: Sequence[str], notes: Sequence[str] = (), origins: Mapping[str, str] = {}
-) -> Parts:
-    """What the splits that were found are used for. `found`, `origins`: by name, train among them.
-
-    With val but no test, val is the test split: nothing is chosen on it, so validation is carved from train.
-    """
-    if "val" not in found or "test" in found:
-        return Parts(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
-    said = "there is no test split: val is used as it, and validation is carved from train"
-    moved = {"test" if name == "val" else name: origin for name, origin in origins.items()}
-    return Parts(found["train"], found["val"], None, class_names, (said, *notes), moved)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from tvt_ray.data.images import ImageSource
+from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
 
 CARVED = "carved"  # how the origin of a split begins that was split off another here
@@ -52,6 +54,31 @@ class Split:
         return Split.whole(self.source.portable(self.indices), self.labels)
 
 
+class Parts(NamedTuple):
+    """What a loader gives. A split that is None is carved from training images."""
+
+    train: Split
+    test: Split | None
+    val: Split | None
+    class_names: Sequence[str]
+    notes: Sequence[str] = ()  # what a person should know of how it was read
+    origins: Mapping[str, str] = {}  # of train, val and test, where each is from
+
+
+def place_splits(
+    found: Mapping[str, Split], class_names: Sequence[str], notes: Sequence[str] = (), origins: Mapping[str, str] = {}
+) -> Parts:
+    """What the splits that were found are used for. `found`, `origins`: by name, train among them.
+
+    With val but no test, val is the test split: nothing is chosen on it, so validation is carved from train.
+    """
+    if "val" not in found or "test" in found:
+        return Parts(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
+    said = "there is no test split: val is used as it, and validation is carved from train"
+    moved = {"test" if name == "val" else name: origin for name, origin in origins.items()}
+    return Parts(found["train"], found["val"], None, class_names, (said, *notes), moved)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """`name` as the settings have it; class i is called class_names[i]."""
@@ -63,6 +90,8 @@ class Dataset:
     class_names: tuple[str, ...]
     notes: tuple[str, ...] = ()  # what a person should know of how it was read: what was left out, what looks wrong
     origins: Mapping[str, str] = field(default_factory=dict)  # of splits, where it is known: a folder, or "carved …"
+    settings: DataSettings | None = None  # by which it was loaded
+    parts: Parts | None = None  # what was loaded, from which the splits can be carved otherwise
 
     @property
     def num_classes(self) -> int:
@@ -80,18 +109,15 @@ class Dataset:
             raise UsageError(f"unknown split {name!r}; choices: {', '.join(self.splits)}")
         return self.splits[name]
 
-    def noting(self, notes: Sequence[str]) -> Dataset:
-        """The same with more notes."""
-        return dataclasses.replace(self, notes=(*self.notes, *notes))
-
     def fingerprint(self) -> str:
         """Changes when images, labels, classes or the way they are split do."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         hasher = hashlib.sha256("\n".join(self.class_names).encode())
-        sources: dict[int, str] = {}
-        for split in (self.train, self.val, self.test):
-            key = id(split.source)
-            sources[key] = sources.get(key) or split.source.fingerprint()
-            hasher.update(sources[key].encode())
+        for split in self.splits.values():
+            hasher.update(split.source.fingerprint().encode())
             hasher.update(split.indices.tobytes() + split.labels.tobytes())
         return hasher.hexdigest()[:16]
 

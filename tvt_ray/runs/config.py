@@ -14,6 +14,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from tvt_ray.cluster.settings import ClusterSettings
+from tvt_ray.data.datasets import check_name
 from tvt_ray.data.settings import WHERE, DataSettings
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.settings import DistillSettings
@@ -91,9 +92,11 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     plugins = values.get("plugins") or ()
     load_plugins(plugins if isinstance(plugins, list | tuple) and all(isinstance(p, str) for p in plugins) else ())
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
+    check_name(config.data)
+    return config
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
