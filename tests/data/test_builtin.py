@@ -10,8 +10,8 @@ import pytest
 
 from tests.data.samples import check_splits, picture
 from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.decoded import verify_images
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.verify import verify_images
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
 

@@ -1,7 +1,6 @@
 """Images decoded once."""
 
 import dataclasses
-import functools
 import pickle
 
 import numpy as np
@@ -11,11 +10,10 @@ from PIL import Image
 from tests.data.samples import encode, picture, write_class_folders
 from tvt_ray.data import decoded
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.decoded import DecodedImages, decode_once, shrunk
-from tvt_ray.data.images import EncodedImages
+from tvt_ray.data.decoded import DecodedImages, decode_once, image_facts, verify_images
+from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.verify import LOOK_AHEAD, PixelBudget, in_order
 from tvt_ray.errors import UsageError
 
 
@@ -77,7 +75,7 @@ def test_splits_of_one_source_share_its_pixels_and_keep_their_images(cache, tmp_
 def test_what_is_decoded_is_not_decoded_again_whoever_asks(cache, monkeypatch):
     images = [picture(i) for i in range(5)]
     first = decode_once(made(*images), largest_size=16)
-    monkeypatch.setattr(decoded, "_small", lambda *args: pytest.fail("was decoded again"))
+    monkeypatch.setattr(decoded, "look_at", lambda *args, **kwargs: pytest.fail("was decoded again"))
     again = decode_once(made(*images), largest_size=16)
     assert all(np.array_equal(a, b) for a, b in zip(pixels(first.train), pixels(again.train), strict=True))
     assert len(list(cache.iterdir())) == 2
@@ -124,18 +122,6 @@ def test_without_room_images_are_decoded_as_they_are_asked_for(cache, reason, tm
     assert "decoded images are not kept in" in capsys.readouterr().err
 
 
-def test_few_images_are_decoded_ahead_of_the_one_that_is_written(cache, monkeypatch):
-    """So memory is bounded, however many there are."""
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    begun, small = [], decoded._small
-    monkeypatch.setattr(decoded, "_small", lambda *args: begun.append(args[-1]) or small(*args))
-    source = made(*[picture(i) for i in range(60)]).train.source
-    decode = functools.partial(decoded._small, PixelBudget(), source, 16)
-    for number, _ in enumerate(in_order(decode, range(60))):
-        assert len(begun) <= number + 2 * LOOK_AHEAD + 1
-    assert sorted(begun) == list(range(60))
-
-
 def test_portable_images_need_no_file(cache):
     images = [picture(i, (12 + i, 10)) for i in range(5)]
     data = decode_once(made(*images), largest_size=16)
@@ -151,7 +137,102 @@ def test_images_that_are_arrays_stay_where_they_are(cache, digits):
     assert not cache.exists()
 
 
-def test_shrinking_keeps_proportions_and_never_enlarges():
-    assert shrunk(picture(0, (300, 100)), 50).size == (150, 50)
-    assert shrunk(picture(0, (100, 301)), 50).size == (50, 150)
-    assert shrunk(picture(0, (40, 301)), 50).size == (40, 301)
+def mixed(count=12):
+    """Photos and drawings of which some are decoded at other scales for their facts than for their pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sizes = [(90, 60), (400, 300), (1300, 700), (2400, 2100)]
+    images = [(picture(i, sizes[i % 4]), ("JPEG", "PNG", "WEBP")[i % 3]) for i in range(count)]
+    source = EncodedImages(
+        [encode(image, kind, exif=exif) for image, kind in images], [f"image {i}" for i in range(count)]
+    )
+    whole = Split.whole(source, [0] * count)
+    train, rest = whole.take(np.arange(1, count, 2)), whole.take(np.arange(0, count, 2))
+    return Dataset("made", train, rest, rest, ("a",))
+
+
+def test_one_pass_gives_facts_and_the_pixels_that_a_run_decodes(cache, tmp_path, monkeypatch):
+    expected = [pixels(split) for split in decode_once(mixed(), largest_size=64).splits.values()]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "facts alone"))
+    facts = image_facts(mixed())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "both"))
+    assert image_facts(mixed(), largest_size=64) == facts
+    monkeypatch.setattr(Image, "open", lambda *args: pytest.fail("was decoded again"))
+    assert image_facts(mixed(), largest_size=64) == image_facts(mixed()) == facts
+    again = [pixels(split) for split in decode_once(mixed(), largest_size=64).splits.values()]
+    for mine, theirs in zip(again, expected, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+
+
+def test_the_first_corrupt_image_is_that_of_the_first_split(cache):
+    data = mixed(8)
+    for number in (2, 5):
+        data.train.source.encoded[number] = data.train.source.encoded[number][:300]
+    with pytest.raises(UsageError, match="corrupt image image 5"):
+        image_facts(data, largest_size=64)
+    with pytest.raises(UsageError, match="corrupt image image 2"):
+        decode_once(data, largest_size=64)
+
+
+# Checks ----------------------------------------------------------------------------------------------------
+
+
+def made_of(*encoded):
+    """A dataset of these images, in each split."""
+    split = Split.whole(EncodedImages(encoded, [f"image {i}" for i in range(len(encoded))]), [0] * len(encoded))
+    return Dataset("made", split, split, split, ("a",))
+
+
+def test_a_whole_dataset_is_decoded_once(tmp_path, monkeypatch):
+    folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
+    verify_images(load_dataset(DataSettings(name=f"imagefolder:{folder}")))
+    opened = []
+    monkeypatch.setattr(Image, "open", lambda *args: opened.append(args) or 1 / 0)
+    verify_images(load_dataset(DataSettings(name=f"imagefolder:{folder}")))
+    assert not opened
+
+
+def test_a_smaller_limit_is_checked_anew(tmp_path):
+    folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
+    verify_images(load_dataset(DataSettings(name=f"imagefolder:{folder}")))
+    with pytest.raises(UsageError, match=r"--set data\.max_pixels=120"):
+        verify_images(load_dataset(DataSettings(name=f"imagefolder:{folder}", max_pixels=100)))
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
+    verify_images(load_dataset(DataSettings(name=f"imagefolder:{folder}")))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "GIF"])
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_a_file_that_ends_too_early_is_found_at_any_size(kind, share):
+    """JPEG is decoded at an eighth of its size here."""
+    image = picture(7, (200, 150))
+    data = encode(image if kind != "GIF" else image.quantize(), kind)
+    with pytest.raises(UsageError, match="corrupt image image 1: "):
+        verify_images(made_of(encode(picture(8), "PNG"), data[: int(len(data) * share)]))
+    verify_images(made_of(data))
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"quality": 100, "subsampling": 0}])
+def test_jpeg_of_any_make_is_found_broken(options):
+    for mode in ("RGB", "L", "CMYK"):
+        data = encode(picture(7, (400, 300)).convert(mode), "JPEG", **options)
+        verify_images(made_of(data))
+        with pytest.raises(UsageError, match="truncated"):
+            verify_images(made_of(data[: len(data) * 2 // 3]))
+
+
+def test_images_in_memory_are_whole():
+    split = Split.whole(ArrayImages(np.zeros((3, 4, 4, 3), np.uint8)), [0, 0, 0])
+    verify_images(Dataset("made", split, split, split, ("a",)))
+
+
+def test_what_is_larger_than_allowed_is_one_line():
+    source = EncodedImages([encode(picture(3))], ["big"], Decoding(max_pixels=100))
+    split = Split.whole(source, [0])
+    with pytest.raises(UsageError, match=r"image big has 12 x 10 pixels, more than data\.max_pixels allows"):
+        verify_images(Dataset("made", split, split, split, ("a",)))

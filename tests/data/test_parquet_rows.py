@@ -11,7 +11,7 @@ import pytest
 
 from tests.data import samples
 from tests.data.samples import check_splits, encode, labelled, picture
-from tvt_ray.data.verify import verify_images
+from tvt_ray.data.decoded import verify_images
 from tvt_ray.errors import UsageError
 
 load, refused = (functools.partial(call, "parquet") for call in (samples.load, samples.refused))

@@ -11,7 +11,8 @@ from tvt_ray.data.notes import counted
 from tvt_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from tvt_ray.data.survey import Size, Sizes, Told
+    from tvt_ray.data.looking import Size
+    from tvt_ray.data.survey import Sizes, Survey, Told
     from tvt_ray.stages.check_data import DataDescription, Imbalance
 
 SPLITS = ("train", "val", "test")
@@ -64,10 +65,19 @@ def _lines(described: DataDescription) -> list[tuple[str, str]]:
         *_told(images.single_value, "of a single value"),
         *_told(images.few_levels, f"with values at most {images.num_levels} of 255 apart"),
         *[("duplicates", sentence) for sentence in tell(described.duplicates) or ["none"]],
-        ("image size", f"{images.recommended_image_size} pixels suit these images"),
+        ("image size", _image_size(images)),
         *[("note", note) for note in described.notes],
         *[("drawn", sheet) for sheet in described.contact_sheets],
     ]
+
+
+def _image_size(images: Survey) -> str:
+    size, larger = images.recommended_image_size, images.image_size_with_gpu
+    return (
+        f"{size} pixels suit these images"
+        if size == larger
+        else f"{size} pixels without a GPU; the images allow {larger}"
+    )
 
 
 def _balance(found: Imbalance) -> str:

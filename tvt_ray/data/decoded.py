@@ -1,15 +1,18 @@
-"""Images decoded once: made smaller, and kept as pixels in one file that every process maps.
+"""What a pass over images found, kept in the cache for all processes and later runs: facts, and pixels made smaller.
 
 A photo of 12 megapixels takes a hundred milliseconds to decode, in each epoch, for a network that sees 64 pixels of it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import hashlib
+import json
+import math
 import shutil
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.images import EncodedSource, ImageSource
-from tvt_ray.data.pixels import to_rgb
-from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.verify import PixelBudget, in_order, verify_images
+from tvt_ray.data.images import ArrayImages, EncodedSource, ImageSource
+from tvt_ray.data.looking import ImageFacts, Seen, Size, look_at
+from tvt_ray.data.splits import Dataset
+from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter, say
-from tvt_ray.storage.locations import cache_folder, first_line
+from tvt_ray.storage.locations import cache_folder, first_line, write_atomically
 
-SCHEME = "decoded-1"  # changes with what is done to pixels below
+SCHEME = "decoded-2"  # changes with what is looked at, what is done to pixels, and how they are kept
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
@@ -32,10 +35,10 @@ RESERVE = 0.9  # of the free disk that may be taken
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """RGB images of any size, end to end in one array."""
+    """RGB images of any size in one array."""
 
     pixels: NDArray[np.uint8]  # usually mapped from a file: pages are shared by processes, and read when touched
-    starts: NDArray[np.int64]  # where each image begins, and where the last one ends: (n + 1,)
+    starts: NDArray[np.int64]  # where each image begins: (n,)
     shapes: NDArray[np.int64]  # height and width of each: (n, 2)
     original: str  # fingerprint of the images that these were
 
@@ -44,7 +47,10 @@ class DecodedImages:
 
     def __getitem__(self, index: int) -> Image.Image:
         height, width = self.shapes[index]
-        return Image.fromarray(self.pixels[self.starts[index] : self.starts[index + 1]].reshape(height, width, 3))
+        return Image.fromarray(self._pixels(index).reshape(height, width, 3))
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        return self.pixels[self.starts[index] : self.starts[index] + 3 * self.shapes[index].prod()]
 
     def fingerprint(self) -> str:
         """That of the images that were decoded."""
@@ -52,105 +58,160 @@ class DecodedImages:
 
     def portable(self, indices: NDArray[np.int64]) -> DecodedImages:
         """Those at `indices`, in memory."""
-        parts = [self.pixels[self.starts[i] : self.starts[i + 1]] for i in indices]
-        pixels = np.concatenate([np.empty(0, np.uint8), *parts])
-        return DecodedImages(pixels, _starts(self.shapes[indices]), self.shapes[indices], self.original)
+        pixels = np.concatenate([np.empty(0, np.uint8), *(self._pixels(i) for i in indices)])
+        shapes = self.shapes[indices]
+        return DecodedImages(pixels, np.cumsum(3 * shapes.prod(1)) - 3 * shapes.prod(1), shapes, self.original)
 
 
-def _starts(shapes: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(3 * shapes.prod(1))])
+IN_MEMORY = (ArrayImages, DecodedImages)  # whole, and looked at in no time
 
 
 def decode_once(data: Dataset, largest_size: int) -> Dataset:
     """The dataset with every image decoded, its shorter side at most 8/7 of `largest_size`, the pixels networks see.
 
-    Smaller images stay as they are. What is decoded is kept in the cache by content, for all processes and later runs;
-    where there is no room, a line says so and images are decoded as they are asked for. Raises UsageError that names
-    the first corrupt image.
+    Smaller images stay as they are. What is decoded is kept in the cache by content; where there is no room, a line
+    says so and images are decoded as they are asked for. Raises UsageError that names the first corrupt image.
     """
-    side, sources = round(MARGIN * largest_size), dict[int, ImageSource]()
+    sources: dict[int, ImageSource] = {}
     for split in data.splits.values():
-        if id(split.source) not in sources and isinstance(split.source, EncodedSource):
-            sources[id(split.source)] = _decoded(split.source, side)
-    train, val, test = (_with_source(split, sources) for split in data.splits.values())
+        source = split.source
+        if id(source) not in sources and isinstance(source, EncodedSource):
+            sources[id(source)], _ = _decoded(source, range(len(source)), largest_size, "decoding images")
+    train, val, test = (
+        dataclasses.replace(split, source=sources.get(id(split.source), split.source)) for split in data.splits.values()
+    )
     data = dataclasses.replace(data, train=train, val=val, test=test, parts=None)
-    if not all(isinstance(split.source, DecodedImages) for split in data.splits.values()):
-        verify_images(data)  # what there was no room for
+    verify_images(data)  # what there was no room for
     return data
 
 
-def _with_source(split: Split, sources: dict[int, ImageSource]) -> Split:
-    return dataclasses.replace(split, source=sources.get(id(split.source), split.source))
+def verify_images(data: Dataset) -> None:
+    """Raises UsageError that names the first corrupt image. What was found whole is remembered until it changes."""
+    for source, order in _sources(data):
+        if not isinstance(source, IN_MEMORY):
+            _facts(source, order, "checking images")
 
 
-def _decoded(source: EncodedSource, side: int) -> ImageSource:
-    original = source.fingerprint()
-    key = hashlib.sha256(f"{SCHEME} {original} {side}".encode()).hexdigest()[:16]
-    file = cache_folder() / "decoded" / f"{key}.npz"
-    found = _read(file, original, len(source))
+def image_facts(data: Dataset, largest_size: int | None = None) -> dict[str, list[ImageFacts]]:
+    """Of every image of each split, decoded where that was not done already; raises UsageError for the first corrupt.
+
+    With `largest_size` the same pass keeps the pixels that `decode_once` gives.
+    """
+    found = {id(source): _facts(source, order, "looking at images", largest_size) for source, order in _sources(data)}
+    return {name: [found[id(split.source)][i] for i in split.indices] for name, split in data.splits.items()}
+
+
+def _sources(data: Dataset) -> list[tuple[ImageSource, Sequence[int]]]:
+    """Each source of images, and the order in which its own stand in the splits."""
+    sources = {id(split.source): split.source for split in data.splits.values()}
+    orders: dict[int, list[int]] = {key: [] for key in sources}
+    for split in data.splits.values():
+        orders[id(split.source)] += split.indices.tolist()
+    return [(source, list(dict.fromkeys([*orders[key], *range(len(source))]))) for key, source in sources.items()]
+
+
+def _facts(
+    source: ImageSource, order: Sequence[int], title: str, largest_size: int | None = None
+) -> Sequence[ImageFacts]:
+    """Of all images of a source, as they are numbered there."""
+    known, seen = _recall_facts(source), None
+    if largest_size is not None and isinstance(source, EncodedSource):
+        _, seen = _decoded(source, order, largest_size, title, span=known is None)
+    if known is not None:
+        return known
+    seen = seen or {index: each.facts for index, each in _walk(source, order, title, span=True)}
+    facts = [seen[index] for index in range(len(source))]
+    if not isinstance(source, IN_MEMORY):
+        with contextlib.suppress(RunError):  # a cache that cannot be written costs a second look, and nothing else
+            write_atomically(_cache_file(source, "facts", ".json"), json.dumps(facts).encode())
+    return facts
+
+
+def _recall_facts(source: ImageSource) -> Sequence[ImageFacts] | None:
+    """None where there are none, and for images of which one is larger now than may be read."""
+    if isinstance(source, IN_MEMORY):
+        return None
+    try:
+        entries = json.loads(_cache_file(source, "facts", ".json").read_bytes())
+        facts = [ImageFacts(Size(*map(int, size)), str(mode), int(span)) for size, mode, span in entries]
+    except (OSError, ValueError, TypeError):
+        return None
+    limit = source.decoding.max_pixels if isinstance(source, EncodedSource) else math.inf
+    is_whole = len(facts) == len(source) and all(each.size.width * each.size.height <= limit for each in facts)
+    return facts if is_whole else None
+
+
+def _decoded(
+    source: EncodedSource, order: Sequence[int], largest_size: int, title: str, span: bool = False
+) -> tuple[ImageSource, dict[int, ImageFacts] | None]:
+    """The source decoded, or itself where there is no room; and the facts, where a pass was made now."""
+    side = round(MARGIN * largest_size)
+    file = _cache_file(source, str(side), ".npz")
+    found, facts = _read(file, source), None
     if found is not None:
-        return found
+        return found, None
     room = 3 * ASPECT * side**2 * len(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(file.parent).free
         if room > RESERVE * free:
             raise OSError(f"{room / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free")
-        _write(file, source, side)
+        facts = _write(file, source, order, side, title, span)
     except OSError as error:
         say(f"decoded images are not kept in {file.parent} ({first_line(error)}): each epoch decodes them again")
-        return source
-    return _read(file, original, len(source)) or source
+        return source, None
+    return _read(file, source) or source, facts
+
+
+def _cache_file(source: ImageSource, what: str, suffix: str) -> Path:
+    key = hashlib.sha256(f"{SCHEME} {source.fingerprint()} {what}".encode()).hexdigest()[:16]
+    return cache_folder() / "decoded" / f"{key}{suffix}"
 
 
 def _pixel_file(file: Path) -> Path:
     return file.with_suffix(".pixels")
 
 
-def _read(file: Path, original: str, count: int) -> DecodedImages | None:
+def _read(file: Path, source: EncodedSource) -> DecodedImages | None:
     """None where it is not there, or not whole."""
     try:
         with np.load(file) as index:
-            shapes: NDArray[np.int64] = index["shapes"]
+            starts, shapes = index["starts"], index["shapes"]
         pixels: NDArray[np.uint8] = np.memmap(_pixel_file(file), np.uint8, "r")
     except (OSError, ValueError, KeyError):
         return None
-    starts = _starts(shapes)
-    if len(shapes) != count or starts[-1] != len(pixels):
+    if not len(starts) == len(shapes) == len(source) or 3 * shapes.prod(1).sum() != len(pixels):
         return None
-    return DecodedImages(pixels, starts, shapes, original)
+    return DecodedImages(pixels, starts, shapes, source.fingerprint())
 
 
-def _write(file: Path, source: EncodedSource, side: int) -> None:
+def _write(
+    file: Path, source: EncodedSource, order: Sequence[int], side: int, title: str, span: bool
+) -> dict[int, ImageFacts]:
     """Pixels first, then the index, which says: complete. Two processes may write the same at a time."""
-    shapes, own = [], f".{uuid.uuid4().hex}.tmp"
+    own = f".{uuid.uuid4().hex}.tmp"
     temporary = [path.with_name(path.name + own) for path in (_pixel_file(file), file)]
+    facts, starts, shapes = {}, np.zeros(len(source), np.int64), np.zeros((len(source), 2), np.int64)
     try:
-        with temporary[0].open("wb") as pixels, Meter("decoding images", len(source), "images") as meter:
-            decode = functools.partial(_small, PixelBudget(), source, side)
-            for image in in_order(decode, range(len(source))):
-                shapes.append(image.shape[:2])
-                pixels.write(image.tobytes())
-                meter.advance(1)
-        with temporary[1].open("wb") as index:
-            np.savez(index, shapes=np.array(shapes, np.int64).reshape(-1, 2))
+        with temporary[0].open("wb") as pixels:
+            for index, seen in _walk(source, order, title, span, side):
+                assert seen.pixels is not None
+                facts[index], starts[index], shapes[index] = seen.facts, pixels.tell(), seen.pixels.shape[:2]
+                pixels.write(seen.pixels.tobytes())
+        with temporary[1].open("wb") as table:
+            np.savez(table, starts=starts, shapes=shapes)
         temporary[0].replace(_pixel_file(file))
         temporary[1].replace(file)
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
+    return facts
 
 
-def _small(budget: PixelBudget, source: EncodedSource, side: int, index: int) -> NDArray[np.uint8]:
-    with source.opened(index) as image, budget.taking(image.width * image.height):
-        image.draft(image.mode, (side, side))  # JPEG decodes at 1/2, 1/4 or 1/8
-        return np.asarray(shrunk(to_rgb(image, source.decoding.background), side))
-
-
-def shrunk(image: Image.Image, side: int) -> Image.Image:
-    """The image with its shorter side `side` pixels, low-pass filtered; as it is where that is no less."""
-    shorter = min(image.size)
-    if shorter <= side:
-        return image
-    size = [max(side, round(side * length / shorter)) for length in image.size]
-    return image.resize((size[0], size[1]), Image.Resampling.BICUBIC, reducing_gap=3.0)
+def _walk(
+    source: ImageSource, order: Sequence[int], title: str, span: bool, side: int | None = None
+) -> Iterator[tuple[int, Seen]]:
+    with Meter(title, len(order), "images") as meter:
+        for index, seen in zip(order, look_at(source, order, span=span, side=side), strict=True):
+            yield index, seen
+            meter.advance(1)

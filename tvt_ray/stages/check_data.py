@@ -14,6 +14,7 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.survey import Survey, survey
 from tvt_ray.report.contact_sheet import write_contact_sheets
+from tvt_ray.stages.facts import machine
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,12 @@ class DataDescription:
 
 
 def describe_data(settings: DataSettings, image_size: int, out: Path | None = None) -> DataDescription:
-    """After decoding every image once; with `out`, contact sheets at `image_size` pixels go into that folder.
+    """After decoding every image once, for networks that see `image_size` pixels; `out`: a folder for contact sheets.
 
     Raises UsageError for whatever is wrong with the dataset.
     """
     data = load_dataset(settings)
-    images, said = survey(data), duplicate_notes(data)
+    images, said = survey(data, machine().gpus > 0, image_size), duplicate_notes(data)
     sheets = write_contact_sheets(out, data, image_size) if out else []
     counts = {
         name: np.bincount(split.labels, minlength=data.num_classes).tolist() for name, split in data.splits.items()
