@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 
+from tvt_ray.data.image_size import IMAGE_SIZES
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.recipe import (
-    IMAGE_SIZES,
     STUDENT_FLOOR,
     TEACHER_FLOOR,
     DataFacts,
@@ -17,7 +17,6 @@ from tvt_ray.runs.recipe import (
     Work,
     affordable,
     batch_size,
-    image_size,
     patch_size,
     phases,
     recipe,
@@ -44,21 +43,6 @@ def config_of(facts=ANTS_AND_BEES, machine=TWO_CORES, budget=None):
 def test_every_image_size_makes_16_to_196_tokens(size):
     assert size % patch_size(size) == 0
     assert 16 <= (size // patch_size(size)) ** 2 <= 196
-
-
-@pytest.mark.parametrize(
-    ("side", "machine", "size"),
-    [
-        (8, TWO_CORES, 32),
-        (47, TWO_CORES, 32),
-        (96, TWO_CORES, 64),
-        (96, WORKSTATION, 96),
-        (3000, TWO_CORES, 64),
-        (3000, WORKSTATION, 224),
-    ],
-)
-def test_images_are_as_large_as_they_need_not_be_enlarged_and_the_machine_can_take(side, machine, size):
-    assert image_size(side, machine) == size
 
 
 @pytest.mark.parametrize("max_params", [100_000, 1_000_000, 2_000_000, 6_000_000, 40_000_000])

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tvt_ray.data.image_size import image_size
 from tvt_ray.errors import UsageError
 from tvt_ray.refinement.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.spaces.budget import Budget
 
-IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels
-LARGEST_ON_CPU = 64
 WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
 NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768
 ROOM = 1.3  # times the budget that the space's ceiling is at least
@@ -85,12 +84,6 @@ class Phases:
 TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1
 
 
-def image_size(side: int, machine: Machine) -> int:
-    """The largest of IMAGE_SIZES that images need not be enlarged to; a CPU stops at 64."""
-    largest = LARGEST_ON_CPU if machine.gpus == 0 else IMAGE_SIZES[-1]
-    return max((size for size in IMAGE_SIZES if size <= min(side, largest)), default=IMAGE_SIZES[0])
-
-
 def patch_size(size: int) -> int:
     """4, 8 or 16 pixels, which make 36 to 196 patches of each of IMAGE_SIZES."""
     return 4 if size <= 32 else 8 if size <= 96 else 16
@@ -135,7 +128,7 @@ def steps_per_epoch(num_train: int, batch: int) -> int:
 
 def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
     """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
-    size, batch = image_size(facts.side, machine), batch_size(facts.num_train, machine)
+    size, batch = image_size(facts.side, machine.gpus > 0), batch_size(facts.num_train, machine)
     augment = _augmentation(facts)
     return {
         "space": {

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.images import EncodedSource
-from tvt_ray.data.splits import CARVED, Dataset, Split
+from tvt_ray.data.image_size import header_facts, median_side
+from tvt_ray.data.splits import CARVED, Dataset
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.distillation.pace import measure
@@ -31,7 +31,6 @@ from tvt_ray.training.pace import Pace, divide, step_seconds
 
 Layers: TypeAlias = Sequence[Mapping[str, Any]]  # of a config, each over those before it
 
-NUM_LOOKED_AT = 500  # images whose headers are read
 NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
 NUM_READ = 4
 OWN = ("imagefolder:", "parquet:")
@@ -69,28 +68,15 @@ def config_for(layers: Layers) -> tuple[RunConfig, DataFacts]:
 
 def facts_of(data: Dataset) -> DataFacts:
     """Of the training images, from the headers of some."""
-    looked = [_header(data.train, i) for i in _spread(len(data.train), NUM_LOOKED_AT)]
+    looked = header_facts(data)
     return DataFacts(
         num_train=len(data.train),
         num_val=len(data.val),
         num_classes=data.num_classes,
-        side=int(np.median([side for side, _ in looked])),
-        grey=all(mode in GREY_MODES for _, mode in looked),
+        side=median_side(looked),
+        grey=all(each.mode in GREY_MODES for each in looked),
         val_is_carved=data.origins.get("val", "").startswith(CARVED),
     )
-
-
-def _spread(total: int, count: int) -> list[int]:
-    return np.unique(np.linspace(0, total - 1, min(total, count)).astype(int)).tolist()  # type: ignore[no-any-return]
-
-
-def _header(split: Split, index: int) -> tuple[int, str]:
-    """The shorter side, and the mode before it became RGB."""
-    if not isinstance(split.source, EncodedSource):
-        image = split[index][0]
-        return min(image.size), image.mode
-    with split.source.opened(int(split.indices[index])) as opened:
-        return min(opened.size), opened.mode
 
 
 def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None) -> Speeds:
