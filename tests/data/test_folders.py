@@ -33,7 +33,7 @@ def write_images(path, counts, seed=0):
 
 
 def files(split):
-    return [split.source.paths[i] for i in split.indices]
+    return [split.source.encoded[i] for i in split.indices]
 
 
 # PATH/CLASS -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image
 
 from tests.data.samples import encode, picture
 from tvt_ray.data import images
-from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages, EncodedSource, FileImages, decode
+from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages, decode
 from tvt_ray.errors import UsageError
 
 PICTURES = [picture(seed) for seed in range(4)]
@@ -29,7 +29,7 @@ def encoded(folder):
 def files(folder):
     for i, image in enumerate(PICTURES):
         image.save(folder / f"{i}.png")
-    return FileImages([folder / f"{i}.png" for i in range(len(PICTURES))])
+    return EncodedImages([folder / f"{i}.png" for i in range(len(PICTURES))])
 
 
 @pytest.fixture(params=[arrays, encoded, files])
@@ -60,7 +60,7 @@ def test_a_fingerprint_is_of_contents_wherever_they_lie(tmp_path):
     assert here.fingerprint() == there.fingerprint() == encoded(tmp_path).fingerprint()
     assert here.fingerprint() == here.portable(np.arange(4)).fingerprint()
     picture(9).save(tmp_path / "there" / "2.png")
-    assert FileImages(there.paths).fingerprint() != here.fingerprint()
+    assert EncodedImages(there.encoded).fingerprint() != here.fingerprint()
 
 
 def test_a_fingerprint_is_of_pixels_too(tmp_path):
@@ -71,12 +71,12 @@ def test_a_fingerprint_is_of_pixels_too(tmp_path):
 
 
 def test_encoded_images_are_opened_and_named_without_being_decoded(tmp_path):
-    assert not isinstance(arrays(tmp_path), EncodedSource)
+    assert not isinstance(arrays(tmp_path), EncodedImages)
     for each in (encoded(tmp_path), files(tmp_path)):
-        assert isinstance(each, EncodedSource)
+        assert isinstance(each, EncodedImages)
         with each.opened(1) as image:
             assert (image.size, image.format) == (PICTURES[1].size, "PNG")
-        assert len(set(each.hashes())) == 4
+        assert len(set(each.hashes)) == 4
     assert encoded(tmp_path).name(1) == "b"
     assert files(tmp_path).name(1) == str(tmp_path / "1.png")
 
@@ -93,7 +93,7 @@ def test_any_mode_becomes_upright_rgb():
 def test_what_is_transparent_shows_the_background_wherever_the_images_go(tmp_path):
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "0.png")
     for decoding, colour in ((Decoding(), (255, 255, 255)), (Decoding((1, 2, 3)), (1, 2, 3))):
-        source = FileImages([tmp_path / "0.png"], decoding)
+        source = EncodedImages([tmp_path / "0.png"], decoding=decoding)
         for each in (source, source.portable(np.array([0]))):
             assert each[0].getpixel((0, 0)) == colour
 
@@ -102,16 +102,16 @@ def test_a_broken_image_is_named(tmp_path):
     with pytest.raises(UsageError, match="corrupt image third"):
         EncodedImages([encode(PICTURES[0])[:40]], ["third"])[0]
     with pytest.raises(UsageError, match=r"absent\.png is listed but not there"):
-        FileImages([tmp_path / "absent.png"])[0]
+        EncodedImages([tmp_path / "absent.png"])[0]
     with pytest.raises(UsageError, match=r"absent\.png is listed but not there"):
-        FileImages([tmp_path / "absent.png"]).fingerprint()
+        EncodedImages([tmp_path / "absent.png"]).fingerprint()
 
 
 def test_a_name_that_is_no_text_is_shown_escaped(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     path.write_bytes(b"no picture")
     with pytest.raises(UsageError, match=r"corrupt image .*/caf\\xe9\.png: it is of no kind that PIL reads$"):
-        FileImages([path])[0]
+        EncodedImages([path])[0]
 
 
 # Images of another size than usual ------------------------------------------------------------------------------------

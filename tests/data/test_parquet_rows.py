@@ -182,7 +182,7 @@ def test_images_that_are_given_as_paths_are_read_from_the_files_folder(write, tm
         picture(i).save(tmp_path / "photos" / f"{i}.png")
     data = load(write(with_images([row(f"photos/{i}.png", None) for i in range(20)])) / "train-0.parquet")
     check_splits(data, 14, 2, 4)
-    assert data.train.source.paths[0] == tmp_path / "photos" / "0.png"
+    assert data.train.source.encoded[0] == tmp_path / "photos" / "0.png"
     (tmp_path / "photos" / "3.png").unlink()
     assert "photos/3.png is listed but not there" in refused(tmp_path / "train-0.parquet")
 

@@ -138,7 +138,7 @@ def test_copies_of_training_images_in_another_dataset_are_counted(alone, digits,
     other = write(digits.test, tmp_path / "other")
     trained = load_dataset(run.config().data).train
     for place in range(7):
-        path = trained.source.paths[trained.indices[place]]
+        path = trained.source.encoded[trained.indices[place]]
         shutil.copy(path, tmp_path / "other" / path.parent.name / f"copy{place}.png")
     found = tvt_ray.evaluate(student, other, split="all")
     assert found.notes == ("7 of the 366 images were trained on: the accuracy there says nothing of new images",)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tvt_ray.data.images import ArrayImages, Decoding, FileImages
+from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Parts, Split
 from tvt_ray.errors import UsageError
@@ -59,7 +59,7 @@ def flowers102(settings: DataSettings, path: Path) -> Parts:
     files = {split: [Path(file) for file in part._image_files] for split, part in parts.items()}
     labels = {split: list(part._labels) for split, part in parts.items()}
     files["train"], labels["train"] = files["train"] + files["val"], labels["train"] + labels["val"]
-    images = {split: FileImages(paths, settings.decoding) for split, paths in files.items()}
+    images = {split: EncodedImages(paths, decoding=settings.decoding) for split, paths in files.items()}
     names = getattr(parts["train"], "classes", None) or [f"flower{i}" for i in range(102)]
     return Parts(
         Split.whole(images["train"], labels["train"]), Split.whole(images["test"], labels["test"]), None, names
@@ -84,4 +84,4 @@ def _json_split(path: Path, decoding: Decoding) -> Split:
         names, labels = [str(e["name"]) for e in entries], [int(e["label"]) for e in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is not a JSON list of {{"name": …, "label": …}}: {error!r}') from None
-    return Split.whole(FileImages([path.parent / name for name in names], decoding), labels)
+    return Split.whole(EncodedImages([path.parent / name for name in names], decoding=decoding), labels)

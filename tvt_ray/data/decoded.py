@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.images import ArrayImages, EncodedSource, ImageSource
+from tvt_ray.data.images import ArrayImages, EncodedImages, ImageSource
 from tvt_ray.data.looking import ImageFacts, Seen, Size, look_at
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError
@@ -75,7 +75,7 @@ def decode_once(data: Dataset, largest_size: int) -> Dataset:
     sources: dict[int, ImageSource] = {}
     for split in data.splits.values():
         source = split.source
-        if id(source) not in sources and isinstance(source, EncodedSource):
+        if id(source) not in sources and isinstance(source, EncodedImages):
             sources[id(source)], _ = _decoded(source, range(len(source)), largest_size, "decoding images")
     train, val, test = (
         dataclasses.replace(split, source=sources.get(id(split.source), split.source)) for split in data.splits.values()
@@ -115,7 +115,7 @@ def _facts(
 ) -> Sequence[ImageFacts]:
     """Of all images of a source, as they are numbered there."""
     known, seen = _recall_facts(source), None
-    if largest_size is not None and isinstance(source, EncodedSource):
+    if largest_size is not None and isinstance(source, EncodedImages):
         _, seen = _decoded(source, order, largest_size, title, span=known is None)
     if known is not None:
         return known
@@ -136,13 +136,13 @@ def _recall_facts(source: ImageSource) -> Sequence[ImageFacts] | None:
         facts = [ImageFacts(Size(*map(int, size)), str(mode), int(span)) for size, mode, span in entries]
     except (OSError, ValueError, TypeError):
         return None
-    limit = source.decoding.max_pixels if isinstance(source, EncodedSource) else math.inf
+    limit = source.decoding.max_pixels if isinstance(source, EncodedImages) else math.inf
     is_whole = len(facts) == len(source) and all(each.size.width * each.size.height <= limit for each in facts)
     return facts if is_whole else None
 
 
 def _decoded(
-    source: EncodedSource, order: Sequence[int], largest_size: int, title: str, span: bool = False
+    source: EncodedImages, order: Sequence[int], largest_size: int, title: str, span: bool = False
 ) -> tuple[ImageSource, dict[int, ImageFacts] | None]:
     """The source decoded, or itself where there is no room; and the facts, where a pass was made now."""
     side = round(MARGIN * largest_size)
@@ -172,7 +172,7 @@ def _pixel_file(file: Path) -> Path:
     return file.with_suffix(".pixels")
 
 
-def _read(file: Path, source: EncodedSource) -> DecodedImages | None:
+def _read(file: Path, source: EncodedImages) -> DecodedImages | None:
     """None where it is not there, or not whole."""
     try:
         with np.load(file) as index:
@@ -186,7 +186,7 @@ def _read(file: Path, source: EncodedSource) -> DecodedImages | None:
 
 
 def _write(
-    file: Path, source: EncodedSource, order: Sequence[int], side: int, title: str, span: bool
+    file: Path, source: EncodedImages, order: Sequence[int], side: int, title: str, span: bool
 ) -> dict[int, ImageFacts]:
     """Pixels first, then the index, which says: complete. Two processes may write the same at a time."""
     own = f".{uuid.uuid4().hex}.tmp"

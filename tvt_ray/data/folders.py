@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tvt_ray.data.images import FileImages
+from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.notes import counted, ignored_files, listing, within
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import SPLITS, WORDS, split_of
@@ -204,7 +204,7 @@ class _Reader:
     def _split(self, names: Sequence[str], images: Mapping[str, Sequence[Path]]) -> Split:
         paths = [path for name in names for path in images.get(name, ())]
         labels = [label for label, name in enumerate(names) for _ in images.get(name, ())]
-        return Split.whole(FileImages(paths, self.settings.decoding), labels)
+        return Split.whole(EncodedImages(paths, decoding=self.settings.decoding), labels)
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Where images come from: memory, encoded bytes or files. All give RGB PIL images, and can travel to other machines."""
+"""Where images come from: arrays, encoded bytes or files. All give RGB PIL images, and can travel to other machines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,28 +50,6 @@ class ImageSource(Protocol):
 
     def portable(self, indices: NDArray[np.int64]) -> ImageSource:
         """The images at `indices`, in that order, without reference to this machine's disk."""
-        ...
-
-
-@runtime_checkable
-class EncodedSource(ImageSource, Protocol):
-    """Images that are encoded, so that their headers and their contents' hashes are to be had without decoding."""
-
-    @property
-    def decoding(self) -> Decoding:
-        """How they become pixels."""
-        ...
-
-    def opened(self, index: int) -> AbstractContextManager[Image.Image]:
-        """An image whose header was read; what goes wrong in the block is a UsageError that names the image."""
-        ...
-
-    def name(self, index: int) -> str:
-        """What messages call it."""
-        ...
-
-    def hashes(self) -> Sequence[str]:
-        """A hash of each image's encoded content. Raises UsageError for an image that is not there."""
         ...
 
 
@@ -179,76 +157,31 @@ class ArrayImages:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """JPEG, PNG … bytes, with a name each for messages."""
+    """JPEG, PNG …: files, or bytes in memory with a name each. Headers and hashes are to be had without decoding."""
 
-    encoded: Sequence[bytes]
-    names: Sequence[str]
+    encoded: Sequence[Path] | Sequence[bytes]
+    names: Sequence[str] | None = None  # None: of files, their paths
     decoding: Decoding = DECODING
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return decode(self.encoded[index], self.names[index], self.decoding)
+        return decode(self.encoded[index], self.name(index), self.decoding)
 
     def opened(self, index: int) -> AbstractContextManager[Image.Image]:
-        """One whose header was read."""
-        return opened(self.encoded[index], self.names[index], self.decoding)
+        """An image whose header was read; what goes wrong in the block is a UsageError that names the image."""
+        return opened(self.encoded[index], self.name(index), self.decoding)
 
     def name(self, index: int) -> str:
-        """As it was given."""
-        return self.names[index]
+        """What messages call an image."""
+        return shown(self.encoded[index]) if self.names is None else self.names[index]
 
+    @cached_property
     def hashes(self) -> Sequence[str]:
-        """Of each image's bytes."""
-        return self._hashes
-
-    @cached_property
-    def _hashes(self) -> Sequence[str]:
-        return [bytes_hash(data) for data in self.encoded]
-
-    def fingerprint(self) -> str:
-        """Of contents and of how they become pixels; the same as of files that hold these bytes."""
-        return self._fingerprint
-
-    @cached_property
-    def _fingerprint(self) -> str:
-        return _fingerprint(self)
-
-    def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
-        """Those at `indices`."""
-        chosen = [int(i) for i in indices]
-        return EncodedImages([self.encoded[i] for i in chosen], [self.names[i] for i in chosen], self.decoding)
-
-
-@dataclass(frozen=True)
-class FileImages:
-    """Image files."""
-
-    paths: Sequence[Path]
-    decoding: Decoding = DECODING
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        return decode(self.paths[index], self.name(index), self.decoding)
-
-    def opened(self, index: int) -> AbstractContextManager[Image.Image]:
-        """One whose header was read."""
-        return opened(self.paths[index], self.name(index), self.decoding)
-
-    def name(self, index: int) -> str:
-        """Its path."""
-        return shown(self.paths[index])
-
-    def hashes(self) -> Sequence[str]:
-        """Of each file's bytes, as it was when first asked. Raises UsageError for a file that is not there."""
-        return self._hashes
-
-    @cached_property
-    def _hashes(self) -> Sequence[str]:
-        return file_hashes(self.paths)
+        """Of each image's bytes, as they were when first asked. Raises UsageError for a file that is not there."""
+        files = [each for each in self.encoded if isinstance(each, Path)]
+        return [*file_hashes(files), *(bytes_hash(each) for each in self.encoded if isinstance(each, bytes))]
 
     def fingerprint(self) -> str:
         """Of contents and of how they become pixels, not of names and places: a copy elsewhere has the same."""
@@ -256,15 +189,10 @@ class FileImages:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return _fingerprint(self)
+        return combined_hash([SCHEME, str(self.decoding.background), *self.hashes])
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
-        """Those at `indices`; their files are read."""
-        chosen = [int(i) for i in indices]
-        return EncodedImages(
-            [self.paths[i].read_bytes() for i in chosen], [self.name(i) for i in chosen], self.decoding
-        )
-
-
-def _fingerprint(source: EncodedSource) -> str:
-    return combined_hash([SCHEME, str(source.decoding.background), *source.hashes()])
+        """Those at `indices`, in memory."""
+        chosen = [self.encoded[i] for i in indices]
+        contents = [each.read_bytes() if isinstance(each, Path) else each for each in chosen]
+        return EncodedImages(contents, [self.name(i) for i in indices], self.decoding)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.images import EncodedSource, ImageSource
+from tvt_ray.data.images import EncodedImages, ImageSource
 from tvt_ray.data.pixels import to_rgb
 
 IN_FLIGHT_PIXELS = 64_000_000  # decoded at a time, by all threads: a few hundred MB, more with an alpha channel
@@ -61,7 +61,7 @@ def look_at(
 
 
 def _look(budget: PixelBudget, source: ImageSource, span: bool, side: int | None, index: int) -> Seen:
-    if not isinstance(source, EncodedSource):
+    if not isinstance(source, EncodedImages):
         image = source[index]
         return Seen(ImageFacts(Size(*image.size), image.mode, _span(image)))
     with source.opened(index) as image, budget.taking(image.width * image.height):

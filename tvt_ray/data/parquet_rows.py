@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from tvt_ray.data.images import EncodedImages, FileImages
+from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.notes import listing
 from tvt_ray.data.parquet_columns import Columns, read_schema, reading, stated_names
 from tvt_ray.data.settings import DataSettings
@@ -180,11 +180,11 @@ def _distinct(tables: Sequence[Table]) -> list[Any]:
     return sorted({label for table in filled for label in table.labels})
 
 
-def image_source(tables: Sequence[Table], settings: DataSettings) -> EncodedImages | FileImages:
+def image_source(tables: Sequence[Table], settings: DataSettings) -> EncodedImages:
     """All images of a split. Where some are bytes and some files, the files are read."""
     images = [image for table in tables for image in table.images]
     if all(isinstance(image, Path) for image in images):
-        return FileImages([image for image in images if isinstance(image, Path)], settings.decoding)
+        return EncodedImages([image for image in images if isinstance(image, Path)], decoding=settings.decoding)
     names = [table.name(row) for table in tables for row in range(table.num_rows)]
     encoded = [_content(image, name) for image, name in zip(images, names, strict=True)]
     return EncodedImages(encoded, names, settings.decoding)
