@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tvt_ray.data.parquet_columns import choose_columns, read_schema, stated_names
+from tvt_ray.data.parquet_columns import choose_columns, stated_names
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
 
@@ -109,7 +109,7 @@ def test_broken_metadata_is_one_line(write, metadata, message):
 @pytest.mark.parametrize("text", ["[]", "3", '{"info": null}', '{"info": {"features": [1]}}', features(label=3)])
 def test_metadata_of_other_kinds_says_nothing(write, text):
     path = write("image", "label", huggingface=text)
-    assert stated_names(path, read_schema(path), "label") is None
+    assert stated_names(path, pq.read_schema(path), "label") is None
 
 
 def test_what_is_no_parquet_is_one_line(tmp_path):

@@ -114,8 +114,9 @@ class _Reader:
         for split, images in classes.items():
             unknown = [name for name in images if images[name] and name not in names]
             if unknown:
+                what = "the classes" if len(unknown) > 1 else "the class"
                 raise UsageError(
-                    f"{shown(chosen[split])} has {_classes(unknown)}, which {shown(chosen['train'])} lacks: "
+                    f"{shown(chosen[split])} has {what} {listing(unknown)}, which {shown(chosen['train'])} lacks: "
                     f"nothing could learn them; train has {listing(names)}"
                 )
         return names
@@ -205,7 +206,3 @@ class _Reader:
         paths = [path for name in names for path in images.get(name, ())]
         labels = [label for label, name in enumerate(names) for _ in images.get(name, ())]
         return Split.whole(EncodedImages(paths, decoding=self.settings.decoding), labels)
-
-
-def _classes(names: Sequence[str]) -> str:
-    return f"the class{'es' if len(names) > 1 else ''} {listing(names)}"

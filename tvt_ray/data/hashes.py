@@ -34,7 +34,8 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
     known = _recall(memory)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing leave the interpreter's lock
         found = list(pool.map(lambda path: _look(path, known.get(str(path))), paths))
-    fresh = {str(path): entry for path, entry in zip(paths, found, strict=True) if _is_settled(entry)}
+    settled = time.time_ns() - SETTLED_NS
+    fresh = {str(path): entry for path, entry in zip(paths, found, strict=True) if entry[1] < settled}
     if any(known.get(path) != entry for path, entry in fresh.items()):
         _remember(memory, {**known, **fresh})
     return [digest for _, _, digest in found]
@@ -61,10 +62,6 @@ def _look(path: Path, known: Known | None) -> Known:
         raise UsageError(f"image {shown(path)} is listed but not there") from None
     except OSError as error:
         raise UsageError(f"image {shown(path)} cannot be read: {first_line(error)}") from None
-
-
-def _is_settled(entry: Known) -> bool:
-    return time.time_ns() - entry[1] > SETTLED_NS
 
 
 def _recall(memory: Path) -> dict[str, Known]:

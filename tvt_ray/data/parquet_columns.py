@@ -45,7 +45,8 @@ def choose_columns(path: Path, settings: DataSettings) -> Columns:
 
     Raises UsageError that lists the columns where there is none.
     """
-    schema = read_schema(path)
+    with reading(path):
+        schema = pq.read_schema(path)
     label, label_notes = _choose(path, schema, LABEL, settings.label_column)
     image, image_notes = _choose(path, schema, IMAGE, settings.image_column)
     return Columns(image, label, stated_names(path, schema, label), (*label_notes, *image_notes))
@@ -106,12 +107,6 @@ def _metadata(path: Path, schema: pa.Schema, key: bytes) -> Any:
         return json.loads((schema.metadata or {}).get(key, "{}"))
     except ValueError as error:  # no JSON, or no UTF-8
         raise UsageError(f"{shown(path)}: the metadata {key.decode()!r} is no JSON: {first_line(error)}") from None
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """A file's columns and metadata. Raises UsageError for a file that is not Parquet."""
-    with reading(path):
-        return pq.read_schema(path)
 
 
 @contextlib.contextmanager

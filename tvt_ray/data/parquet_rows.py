@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.notes import listing
-from tvt_ray.data.parquet_columns import Columns, read_schema, reading, stated_names
+from tvt_ray.data.parquet_columns import Columns, reading, stated_names
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line, shown
@@ -47,7 +47,16 @@ def read_table(path: Path, columns: Columns) -> Table:
     Raises UsageError for a file that is none, lacks a column or names the classes otherwise, and for a row without an
     image or a label, naming it.
     """
-    schema = read_schema(path)
+    with reading(path), pq.ParquetFile(path) as file:
+        _check_schema(path, file.schema_arrow, columns)
+        table = file.read([columns.image, columns.label])
+    if not table.num_rows:
+        return Table(path, [], [])
+    labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
+    return Table(path, _read_images(table.column(columns.image), path), labels)
+
+
+def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
     for name in (columns.image, columns.label):
         if schema.names.count(name) != 1:
             what = "more than one column" if name in schema.names else "no column"
@@ -57,23 +66,11 @@ def read_table(path: Path, columns: Columns) -> Table:
         raise UsageError(
             f"{shown(path)} names the classes {listing(own)}; the first file has {listing(columns.class_names)}"
         )
-    with reading(path):
-        table = pq.ParquetFile(path).read([columns.image, columns.label])
-    if not table.num_rows:
-        return Table(path, [], [])
-    labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
-    return Table(path, _read_images(table.column(columns.image), path), labels)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Without dictionary encoding."""
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _refuse_nulls(column: pa.ChunkedArray, path: Path, what: str) -> None:
-    row = pc.index(pc.is_null(column), True).as_py()
-    if row >= 0:
-        raise UsageError(f"{shown(path)}, row {row}: there is no {what}")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -114,7 +111,9 @@ def _image_fields(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.C
 def _read_labels(column: pa.ChunkedArray, path: Path, named: bool) -> Labels:
     """Whole numbers or texts. Truth values are numbers where they have names (`named`), else False and True."""
     column = _plain(column)
-    _refuse_nulls(column, path, "label")
+    unlabelled = pc.index(pc.is_null(column), True).as_py()
+    if unlabelled >= 0:
+        raise UsageError(f"{shown(path)}, row {unlabelled}: there is no label")
     kind = column.type
     if pa.types.is_boolean(kind) and not named:
         return [str(value) for value in column.to_pylist()]

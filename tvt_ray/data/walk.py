@@ -33,14 +33,10 @@ def is_image(path: Path) -> bool:
 def listed(folder: Path) -> tuple[list[Path], list[Path]]:
     """(folders, files) in a folder by name, links among them, without hidden ones. Raises UsageError."""
     try:
-        entries = sorted(path for path in folder.iterdir() if not _is_clutter(path.name))
+        entries = sorted(path for path in folder.iterdir() if path.name[0] != "." and path.name.lower() not in CLUTTER)
         return [path for path in entries if path.is_dir()], [path for path in entries if not path.is_dir()]
     except OSError as error:
         raise UsageError(f"{shown(folder)} cannot be read: {error.strerror or first_line(error)}") from None
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in CLUTTER
 
 
 @dataclass

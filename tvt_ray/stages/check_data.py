@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.duplicates import Duplicates, duplicate_notes, find_duplicates
+from tvt_ray.data.duplicates import Duplicates, find_duplicates, tell
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.survey import Survey, survey
@@ -49,7 +49,8 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
     Raises UsageError for whatever is wrong with the dataset.
     """
     data = load_dataset(settings)
-    images, said = survey(data, machine().gpus > 0, image_size), duplicate_notes(data)
+    images, duplicates = survey(data, machine().gpus > 0, image_size), find_duplicates(data)
+    said = tell(duplicates)
     sheets = write_contact_sheets(out, data, image_size) if out else []
     counts = {
         name: np.bincount(split.labels, minlength=data.num_classes).tolist() for name, split in data.splits.items()
@@ -63,7 +64,7 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
         notes=tuple(note for note in data.notes if note not in said),
         imbalance=_imbalance(data),
         images=images,
-        duplicates=find_duplicates(data),
+        duplicates=duplicates,
         contact_sheets=tuple(map(str, sheets)),
     )
 
