@@ -111,7 +111,7 @@ def test_what_contributing_says_to_run_can_be_run():
     assert [command.split()[0] for command in commands] == ["rank"]
     for command in commands:
         args = build_parser().parse_args(shlex.split(command.replace("\\\n", " ")))
-        load_config(args.config and REPO / args.config, overrides(args))
+        load_config(args.config and REPO / args.config, [overrides(args)])
     files = re.findall(r"`((?:tests|docs|tvt_ray|\.github|\.ci)/[\w./-]*)`", text)
     assert len(files) > 5
     assert [file for file in files if not (REPO / file).exists()] == []

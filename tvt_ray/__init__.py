@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
     from tvt_ray.runs.config import RunConfig, load_config
     from tvt_ray.runs.run import Run
-    from tvt_ray.stages.verbs import compare, distill, evaluate, export, refine, search
+    from tvt_ray.verbs.compare import compare
+    from tvt_ray.verbs.distill import distill
+    from tvt_ray.verbs.evaluate import evaluate
+    from tvt_ray.verbs.export import export
+    from tvt_ray.verbs.fit import fit
+    from tvt_ray.verbs.refine import refine
+    from tvt_ray.verbs.search import search
+    from tvt_ray.verbs.session import Session
 
 __version__ = "0.1.0"
 __all__ = [
@@ -28,37 +35,36 @@ __all__ = [
     "Run",
     "RunConfig",
     "RunError",
+    "Session",
     "UsageError",
     "__version__",
     "compare",
     "distill",
     "evaluate",
     "export",
+    "fit",
     "load_config",
     "load_student",
     "refine",
     "search",
 ]
 
-_HOMES = {
+_VERBS = ("search", "refine", "distill", "compare", "evaluate", "export", "fit")
+_MODULES = {
     "DistilledStudent": "exports.folder",
     "load_student": "exports.folder",
     "RunConfig": "runs.config",
     "load_config": "runs.config",
     "Run": "runs.run",
-    "search": "stages.verbs",
-    "refine": "stages.verbs",
-    "distill": "stages.verbs",
-    "compare": "stages.verbs",
-    "evaluate": "stages.verbs",
-    "export": "stages.verbs",
+    "Session": "verbs.session",
+    **{verb: f"verbs.{verb}" for verb in _VERBS},
 }
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch and Ray only when something is asked for: `tvt --help` answers at once."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'tvt_ray' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(f"tvt_ray.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"tvt_ray.{_MODULES[name]}"), name)

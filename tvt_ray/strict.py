@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Mapping
+from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,3 +14,34 @@ class Strict(BaseModel):
     """Values that do not change: keys that are not known are refused, as are numbers without end and no numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def with_(self, *layers: Mapping[str, Any], **changes: Any) -> Self:
+        """These settings with each of `layers`, and then `changes`, over them key by key, validated as if read so.
+
+        A model among the values replaces what was there. Raises pydantic's ValidationError.
+        """
+        return self.model_validate(merged(self.model_dump(mode="json"), *layers, changes))
+
+
+def merged(values: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values, each layer merged over those before it, mapping by mapping.
+
+    Settings of a space replace those of a space of another `name` whole.
+    """
+    for layer in layers:
+        values = _over(values, layer)
+    return dict(values)
+
+
+def _over(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(base)
+    for key, value in layer.items():
+        old = found.get(key)
+        if isinstance(value, BaseModel):
+            found[key] = value.model_dump(mode="json")
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
+            renamed = key == "space" and "name" in old and value.get("name", old["name"]) != old["name"]
+            found[key] = dict(value) if renamed else _over(old, value)
+        else:
+            found[key] = value
+    return found

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import call
 from tests.data.samples import write_class_folders
-from tvt_ray.runs.recipe import Speeds
+from tvt_ray.planning.recipe import Speeds
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings
@@ -26,8 +26,8 @@ def speeds(monkeypatch):
     """As if measured; a test may set others."""
 
     def given(found):
-        monkeypatch.setattr("tvt_ray.stages.fit.measure_speeds", lambda config, data: found)
-        monkeypatch.setattr("tvt_ray.stages.fit.with_students_speed", lambda speeds, config, data: found)
+        monkeypatch.setattr("tvt_ray.verbs.fit.measure_speeds", lambda config, data: found)
+        monkeypatch.setattr("tvt_ray.verbs.fit.with_students_speed", lambda speeds, config, data: found)
 
     given(Speeds(teacher_step_s=0.01, student_step_s=0.02, arch_s=0.03, fixed_s=40))
     return given

@@ -14,8 +14,8 @@ from tests.conftest import REPO, SMALL, SMALL_SPACES, TEACHER, call, set_flags
 from tests.data.samples import write_class_folders
 from tvt_ray.cli.main import build_parser
 from tvt_ray.cli.options import overrides
+from tvt_ray.planning.recipe import Speeds
 from tvt_ray.runs.config import load_config
-from tvt_ray.runs.recipe import Speeds
 from tvt_ray.teachers.provide import save_teacher
 
 
@@ -139,7 +139,7 @@ def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
     assert (plan["num_refined"], plan["num_distilled"]) == (4, 2)
     assert plan["seconds"].keys() == {"teacher", "search", "refine", "distill", "start"}
     assert plan["estimated_s"] == pytest.approx(sum(plan["seconds"].values()), abs=0.3)
-    monkeypatch.setattr("tvt_ray.stages.estimate.measure_speeds", lambda *asked: Speeds(0.01, 0.02, 0.03, 40))
+    monkeypatch.setattr("tvt_ray.planning.estimate.measure_speeds", lambda *asked: Speeds(0.01, 0.02, 0.03, 40))
     code, out, _ = call(capsys, "search", "--dry-run", *asked)
     assert "which would be trained first" in out
     assert "refine    4 students" in out
@@ -196,7 +196,7 @@ def broken(monkeypatch):
     def raises(*args):
         raise ZeroDivisionError("what [/nobody] expected")
 
-    monkeypatch.setattr("tvt_ray.stages.check_data.describe_data", raises)
+    monkeypatch.setattr("tvt_ray.verbs.check_data.describe_data", raises)
 
 
 def test_what_nobody_expects_is_one_line_and_a_traceback_on_request(capsys, broken):
@@ -248,7 +248,7 @@ def test_paths_on_the_command_line_are_of_the_folder_that_one_is_in_and_know_the
     parser, arch = build_parser(), ["--arch", "a.json"]
     args = parser.parse_args(["score", *arch, "--config", "~/c.yaml", "--teacher-weights", "~/w.safetensors"])
     assert (args.arch, args.config) == (tmp_path / "a.json", Path("/home/me/c.yaml"))
-    assert load_config(None, overrides(args)).teacher.weights == Path("/home/me/w.safetensors")
+    assert load_config(None, [overrides(args)]).teacher.weights == Path("/home/me/w.safetensors")
     assert parser.parse_args(["teacher", "train", "--out", "t.safetensors"]).out == tmp_path / "t.safetensors"
     assert parser.parse_args(["check-data", "--out", "~/sheet"]).out == Path("/home/me/sheet")
     args = parser.parse_args(["rank", "--ground-truth", "a", "~/b", "--out", "o"])

@@ -3,7 +3,7 @@
 import pytest
 
 from tvt_ray.cli.refine import print_refined
-from tvt_ray.stages.refine import Refined, RefineSummary
+from tvt_ray.verbs.refine import Refined, RefineSummary
 
 
 @pytest.fixture

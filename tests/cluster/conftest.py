@@ -17,11 +17,11 @@ from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.run import SearchSummary
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import load_data, make_task, resolve
+from tvt_ray.verbs.search import search
 
 # As a user types them, for a search of seconds on two workers.
 SMALLER = [
@@ -73,7 +73,7 @@ def finished(
     """A finished run of 24 architectures, and what the search said of it."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     settings = {"gpus_per_trial": 0, "archs_per_trial": 3}
-    return folder, run_search(variant(config, cluster=settings), folder)
+    return folder, search(variant(config, cluster=settings), run_dir=folder).summary
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +94,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunConfig]
     data = load_data(config)
     folder.make()
     folder.keep_data(DataIdentity.of(data, config.probe))
-    folder.claim(resolve(config))
+    folder.claim(config.resolved())
     rows = Reader(make_task(config, data, None)).read_all(sample_archs(WIDER, 40, seed=0))
     folder.rows().append(rows)
     Calibration.from_rows(rows).save(folder.calibration_file)
-    return folder.path, resolve(config)
+    return folder.path, config.resolved()

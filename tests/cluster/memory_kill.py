@@ -21,7 +21,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import batching, build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.spaces.limits import Limits
-from tvt_ray.stages.search import run_search
+from tvt_ray.verbs.search import search
 
 SETTINGS = {
     "score": {"calibration_samples": 2},
@@ -60,7 +60,7 @@ def main(run_dir: Path) -> None:
         logging_level=logging.ERROR,
         _system_config={"memory_usage_threshold": memory_share_now(), "memory_monitor_refresh_ms": 100},
     )
-    summary = run_search(config, run_dir)
+    summary = search(config, run_dir=run_dir).summary
     failed = [row for row in RunFolder(run_dir).rows().read() if row.status == "failed"]
     ray.shutdown()
     print(summary.num_scored, [row.arch_id == config.space.arch_id(greedy) for row in failed], failed[0].error)

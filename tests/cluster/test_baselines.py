@@ -15,8 +15,8 @@ from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.stages.baselines import run_baselines
-from tvt_ray.stages.distill import run_distill
+from tvt_ray.verbs.compare import compare
+from tvt_ray.verbs.distill import distill
 
 SEEDS = 2
 
@@ -29,7 +29,7 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, clust
     row = min(folder.rows().read(), key=lambda row: (row.flops, row.arch_id))
     two_jobs = {"gpus_per_training_worker": 0, "cpus_per_training_worker": 2}
     settings = variant(config, distill={"epochs": 1, "batch_size": 16, "guided": "always"}, cluster=two_jobs)
-    found = run_baselines(settings, folder.path, ["alone", "deit"], SEEDS, row.arch_id)
+    found = compare(folder.path, settings=settings, baselines=["alone", "deit"], num_seeds=SEEDS, arch_id=row.arch_id)
 
     student, alone, deit = found.rivals
     assert (student.name, alone.name, deit.name) == ("student", "alone", "deit")
@@ -52,7 +52,7 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, clust
     ids = {space.arch_id(space.from_json(each.arch)) for each in folder.rows().read()}
     assert {each.arch_id for each in folder.measurements().read()} <= ids  # none of another space
 
-    assert [each.path for each in run_distill(settings, folder.path, arch_id=row.arch_id, resume=True)] == [
+    assert [each.path for each in distill(folder.path, settings=settings, arch_id=row.arch_id, resume=True)] == [
         student.path
     ]
     changed = {"distill": {"epochs": 1}}
@@ -61,7 +61,7 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, clust
     )
     assert again == found  # nothing was trained anew
     with pytest.raises(UsageError, match="holds a trained student; --resume goes on"):
-        run_baselines(settings, folder.path, ["deit"], 1, row.arch_id)
+        compare(folder.path, settings=settings, baselines=["deit"], num_seeds=1, arch_id=row.arch_id)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ from tvt_ray.progress import Meter
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
-from tvt_ray.stages.distill import run_distill
-from tvt_ray.stages.refine import run_refine
 from tvt_ray.training.states import from_bytes
+from tvt_ray.verbs.distill import distill
+from tvt_ray.verbs.refine import refine
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def refined(searched, cluster, tmp_path_factory):
     """A copy of that run, refined without any disturbance, its settings and what refine said."""
     folder = tmp_path_factory.mktemp("refined") / "run"
     shutil.copytree(searched[0], folder)
-    return folder, searched[1], run_refine(searched[1], folder)
+    return folder, searched[1], refine(folder, settings=searched[1])
 
 
 def measured(folder):
@@ -139,7 +139,7 @@ def test_killed_in_mid_round_and_resumed_it_measures_the_same_and_ranks_the_same
     process.kill()
     process.wait()
     assert 3 <= len(measured(folder)) < len(measured(refined[0])), process.stderr.read()
-    again = run_refine(refined[1], folder, resume=True)
+    again = refine(folder, settings=refined[1], resume=True)
     assert measured(folder) == measured(refined[0])
     assert again.best == refined[2].best
 
@@ -149,7 +149,7 @@ def test_more_students_are_more_rounds(refined, cluster, tmp_path):
     shutil.copytree(refined[0], folder)
     settings = variant(refined[1], refine={**RUNGS, "num_students": 11})
     before = Rounds.load(RunFolder(folder).rounds_file)
-    summary = run_refine(settings, folder, resume=True)
+    summary = refine(folder, settings=settings, resume=True)
     after = Rounds.load(RunFolder(folder).rounds_file)
     assert after.students[:2] == before.students
     assert summary.num_students == 11
@@ -159,19 +159,19 @@ def test_more_students_are_more_rounds(refined, cluster, tmp_path):
 def test_what_was_begun_is_gone_on_with_on_request_alone_and_by_the_same_recipe(refined, cluster):
     folder, settings, summary = refined
     with pytest.raises(UsageError, match="was refined before"):
-        run_refine(settings, folder)
+        refine(folder, settings=settings)
     with pytest.raises(UsageError, match=r"begun with rungs \(1, 2\), here \(1, 3\)"):
-        run_refine(variant(settings, refine={**RUNGS, "rungs": [1, 3]}), folder, resume=True)
+        refine(folder, settings=variant(settings, refine={**RUNGS, "rungs": [1, 3]}), resume=True)
     with pytest.raises(UsageError, match="begun with another recipe"):
-        run_refine(variant(settings, distill={"epochs": 3, "lr": 0.1}), folder, resume=True)
-    assert run_refine(settings, folder, resume=True).best == summary.best
+        refine(folder, settings=variant(settings, distill={"epochs": 3, "lr": 0.1}), resume=True)
+    assert refine(folder, settings=settings, resume=True).best == summary.best
 
 
 def test_distil_goes_on_from_what_refine_trained(refined, cluster, capsys):
     folder, settings, _ = refined
     arch_id = next(arch_id for arch_id, seed, epochs in measured(folder) if epochs == 2)
     before = {m.epochs: m for m in RunFolder(folder).measurements().read() if (m.arch_id, m.seed) == (arch_id, 0)}
-    (student,) = run_distill(settings, folder, arch_id=arch_id)
+    (student,) = distill(folder, settings=settings, arch_id=arch_id)
     assert f"{arch_id} goes on from what refine trained" in capsys.readouterr().err
     history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == [1, 2, 3]

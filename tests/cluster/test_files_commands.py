@@ -26,7 +26,7 @@ def test_documented_settings_are_settings(name):
     for args in parse_project_commands(text_of(name)):
         if hasattr(args, "set"):
             config = getattr(args, "config", None)
-            load_config(config and REPO / str(config).removeprefix(f"{IMAGE_FOLDER}/"), overrides(args))
+            load_config(config and REPO / str(config).removeprefix(f"{IMAGE_FOLDER}/"), [overrides(args)])
 
 
 @pytest.mark.parametrize("flag", ["--rundir x", "--num-sample 3", "--top-k 2"])

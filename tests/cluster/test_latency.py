@@ -9,7 +9,6 @@ from tests.conftest import SMALL_SPACES, call
 from tests.latency.synthetic import OTHER, synthetic_profile, true_ms
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
-from tvt_ray.stages.search import run_search
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -26,14 +25,14 @@ def test_only_what_is_predicted_to_be_inside_is_read_also_on_resume(cluster, con
     search = {"num_samples": SPACE.size() - 1}
     small = variant(config, space=SPACE.model_dump(mode="json"), budget=budget, score=score, search=search)
     some = small.model_copy(update={"search": small.search.model_copy(update={"num_samples": 6})})
-    first = run_search(some, tmp_path / "run")
+    first = search(some, run_dir=tmp_path / "run").summary
     assert first.num_scored == 6
     assert all(each.latency_ms > 0 for each in first.best)
     assert first.seconds.keys() >= {"scoring", "latency"}
     assert RunFolder(tmp_path / "run").latency_file.is_file()
 
     (tmp_path / "p.json").unlink()  # the run keeps its own
-    summary = run_search(small, tmp_path / "run", resume=True)
+    summary = search(small, run_dir=tmp_path / "run", resume=True).summary
     assert {row.arch_id for row in RunFolder(tmp_path / "run").rows().read()} == inside
     assert "no more were found within the budget (max_latency_ms 3 for a batch of 1)" in summary.note
     for each in summary.best:

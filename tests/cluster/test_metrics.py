@@ -12,7 +12,7 @@ from tests.cluster.prometheus import EXPORTED, METRICS, read, scrape, wait_for
 from tests.conftest import REPO
 from tvt_ray.cluster import metrics
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.stages.search import run_search
+from tvt_ray.verbs.search import search
 
 DASHBOARD = json.loads((REPO / "dashboards" / "tvt_ray.json").read_text())
 PANELS = DASHBOARD["panels"]
@@ -45,7 +45,7 @@ def test_a_search_is_counted(cluster, config, teacher, tmp_path, monkeypatch):
 
     monkeypatch.setattr(scoring, "record_lag", record_lag)
     settings = {"archs_per_trial": 3, "gpus_per_trial": 0, "scoring_workers": 2}
-    summary = run_search(variant(config, search={"num_samples": 10}, cluster=settings), tmp_path / "run")
+    summary = search(variant(config, search={"num_samples": 10}, cluster=settings), run_dir=tmp_path / "run").summary
     rows = RunFolder(tmp_path / "run").rows().read()
 
     def gained(name):

@@ -11,8 +11,8 @@ import tvt_ray
 from tests.cluster.conftest import SMALLER, readings
 from tests.extending.examples import EXAMPLES, loaded
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import make_task
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.stages.setup import make_task
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SEARCH = [

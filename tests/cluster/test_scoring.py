@@ -17,13 +17,13 @@ from tvt_ray.cluster import scoring, slots
 from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import make_task
 from tvt_ray.searchers import batching, build_algorithm, recorder
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.spaces.limits import Limits
-from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import make_task
 from tvt_ray.storage.parts import PartWriter
+from tvt_ray.verbs.search import search
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TWO_SLOTS = slots.Slots(2, 0, 2)
@@ -229,7 +229,7 @@ def test_a_process_is_left_as_it_was(cluster, config, teacher, tmp_path):
     levels = {name: logging.getLogger(name).level for name in ("ray", "ray.tune", "ray.train", "optuna", "tvt_ray")}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)}
     settings = {"search": {"num_samples": 6, "searcher": "tpe"}, "cluster": {"scoring_workers": 1}}
-    run_search(variant(config, **settings), tmp_path / "run")
+    search(variant(config, **settings), run_dir=tmp_path / "run")
     assert (dict(os.environ), torch.get_num_threads(), torch.random.get_rng_state().tolist()) == before
     assert {name: logging.getLogger(name).level for name in levels} == levels
     assert {number: signal.getsignal(number) for number in handlers} == handlers

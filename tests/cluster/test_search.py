@@ -10,11 +10,11 @@ from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.stages.reorder import reorder
-from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import make_task
+from tvt_ray.verbs.reorder import reorder
+from tvt_ray.verbs.search import search
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -63,7 +63,7 @@ def test_workers_read_as_this_process_does(finished, config, digits, teacher):
 
 def test_same_seed_same_rows_whatever_the_workers_and_batches(finished, cluster, config, tmp_path):
     settings = {"archs_per_trial": 5, "scoring_workers": 1}
-    summary = run_search(variant(config, cluster=settings), tmp_path / "second")
+    summary = search(variant(config, cluster=settings), run_dir=tmp_path / "second").summary
     assert summary.num_pids == 1
     assert readings(tmp_path / "second") == readings(finished[0])
     scores = [{e.row.arch_id: e.score for e in Run(f).ranking().scored} for f in (tmp_path / "second", finished[0])]
@@ -76,7 +76,7 @@ def test_every_searcher_drives_tune(searcher, cluster, config, teacher, tmp_path
     if searcher == "nsga2":
         search["objectives"] = "score_flops"
     settings = {"archs_per_trial": 2, "scoring_workers": 1}
-    summary = run_search(variant(config, search=search, cluster=settings), tmp_path / "run")
+    summary = search(variant(config, search=search, cluster=settings), run_dir=tmp_path / "run").summary
     assert summary.num_scored == summary.num_unique == 20
     assert summary.searchers == {searcher: 20}
     assert summary.pareto
@@ -85,7 +85,7 @@ def test_every_searcher_drives_tune(searcher, cluster, config, teacher, tmp_path
 def test_a_space_smaller_than_the_request_is_read_whole(cluster, config, teacher, tmp_path):
     space = SMALL_SPACES["pit"].model_dump(mode="json")
     whole = {**config.model_dump(mode="json"), "space": space, "cluster": {"scoring_workers": 1}}
-    summary = run_search(load_config(None, [whole, {"search": {"num_samples": 500}}]), tmp_path / "run")
+    summary = search(load_config(None, [whole, {"search": {"num_samples": 500}}]), run_dir=tmp_path / "run").summary
     assert summary.num_scored == summary.num_unique == SMALL_SPACES["pit"].size()
     assert "whole space" in summary.note
 
@@ -94,7 +94,7 @@ def test_what_the_score_does_not_read_is_not_made(cluster, config, tmp_path, mon
     """`readings: score` with a score of weights alone: no teacher is trained and nothing looks at an image."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     settings = {"score": {"readings": "score"}, "search": {"num_samples": 6}, "cluster": {"scoring_workers": 1}}
-    summary = run_search(variant(config, **settings), tmp_path / "run")
+    summary = search(variant(config, **settings), run_dir=tmp_path / "run").summary
     assert summary.readings == ("rank_sum", "log_norm")
     assert all(set(found) == {"rank_sum", "log_norm"} for found in readings(tmp_path / "run").values())
     assert not (tmp_path / "empty").exists()
@@ -106,21 +106,21 @@ def test_what_the_score_does_not_read_is_not_made(cluster, config, tmp_path, mon
 def test_a_run_folder_is_not_written_over(finished, config):
     folder, _ = finished
     with pytest.raises(UsageError, match="already holds a run"):
-        run_search(config, folder)
+        search(config, run_dir=folder)
     with pytest.raises(UsageError, match="seed is 5 here and 0 there"):
-        run_search(variant(config, seed=5), folder, resume=True)
+        search(variant(config, seed=5), run_dir=folder, resume=True)
 
 
 def test_resuming_a_finished_run_reads_only_what_is_new(finished, cluster, config, tmp_path):
     folder, one = shutil.copytree(finished[0], tmp_path / "run"), {"scoring_workers": 1}
     before = readings(folder)
     more = variant(config, search={"num_samples": 30, "searcher": "evolution"}, cluster=one)
-    summary = run_search(more, folder, resume=True)
+    summary = search(more, run_dir=folder, resume=True).summary
     after = readings(folder)
     assert summary.num_scored == len(after) == 30
     assert summary.searchers == {"random": 24, "evolution": 6}  # who proposed what is kept
     assert {k: after[k] for k in before} == before
-    again = run_search(more, folder, resume=True)
+    again = search(more, run_dir=folder, resume=True).summary
     assert again.num_scored == 30
     assert again.archs_per_s == 0
 
@@ -128,7 +128,7 @@ def test_resuming_a_finished_run_reads_only_what_is_new(finished, cluster, confi
 def test_a_run_can_be_resumed_by_another_score_without_reading_again(finished, cluster, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
     stored = load_config(None, [RunFolder(folder).config().model_dump(mode="json"), {"score": {"name": "tvt"}}])
-    summary = run_search(stored, folder, resume=True)
+    summary = search(stored, run_dir=folder, resume=True).summary
     assert (summary.score, summary.archs_per_s) == ("tvt", 0)
     assert RunFolder(folder).config().score.name == "tvt"
     assert summary.best[0].arch_id == Run(folder).ranking("tvt").entries[0].row.arch_id

@@ -21,7 +21,7 @@ from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
-from tvt_ray.stages.distill import run_distill
+from tvt_ray.verbs.distill import distill
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -101,14 +101,14 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     train_worker = training._train_worker
     monkeypatch.setattr(training, "_train_worker", dies_after_an_epoch)
     with pytest.raises(RunError, match=r"power cut.*--arch-id .* --resume"):
-        run_distill(two, folder, arch_id=arch_id)
+        distill(folder, settings=two, arch_id=arch_id)
     monkeypatch.undo()
     with pytest.raises(UsageError, match="unfinished training"):
-        run_distill(two, folder, arch_id=arch_id)
+        distill(folder, settings=two, arch_id=arch_id)
     with pytest.raises(UsageError, match="other settings"):
-        run_distill(variant(two, distill={**quick, "epochs": 9}), folder, arch_id=arch_id, resume=True)
+        distill(folder, settings=variant(two, distill={**quick, "epochs": 9}), arch_id=arch_id, resume=True)
     with watch("ray_tvt_val_accuracy_percent") as seen:
-        (student,) = run_distill(two, folder, arch_id=arch_id, resume=True)
+        (student,) = distill(folder, settings=two, arch_id=arch_id, resume=True)
     history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == [1, 2, 3]
     assert history[0]["loss"] > history[-1]["loss"]
@@ -118,7 +118,7 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     states = ray.get_actor("train_v2_state_actor", namespace="_train_state_actor")  # what the dashboard asks for runs
     runs = ray.get(states.get_train_runs.remote()).values()
     assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_ids"] == [arch_id]]
-    (kept,) = run_distill(two, folder, arch_id=arch_id, resume=True)
+    (kept,) = distill(folder, settings=two, arch_id=arch_id, resume=True)
     assert kept == student
 
 
@@ -132,7 +132,7 @@ def test_a_student_begins_with_what_another_learned(cluster, config, digits_stud
     run.make()
     run.claim(settings)
     arch_file = source / "arch.json"
-    (student,) = run_distill(settings, run.path, arch_file=arch_file, ray_address=cluster)
+    (student,) = distill(run.path, settings=settings, arch_file=arch_file, ray_address=cluster)
     count = len(load_student(source).student.state_dict())
     assert (
         f"init: {student.arch_id}: {count} of {count} tensors from {source} (vit, 3 blocks" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports import EXPORTS, StudentCard, write_trained
 from tvt_ray.exports.folder import load_student
 from tvt_ray.proxies import PROXIES
+from tvt_ray.runs.inputs import make_task
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import verified
@@ -32,7 +33,6 @@ from tvt_ray.spaces import Space
 from tvt_ray.spaces.budget import Budget
 from tvt_ray.spaces.costs import Cost
 from tvt_ray.spaces.limits import Limits
-from tvt_ray.stages.setup import make_task
 from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher

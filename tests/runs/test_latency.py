@@ -51,7 +51,7 @@ def test_no_profile_on_this_machine_is_one_line_with_the_command():
 def test_the_command_measures_the_very_space_and_batch_size(size):
     config = limited(latency_batch_size=size)
     args = build_parser().parse_args(shlex.split(profile_command(config))[1:])
-    assert load_config(None, overrides(args)).space == SPACE
+    assert load_config(None, [overrides(args)]).space == SPACE
     assert (args.batch_size or [1]) == [size]
     assert profile_command(load_config(None)) == "tvt profile"
 

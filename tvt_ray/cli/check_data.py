@@ -13,7 +13,7 @@ from tvt_ray.errors import UsageError
 if TYPE_CHECKING:
     from tvt_ray.data.looking import Size
     from tvt_ray.data.survey import Sizes, Survey, Told
-    from tvt_ray.stages.check_data import DataDescription, Imbalance
+    from tvt_ray.verbs.check_data import DataDescription, Imbalance
 
 SPLITS = ("train", "val", "test")
 
@@ -30,8 +30,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints."""
     from tvt_ray.data.datasets import check_outside
-    from tvt_ray.stages.check_data import describe_data
     from tvt_ray.storage.locations import check_writable
+    from tvt_ray.verbs.check_data import describe_data
 
     if args.path is not None and args.dataset is not None:
         raise UsageError(f"one dataset at a time: {args.path} or --dataset {args.dataset}")

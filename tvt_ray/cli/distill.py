@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, path, plugins_of
 from tvt_ray.cli.output import print_json, print_students, print_table
@@ -54,15 +54,19 @@ def execute(args: argparse.Namespace) -> int:
         return _with_baselines(args)
     if args.seeds != 1:
         raise UsageError("--seeds goes with --baselines")
-    from tvt_ray.stages.distill import run_distill
+    from tvt_ray.verbs.distill import distill
 
-    config = config_of_run(args)
-    students = run_distill(config, args.run_dir, args.top_k, args.arch_id, args.resume, args.ray_address, args.arch)
+    which = {"top_k": args.top_k, "arch_id": args.arch_id, "arch_file": args.arch}
+    students = distill(args.run_dir, **which, **_settings(args))
     if args.json:
         print_json(args, {"students": [dataclasses.asdict(student) for student in students]})
     else:
         print_students(students)
     return 0
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    return {"settings": config_of_run(args), "resume": args.resume, "ray_address": args.ray_address}
 
 
 def _with_baselines(args: argparse.Namespace) -> int:
@@ -72,12 +76,12 @@ def _with_baselines(args: argparse.Namespace) -> int:
     from tvt_ray.quality.comparison import to_json
     from tvt_ray.runs.folder import RunFolder
     from tvt_ray.runs.run import TrainedStudent
-    from tvt_ray.stages.baselines import run_baselines
-    from tvt_ray.stages.contenders import BASELINES
+    from tvt_ray.verbs.compare import compare
+    from tvt_ray.verbs.contenders import BASELINES
 
     names = tuple(BASELINES) if args.baselines == ALL else tuple(args.baselines.split(","))
-    config, which = config_of_run(args), (args.arch_id, args.arch)
-    found = run_baselines(config, args.run_dir, names, args.seeds, *which, args.resume, args.ray_address)
+    which = {"arch_id": args.arch_id, "arch_file": args.arch}
+    found = compare(args.run_dir, baselines=names, num_seeds=args.seeds, **which, **_settings(args))
     student = TrainedStudent.read(RunFolder(args.run_dir).distill_folder / found.rivals[0].arch_id)
     if args.json:
         print_json(args, {"students": [dataclasses.asdict(student)], "baselines": to_json(found)})

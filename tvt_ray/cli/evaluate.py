@@ -24,9 +24,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Evaluates and prints."""
-    from tvt_ray.stages.evaluate import run_evaluate
+    from tvt_ray.verbs.evaluate import evaluate
 
-    found = run_evaluate(args.student, overrides(args), args.split, args.out)
+    found = evaluate(args.student, split=args.split, out=args.out, settings=overrides(args))
     print_json(args, found.to_json()) if args.json else _print(found)
     return 0
 

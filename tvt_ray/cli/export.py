@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides
 from tvt_ray.cli.output import print_json, print_table
-from tvt_ray.storage.locations import as_location
 
 if TYPE_CHECKING:
-    from tvt_ray.stages.export import ExportSummary
+    from tvt_ray.verbs.export import ExportSummary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +28,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Exports and prints."""
-    from tvt_ray.exports.formats import Wish
-    from tvt_ray.stages.export import run_export
+    from tvt_ray.verbs.export import export
 
-    out = None if args.out is None else as_location(args.out)
-    wish = Wish(int8=args.int8, pixels=args.pixels)
-    found = run_export(args.student, overrides(args), args.format, wish, out)
+    kinds = {"int8": args.int8, "pixels": args.pixels}
+    found = export(args.student, args.format, **kinds, out=args.out, settings=overrides(args))
     print_json(args, found.to_json()) if args.json else _print(found)
     return 0
 

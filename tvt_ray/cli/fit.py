@@ -31,16 +31,16 @@ def resume_command(args: argparse.Namespace) -> str:
 
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
-    from tvt_ray.stages.fit import check_minutes, check_out, plan_fit, run_fit
+    from tvt_ray.strict import merged
+    from tvt_ray.verbs.fit import check_fit, fit, plan_fit
 
-    check_minutes(args.minutes)
-    layers = [*_seeds(args), *overrides(args)]
-    check_out(layers, args.run_dir)
+    settings = merged(_seeds(args), overrides(args))
     if args.dry_run:
-        _, plan = plan_fit(layers, args.minutes)
+        check_fit(settings, args.run_dir, args.minutes)
+        plan = plan_fit(settings, args.minutes).plan
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0
-    fitted = run_fit(layers, args.run_dir, args.minutes, args.ray_address)
+    fitted = fit(out=args.run_dir, minutes=args.minutes, settings=settings, ray_address=args.ray_address)
     if args.json:
         print_json(args, dataclasses.asdict(fitted))
         return 0
@@ -50,9 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _seeds(args: argparse.Namespace) -> list[dict[str, object]]:
+def _seeds(args: argparse.Namespace) -> dict[str, object]:
     """One seed for all of it: weights, probe, teacher and students."""
-    if args.seed is None:
-        return []
     sections = ("probe", "teacher_training", "distill")
-    return [{name: {"seed": args.seed} for name in sections}]
+    return {} if args.seed is None else {name: {"seed": args.seed} for name in sections}

@@ -6,11 +6,14 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.storage.locations import absolute, as_given
+
+if TYPE_CHECKING:
+    from tvt_ray.runs.config import RunConfig
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,7 +66,7 @@ def _formats() -> list[str]:
 
 
 def _baselines() -> list[str]:
-    from tvt_ray.stages.contenders import BASELINES
+    from tvt_ray.verbs.contenders import BASELINES
 
     return list(BASELINES)
 
@@ -202,9 +205,10 @@ def add_options(parser: argparse.ArgumentParser, *names: str, **changed: Any) ->
         parser.add_argument(f"--{name}", help=option.help, **{**option.arguments, **changed})
 
 
-def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
-    """Flags and --set as config layers, the latter last; a flag that was not given is no override."""
+def overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Flags and --set as settings of a config, the latter last; a flag that was not given is no setting."""
     from tvt_ray.runs.yaml_text import parse_assignment
+    from tvt_ray.strict import merged
 
     layers: list[Mapping[str, Any]] = []
     for name, option in OPTIONS.items():
@@ -214,40 +218,38 @@ def overrides(args: argparse.Namespace) -> list[Mapping[str, Any]]:
             for part in reversed(option.key.split(".")):
                 value = {part: value}
             layers.append(value)
-    return [*layers, *map(parse_assignment, args.set)]
+    return merged({}, *layers, *map(parse_assignment, args.set))
 
 
-def config_of(args: argparse.Namespace) -> Any:
+def config_of(args: argparse.Namespace) -> RunConfig:
     """The config that the flags ask for. Raises UsageError."""
     from tvt_ray.runs.config import load_config
 
-    return load_config(args.config, overrides(args))
+    return load_config(args.config, [overrides(args)])
 
 
-def own_config_of(args: argparse.Namespace) -> Any:
+def own_config_of(args: argparse.Namespace) -> RunConfig:
     """The same; without a file, images of one's own get the recipe for them. Raises UsageError."""
-    from tvt_ray.stages.facts import own_config
+    from tvt_ray.planning.facts import own_config
 
     return own_config(overrides(args)) if args.config is None else config_of(args)
 
 
-def config_of_run(args: argparse.Namespace) -> Any:
+def config_of_run(args: argparse.Namespace) -> RunConfig:
     """The stored config of --run-dir with this call's flags on top, or a file's. Raises UsageError."""
     from tvt_ray.runs.config import load_config
     from tvt_ray.runs.folder import RunFolder
 
     if args.run_dir is None:
         raise UsageError("--resume needs --run-dir: which run to go on with")
-    layers = overrides(args)
-    for layer in layers:  # a run that was made with plugins is read by who names them again
-        load_plugins(layer.get("plugins") or ())
+    load_plugins(plugins_of(args))  # a run that was made with plugins is read by who names them again
     stored = RunFolder(args.run_dir).config()
     if args.config is not None:
-        return load_config(args.config, [{"score": {"proxies": stored.score.proxies}}, *layers])
+        return load_config(args.config, [{"score": {"proxies": stored.score.proxies}}, overrides(args)])
     prior = {"score": {"prior": stored.score.zero_cost}}  # of `measured`, where that is asked for now
-    return load_config(None, [stored.model_dump(mode="json"), prior, *layers])
+    return stored.with_(prior, overrides(args))
 
 
 def plugins_of(args: argparse.Namespace) -> list[str]:
     """The modules that this call named."""
-    return [str(name) for layer in overrides(args) for name in layer.get("plugins") or ()]
+    return [str(name) for name in overrides(args).get("plugins") or ()]

@@ -55,17 +55,17 @@ def execute(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> tuple[Classifier, int]:
     """The student, and the setting data.max_pixels. An ONNX file is loaded without torch."""
-    location, layers = args.student, overrides(args)
+    location, settings = args.student, overrides(args)
     if location.is_file():
         from tvt_ray.inference.onnx_student import load_onnx
 
-        return load_onnx(location), _max_pixels(layers)
+        return load_onnx(location), _max_pixels(settings)
     from tvt_ray.exports.folder import load_student
-    from tvt_ray.runs.config import load_config
+    from tvt_ray.runs.config import RunConfig
 
     _check_place(location)
     load_plugins(plugins_of(args))
-    max_pixels = load_config(None, layers).data.max_pixels
+    max_pixels = RunConfig().with_(settings).data.max_pixels
     return load_student(location), max_pixels
 
 
@@ -74,15 +74,14 @@ def _check_place(location: Location) -> None:
         raise UsageError(f"there is no ONNX file {location}")
 
 
-def _max_pixels(layers: Sequence[Mapping[str, Any]]) -> int:
+def _max_pixels(settings: Mapping[str, Any]) -> int:
     """Of --set, whose other settings are of no use beside an ONNX file."""
     from tvt_ray.data.images import MAX_PIXELS
 
-    value: Any = MAX_PIXELS
-    for layer in layers:
-        if layer.keys() != {"data"} or layer["data"].keys() != {"max_pixels"}:
-            raise UsageError(f"with an ONNX file --set takes data.max_pixels alone; got {json.dumps(layer)}")
-        value = layer["data"]["max_pixels"]
+    data = settings.get("data", {})
+    if settings.keys() - {"data"} or data.keys() - {"max_pixels"}:
+        raise UsageError(f"with an ONNX file --set takes data.max_pixels alone; got {json.dumps(settings)}")
+    value = data.get("max_pixels", MAX_PIXELS)
     if not isinstance(value, int) or value < 1:
         raise UsageError(f"config data.max_pixels: a number of pixels, at least 1; got {value!r}")
     return value

@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measures, writes and prints."""
-    from tvt_ray.stages.latency import run_profile
+    from tvt_ray.verbs.latency import run_profile
 
     config = own_config_of(args)
     place, profile = run_profile(config, tuple(args.batch_size or [1]), args.device, args.threads, args.out)

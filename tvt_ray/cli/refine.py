@@ -10,7 +10,7 @@ from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, plu
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from tvt_ray.stages.refine import Refined, RefineSummary
+    from tvt_ray.verbs.refine import Refined, RefineSummary
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +31,9 @@ def resume_command(args: argparse.Namespace) -> str:
 
 def execute(args: argparse.Namespace) -> int:
     """Refines and prints."""
-    from tvt_ray.stages.refine import run_refine
+    from tvt_ray.verbs.refine import refine
 
-    config = config_of_run(args)
-    summary = run_refine(config, args.run_dir, args.resume, args.ray_address)
+    summary = refine(args.run_dir, settings=config_of_run(args), resume=args.resume, ray_address=args.ray_address)
     print_json(args, summary) if args.json else print_refined(summary)
     return 0
 

@@ -22,7 +22,7 @@ def execute(args: argparse.Namespace) -> int:
     """Writes report and top list, and prints. Another score becomes the run's."""
     from tvt_ray.errors import UsageError
     from tvt_ray.runs.folder import Choice, RunFolder
-    from tvt_ray.stages.reorder import reorder
+    from tvt_ray.verbs.reorder import reorder
 
     load_plugins(plugins_of(args))
     if args.top_k < 1:

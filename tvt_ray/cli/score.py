@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints; on the scale of --run-dir's calibration where that is given."""
-    from tvt_ray.stages.score import score_one
+    from tvt_ray.verbs.score import score_one
 
     config = config_of_run(args) if args.run_dir else own_config_of(args)
     scored = score_one(config, args.arch, args.run_dir)

@@ -20,6 +20,7 @@ from tvt_ray.storage.locations import as_location
 if TYPE_CHECKING:
     from tvt_ray.runs.folder import Choice
     from tvt_ray.runs.run import Run
+    from tvt_ray.verbs.session import Session
 
 NUM_RUNGS = 10
 
@@ -46,7 +47,7 @@ def resume_command(args: argparse.Namespace) -> str:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Searches, prints, and distils where that was asked for."""
+    """Searches, prints, and refines and distils where that was asked for."""
     for flag, number in (("--refine", args.refine), ("--distill-top-k", args.distill_top_k)):
         if number is not None and number < 1:
             raise UsageError(f"{flag} is at least 1; got {number}")
@@ -54,56 +55,46 @@ def execute(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation
-    from tvt_ray.runs.run import Run
-    from tvt_ray.stages.initial import check_init_setting
-    from tvt_ray.stages.search import run_search
+    from tvt_ray.verbs.initial import check_init_setting
+    from tvt_ray.verbs.session import Session
 
     if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
         check_init_setting(config)
     args.run_dir = args.run_dir or as_location(f"runs/{_run_name(config)}")
-    summary = run_search(config, args.run_dir, args.resume, args.ray_address)
-    if not args.json:
-        _print(Run(args.run_dir, summary), args.by_score)
-    output = {**summary.to_json(), **_refine(args, config), **_distill(args, config)}
+    with Session.open(config, args.run_dir, resume=args.resume, ray_address=args.ray_address) as session:
+        output = _run(args, session)
     if args.json:
         print_json(args, output)
     return 0
 
 
-def _refine(args: argparse.Namespace, config: Any) -> dict[str, Any]:
-    """Where that was asked for; what it adds to the output."""
-    if not args.refine:
-        return {}
-    from tvt_ray.stages.refine import run_refine
+def _run(args: argparse.Namespace, session: Session) -> dict[str, Any]:
+    """The search and what is asked for after it, each printed as it ends; all of it as JSON has it."""
+    from tvt_ray.verbs.distill import distill
+    from tvt_ray.verbs.refine import refine
+    from tvt_ray.verbs.search import search
 
-    summary = run_refine(with_students(config, args.refine), args.run_dir, args.resume, args.ray_address)
+    run = search(session)
+    assert run.summary is not None
+    output: dict[str, Any] = run.summary.to_json()
     if not args.json:
-        print_refined(summary)
-    return {"refine": dataclasses.asdict(summary)}
-
-
-def with_students(config: Any, count: int) -> Any:
-    """The config by which refine trains so many."""
-    return config.model_copy(update={"refine": config.refine.model_copy(update={"num_students": count})})
-
-
-def _distill(args: argparse.Namespace, config: Any) -> dict[str, Any]:
-    """Where that was asked for, by what ranks the run by now; what it adds to the output."""
-    if not args.distill_top_k:
-        return {}
-    from tvt_ray.runs.folder import RunFolder
-    from tvt_ray.stages.distill import run_distill
-
-    config = config.model_copy(update={"score": RunFolder(args.run_dir).config().score})
-    students = run_distill(config, args.run_dir, args.distill_top_k, resume=args.resume, ray_address=args.ray_address)
-    if not args.json:
-        print_students(students)
-    return {"students": [dataclasses.asdict(student) for student in students]}
+        _print(run, args.by_score)
+    if args.refine:
+        summary = refine(session, num_students=args.refine)
+        output["refine"] = dataclasses.asdict(summary)
+        if not args.json:
+            print_refined(summary)
+    if args.distill_top_k:
+        students = distill(session, top_k=args.distill_top_k)
+        output["students"] = [dataclasses.asdict(student) for student in students]
+        if not args.json:
+            print_students(students)
+    return output
 
 
 def _dry_run(args: argparse.Namespace, config: Any) -> int:
-    from tvt_ray.stages.estimate import dry_run
+    from tvt_ray.planning.estimate import dry_run
 
     plan = dry_run(config, args.refine or 0, args.distill_top_k or 0)
     print_json(args, plan) if args.json else print("\n".join(plan.sentences()))

@@ -28,7 +28,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Trains and prints."""
-    from tvt_ray.stages.setup import load_data
+    from tvt_ray.runs.inputs import load_data
     from tvt_ray.storage.locations import check_writable
     from tvt_ray.teachers.provide import save_teacher
     from tvt_ray.teachers.training import teacher_accuracy, train_teacher
@@ -67,7 +67,7 @@ def add_eval(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Evaluates and prints."""
-    from tvt_ray.stages.setup import load_data
+    from tvt_ray.runs.inputs import load_data
     from tvt_ray.teachers.provide import get_teacher
     from tvt_ray.teachers.training import teacher_accuracy
 

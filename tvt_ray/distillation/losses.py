@@ -46,7 +46,7 @@ class LossSettings(Strict):
     def alone(self) -> LossSettings:
         """Without the terms that compare with the teacher."""
         weights = {name: weight for name, weight in self.terms.items() if name in ALONE} or {"cross_entropy": 1.0}
-        return self.model_copy(update={"weights": weights})
+        return self.model_copy(update={"weights": weights})  # which `with_` would merge with those that are
 
     @property
     def terms(self) -> dict[str, float]:

@@ -22,15 +22,16 @@ from tvt_ray.evaluation.tables import RankedColumn, RankTables, tabulate
 from tvt_ray.evaluation.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import Probe, need_teacher
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.runs.inputs import load_data, make_task
+from tvt_ray.runs.latency import limits_of
+from tvt_ray.runs.process import process_as_it_was
+from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.features import feature_table
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row
 from tvt_ray.scoring.scores import find_score, score_names
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.spaces.budget import Budget
-from tvt_ray.stages.calibrate import calibration_archs
-from tvt_ray.stages.setup import load_data, make_task, process_as_it_was
 from tvt_ray.students.draws import SCHEME
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
@@ -66,7 +67,7 @@ def check_request(request: RankRequest) -> None:
 def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str | None = None) -> list[Scored]:
     """Scores every architecture of the files by every proxy and seed, on the cluster; what is cached is read."""
     check_request(request)
-    data = load_data(config.model_copy(update={"budget": Budget()}))
+    data = load_data(config.with_(budget=Budget()))
     truths = [truth for path in request.files for truth in read_ground_truth(path, config.space, data.num_classes)]
     for truth in truths:
         _check_columns(truth, request.columns)
@@ -107,17 +108,16 @@ def _score_truth(
     names = _names(config, request)
     archs = [entry.arch for entry in truth.entries]
     for repetition in range(request.num_seeds):
-        own = config.model_copy(
-            update={
-                "space": truth.space,
-                "budget": Budget(),
-                "seed": config.seed + repetition,
-                "probe": config.probe.model_copy(update={"seed": config.probe.seed + repetition}),
-            }
+        own = config.with_(
+            space=truth.space,
+            budget=Budget(),
+            seed=config.seed + repetition,
+            probe={"seed": config.probe.seed + repetition},
         )
         task = make_task(own, data, teacher)
         fused = [name for name in names if len(find_score(name).readings) > 1]
-        sample = calibration_archs(own, data.num_classes) if fused else []
+        limits = limits_of(own, data.num_classes, profile=None)
+        sample = calibration_archs(limits, own.seed, own.score.calibration_samples) if fused else []
         calibration = Calibration.from_rows(list(read_or_score(task, sample, _needed(fused), score).values()))
         rows = read_or_score(task, archs, _needed(names), score)
         mine = [rows[entry.arch_id] for entry in truth.entries]

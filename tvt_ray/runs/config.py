@@ -28,7 +28,7 @@ from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import SPACES, SpaceField
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.spaces.budget import Budget
-from tvt_ray.strict import Seed, Strict
+from tvt_ray.strict import Seed, Strict, merged
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining
 
@@ -66,6 +66,21 @@ class RunConfig(Strict):
     )
     cluster: ClusterSettings = ClusterSettings()
 
+    def with_(self, *layers: Mapping[str, Any], **changes: Any) -> RunConfig:
+        """As of any settings. Raises UsageError that names the key, what was wrong and what is allowed."""
+        return validate(merged(self.model_dump(mode="json"), *layers, changes))
+
+    def ranked_by(self, score: str) -> RunConfig:
+        """With another score; `measured` keeps the present one for what was not measured.
+
+        Raises UsageError for one that is unknown, or made of what was not read.
+        """
+        return self.with_(score={"name": score, "prior": self.score.zero_cost})
+
+    def resolved(self) -> RunConfig:
+        """With what its run reads written down, so that another score later does not change it."""
+        return self.with_(score={"proxies": self.score.to_read})
+
     def to_yaml(self) -> str:
         """Every setting, defaults included, as `load_config` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
@@ -81,10 +96,7 @@ def load_config(path: Path | None, overrides: Sequence[Mapping[str, Any]] = ()) 
     A section whose `name` changes (another space, another teacher) starts from that one's defaults instead. Raises
     UsageError that names the key, what was wrong and what is allowed.
     """
-    merged = RunConfig().model_dump(mode="json")
-    for layer in [*([read_yaml(path)] if path else []), *overrides]:
-        merged = _merge(merged, layer)
-    return validate(merged)
+    return RunConfig().with_(*([read_yaml(path)] if path else []), *overrides)
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
@@ -120,18 +132,6 @@ def parse_yaml(name: str, text: bytes) -> dict[str, Any]:
             f"{name} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
         )
     return loaded
-
-
-def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in layer.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            renamed = key == "space" and value.get("name", old.get("name")) != old.get("name")
-            merged[key] = dict(value) if renamed else _merge(old, value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def explain(error: ValidationError, values: Mapping[str, Any]) -> str:

@@ -81,4 +81,4 @@ def _limited(config: RunConfig, max_latency_ms: float) -> RunConfig:
     if not max_latency_ms > 0:
         raise UsageError(f"max_latency_ms is more than 0; got {max_latency_ms:g}")
     kept = config.budget.model_dump(include={"latency_batch_size", "latency_profile"})
-    return config.model_copy(update={"budget": Budget(max_latency_ms=max_latency_ms, **kept)})
+    return config.with_(budget=Budget(max_latency_ms=max_latency_ms, **kept))

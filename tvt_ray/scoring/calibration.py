@@ -19,7 +19,11 @@ from typing import Any
 from tvt_ray.errors import UsageError
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import Term, find_score
+from tvt_ray.spaces import Arch
+from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.locations import Location, first_line, write_atomically
+
+MAX_DRAWS = 1000  # for each architecture of the sample
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,27 @@ def _transformed(term: Term, value: float) -> float:
     return math.log(value) if term.log else value
 
 
+def calibration_archs(limits: Limits, seed: int, count: int) -> list[Arch]:
+    """The calibration sample: so many architectures within the limits, drawn by the run's seed alone.
+
+    Fewer where a space has no more. Raises UsageError where none is found.
+    """
+    rng, space, archs = calibration_rng(seed), limits.space, dict[str, Arch]()
+    for _ in range(MAX_DRAWS * count):
+        arch = space.sample(rng)
+        if limits.admit(arch):
+            archs[space.arch_id(arch)] = arch
+        if len(archs) == count:
+            break
+    if not archs:
+        small, large = space.smallest(limits.num_classes), space.largest(limits.num_classes)
+        raise UsageError(
+            f"no architecture was found within the budget ({limits.budget}): in this space parameters go from "
+            f"{small.params:,} to {large.params:,} and FLOPs from {small.flops:,} to {large.flops:,}"
+        )
+    return list(archs.values())
+
+
 def calibration_rng(seed: int) -> random.Random:
-    """Draws the calibration sample: of the run's seed, but unrelated to what the searcher draws."""
+    """Of the run's seed, but unrelated to what the searcher draws."""
     return random.Random(f"calibration/{seed}")

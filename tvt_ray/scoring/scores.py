@@ -97,7 +97,10 @@ class ScoreSettings(Strict):
         return self.prior if self.name == MEASURED else self.name
 
     def named(self, name: str) -> ScoreSettings:
-        """The same with another score in front; `measured` keeps the present one as its prior."""
+        """Another score in front, which may be made of what was not read: whoever ranks by it finds that out.
+
+        `measured` keeps the present one as its prior.
+        """
         return self.model_copy(update={"name": name, "prior": self.zero_cost})
 
     @field_validator("proxies")

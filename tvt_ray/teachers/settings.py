@@ -19,7 +19,7 @@ class TeacherSettings(Strict):
 
     def untrained(self) -> TeacherSettings:
         """The same network with random weights, for who asks what it takes: that does not depend on them."""
-        return self.model_copy(update={"weights": None, "pretrained": False})
+        return self.with_(weights=None, pretrained=False)
 
     @field_validator("name")
     @classmethod

@@ -1,0 +1,34 @@
+"""What distil finds in a run folder, and does with it."""
+
+import json
+
+import pytest
+
+from tests.conftest import SMALL_SPACES
+from tvt_ray.errors import UsageError
+from tvt_ray.verbs.distill import row_of
+from tvt_ray.verbs.session import Session
+
+SPACE = SMALL_SPACES["autoformer"]
+
+
+def test_any_architecture_of_the_space_can_be_trained(run_folder, tmp_path):
+    """One that the run did not read."""
+    read = {row.arch_id for row in run_folder.rows().read()}
+    arch = next(arch for arch in SPACE.enumerate() if SPACE.arch_id(arch) not in read)
+    file = tmp_path / "arch.json"
+    file.write_text(json.dumps({"space": SPACE.name, "arch": SPACE.to_json(arch)}))
+    with Session.open(run_folder.config(), run_folder.path, resume=True) as session:
+        row = row_of(file, session)
+    assert (row.arch_id, row.params, row.readings) == (SPACE.arch_id(arch), SPACE.cost(arch, 2).params, {})
+    assert f"--arch {file} --resume" in run_folder.distill_command(None, None, (), file)
+
+
+def test_one_of_another_space_is_refused(run_folder, tmp_path):
+    file = tmp_path / "arch.json"
+    file.write_text(json.dumps({"embed_dim": 999, "depth": 1, "num_heads": [2], "mlp_ratio": [2]}))
+    with (
+        pytest.raises(UsageError, match="embed_dim is 999, allowed: 24"),
+        Session.open(run_folder.config(), run_folder.path, resume=True) as session,
+    ):
+        row_of(file, session)

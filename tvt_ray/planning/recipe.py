@@ -1,0 +1,266 @@
+"""A whole config from what a dataset is like: what to train at which size, and for how long. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvt_ray.data.image_size import image_size
+from tvt_ray.errors import UsageError
+from tvt_ray.refinement.halving import Halving, round_sizes
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.spaces.budget import Budget
+
+WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
+NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768
+ROOM = 1.3  # times the budget that the space's ceiling is at least
+SMALLEST_BATCH, LARGEST_BATCH, LARGEST_BATCH_ON_CPU = 8, 128, 32
+BATCHES_PER_EPOCH = 8  # at least
+# Steps of the optimiser: with fewer, a teacher knows little more than the largest class, and a student less than it.
+TEACHER_FLOOR, STUDENT_FLOOR = 300, 300
+TEACHER_STEPS, STUDENT_STEPS, EPOCHS = 600, 900, 40  # where no time is given: so many steps, and epochs, at least
+# Times the floor, or epochs where those are more steps: beyond, a small dataset is only learned by heart.
+MOST_FLOORS, MOST_EPOCHS = 20, 300
+ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both; a student that gets less is too large for the time
+WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
+NUM_SAMPLES = 2000
+NUM_STARTS = 2  # of Ray in a fit: search and distil
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a recipe asks of a dataset."""
+
+    num_train: int
+    num_val: int
+    num_classes: int
+    side: int  # of the training images, the median of the shorter side; pixels
+    grey: bool  # whether all images are
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What there is to compute with."""
+
+    cpus: int
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Measured, in seconds."""
+
+    teacher_step_s: float  # a batch; 0: it is trained already
+    student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
+    arch_s: float  # an architecture read, on one core
+    fixed_s: float  # the start of Ray and of its first worker
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Seconds that each phase is to take, in order."""
+
+    teacher: float
+    search: float
+    refine: float
+    distill: float
+    start: float  # of Ray, and all that no setting changes
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return sum(self.seconds().values())
+
+    def seconds(self) -> dict[str, float]:
+        """By phase, those that take none left out."""
+        return {name: round(value, 1) for name, value in vars(self).items() if value}
+
+
+# Of the time that is left when start-up is paid.
+TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1
+
+
+def patch_size(size: int) -> int:
+    """4, 8 or 16 pixels, which make 36 to 196 patches of each of IMAGE_SIZES."""
+    return 4 if size <= 32 else 8 if size <= 96 else 16
+
+
+def widths(budget: Budget) -> tuple[int, ...]:
+    """Three, the widest such that the space's ceiling lies above the parameters that the budget allows.
+
+    A block of width w and ratio 4 has 12 w^2 parameters.
+    """
+    widest = WIDEST_WITHOUT_BUDGET
+    if budget.max_params is not None:
+        needed = math.sqrt(ROOM * budget.max_params / (12 * max(DEPTHS)))
+        widest = min(max(math.ceil(needed / WIDTH_STEP) * WIDTH_STEP, WIDTH_STEP), WIDEST)
+    return tuple(width for i in range(NUM_WIDTHS) if (width := widest - i * WIDTH_STEP) > 0)[::-1]
+
+
+def batch_size(num_train: int, machine: Machine) -> int:
+    """An eighth of the images, 8 to 128; at most 32 on a CPU, where as many images a second make more steps."""
+    largest = LARGEST_BATCH_ON_CPU if machine.gpus == 0 else LARGEST_BATCH
+    return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), largest)
+
+
+def val_fraction(num_images: int) -> float:
+    """Of the training images: a tenth, and more where that is under 100, up to a fifth."""
+    return min(max(0.1, 100 / num_images), 0.2)
+
+
+def steps_per_epoch(num_train: int, batch: int) -> int:
+    """Batches of an epoch, the last partial one among them. `batch`: images of one."""
+    return math.ceil(num_train / min(batch, num_train))
+
+
+def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
+    """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
+    size, batch = image_size(facts.side, machine.gpus > 0), batch_size(facts.num_train, machine)
+    augment = _augmentation(facts)
+    return {
+        "space": {
+            "name": "autoformer",
+            "image_size": size,
+            "patch_size": patch_size(size),
+            "embed_dim": list(widths(budget)),
+            "depth": list(DEPTHS),
+            "num_heads": list(HEADS),
+            "mlp_ratio": list(RATIOS),
+        },
+        "teacher": {"name": "timm:resnet10t", "pretrained": False, "image_size": size},
+        "teacher_training": {
+            "epochs": _epochs(TEACHER_STEPS, facts.num_train, batch),
+            "min_steps": TEACHER_FLOOR,
+            "batch_size": batch,
+            "lr": 0.02,
+            "smoothing": 0.1,
+            "augment": {**augment, "auto_augment": None},
+        },
+        "probe": {"num_images": min(32, facts.num_train)},
+        "search": {"num_samples": NUM_SAMPLES},
+        "distill": {**_distillation(facts, batch), "augment": augment},
+    }
+
+
+def _augmentation(facts: DataFacts) -> Mapping[str, Any]:
+    """That of the published recipe, with larger crops and colour jitter."""
+    return {
+        "scale": [0.35, 1.0],
+        "hflip": 0.5,
+        "color_jitter": None if facts.grey else 0.3,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.25,
+        "re_mode": "pixel",
+    }
+
+
+def _distillation(facts: DataFacts, batch: int) -> Mapping[str, Any]:
+    return {
+        "epochs": _epochs(STUDENT_STEPS, facts.num_train, batch),
+        "batch_size": batch,
+        "lr": 1e-3,
+        "min_lr": 1e-5,
+        "warmup_epochs": _warmup_epochs(facts.num_train, batch),
+        "warmup_lr": 1e-6,
+        "clip_grad": 1.0,
+        "ema_decay": 0.99,
+        "smoothing": 0.1,
+        "loss": {"weights": {"cross_entropy": 1.0, "guidance": 2.5}, "guidance_limit": 1.0},
+        "amp": "auto",
+    }
+
+
+def _epochs(steps: int, num_train: int, batch: int) -> int:
+    return max(math.ceil(steps / steps_per_epoch(num_train, batch)), EPOCHS)
+
+
+def _warmup_epochs(num_train: int, batch: int) -> int:
+    return min(max(round(WARMUP_STEPS / steps_per_epoch(num_train, batch)), 1), MOST_WARMUP_EPOCHS)
+
+
+def least_minutes(speeds: Speeds) -> float:
+    """That the floors of teacher and student take."""
+    floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s
+    return (floors + NUM_STARTS * speeds.fixed_s) / 60
+
+
+def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
+    """The config with as many epochs and architectures as `minutes` hold.
+
+    Raises UsageError where they do not hold the floors of teacher and student.
+    """
+    needed = least_minutes(speeds)
+    if minutes < needed:
+        teacher = f"{TEACHER_FLOOR} steps of the teacher and " if speeds.teacher_step_s else ""
+        raise UsageError(
+            f"--minutes {minutes:g} is too little: {teacher}{STUDENT_FLOOR} steps of a student take "
+            f"{needed:.1f} minutes here; give more, or a smaller space.image_size"
+        )
+    teacher_epochs, samples, seconds = _shares(config, facts, speeds, cores, minutes)
+    per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
+    lengths = {
+        "teacher_training": {"epochs": teacher_epochs or config.teacher_training.epochs},
+        "search": {"num_samples": samples},
+        "distill": {"epochs": max(1, student // per_epoch)},
+    }
+    return config.with_(lengths)
+
+
+def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> tuple[int, int, float]:
+    """Of the minutes: the teacher's epochs (0: it is trained already), the architectures that are read, and the seconds
+    left for the student.
+    """
+    left = 60 * minutes - NUM_STARTS * speeds.fixed_s
+    per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
+    if speeds.teacher_step_s:
+        teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
+    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
+    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
+    return teacher // per_epoch, samples, left - spent
+
+
+def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> float:
+    """The part of enough training that the largest student gets in its share of `minutes`; 1 where that is enough."""
+    *_, seconds = _shares(config, facts, speeds, cores, minutes)
+    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(facts.num_train, config.distill.batch_size))
+    return min(max(seconds, 0.0) / (enough * speeds.student_step_s), 1.0)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call is to do beside the search."""
+
+    trains_teacher: bool = True
+    num_refined: int = 0  # students
+    num_distilled: int = 1  # students
+
+
+def phases(config: RunConfig, num_train: int, speeds: Speeds, cores: int, work: Work) -> Phases:
+    """What a config takes at these speeds. Students are counted one by one: side by side they take less."""
+    teaching, distill = config.teacher_training, config.distill
+    teacher_steps = teaching.num_epochs(num_train) * steps_per_epoch(num_train, teaching.batch_size)
+    epoch_s = steps_per_epoch(num_train, distill.batch_size) * speeds.student_step_s
+    starts = 1 + bool(work.num_refined) + bool(work.num_distilled)
+    return Phases(
+        teacher=teacher_steps * speeds.teacher_step_s if work.trains_teacher else 0.0,
+        search=(config.search.num_samples + config.score.calibration_samples) * speeds.arch_s / cores,
+        refine=refined_epochs(config, work.num_refined) * epoch_s,
+        distill=work.num_distilled * distill.epochs * epoch_s,
+        start=starts * speeds.fixed_s,
+    )
+
+
+def refined_epochs(config: RunConfig, num_students: int) -> int:
+    """Epochs that refining so many students takes at most, over all of them."""
+    if not num_students:
+        return 0
+    settings = config.refine.with_(num_students=num_students)
+    halving = Halving.of(settings, config.distill.epochs, config.distill.seed)
+    return halving.most_epochs(round_sizes(settings, halving))
+
+
+def _steps(seconds: float, step_s: float, floor: int, per_epoch: int) -> int:
+    return int(min(max(seconds / step_s, floor), max(MOST_FLOORS * floor, MOST_EPOCHS * per_epoch)))

@@ -1,0 +1,141 @@
+"""Compare: a student beside what it has to beat, trained by the same recipe, and a verdict in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tvt_ray.data.splits import Dataset
+from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.errors import UsageError
+from tvt_ray.exports.folder import load_student
+from tvt_ray.progress import say
+from tvt_ray.quality.comparison import Comparison, Hits, Rival, rival, to_json, verdict
+from tvt_ray.quality.predictions import probabilities_of
+from tvt_ray.quality.statistics import majority_of
+from tvt_ray.report.comparison_page import comparison_page
+from tvt_ray.runs.run import Run, TrainedStudent
+from tvt_ray.scoring.rows import Row
+from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.verbs.contenders import (
+    BASELINES,
+    STUDENT,
+    Contender,
+    Contest,
+    check_names,
+    choose_contenders,
+    place_of,
+    task_of,
+)
+from tvt_ray.verbs.distill import check_distill, choose_rows, row_of
+from tvt_ray.verbs.initial import begin_as_they_can, check_init, tell_of_init
+from tvt_ray.verbs.reorder import settle_score
+from tvt_ray.verbs.session import Changes, Session, session_of
+from tvt_ray.verbs.teaching import Teaching
+from tvt_ray.verbs.trainings import PLACE, Trainings, check_blocks, check_student_folder
+
+PAGE_FILE, JSON_FILE = "baselines.html", "baselines.json"
+
+
+def compare(
+    run: Session | Run | str | Path,
+    *,
+    baselines: Sequence[str] = tuple(BASELINES),
+    num_seeds: int = 1,
+    arch_id: str | None = None,
+    arch_file: Path | None = None,
+    settings: Changes = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> Comparison:
+    """Trains a run's best student, or the one with `arch_id` or of a file, and its rivals: who is better.
+
+    `baselines`: names of the table BASELINES, or of scores for whom they put first. `num_seeds`: of each. All have one
+    recipe and learn side by side. The student is run_dir/distill/<arch_id>, with other seeds it is below
+    run_dir/baselines/, as its rivals are. `resume`: a student that is trained already is kept. Writes baselines.json
+    and baselines.html. Raises UsageError for what is wrong beforehand, RunError as distil does.
+    """
+    check_names(baselines)
+    if num_seeds < 1:
+        raise UsageError(f"--seeds is at least 1; got {num_seeds}")
+    with session_of(run, settings, resume, ray_address) as session:
+        config, folder = session.config, session.folder
+        check_distill(config, folder)
+        _ = session.lock, session.init
+        settle_score(session)
+        row = row_of(arch_file, session) if arch_file else choose_rows(session, 1, arch_id)[0]
+        check_student_folder(folder.distill_folder / row.arch_id, session)
+        check_init(session.init, config, [row])
+        check_blocks(row.depth, config.distill.loss)
+        session.keep_images()
+        race = _Race(session, row, baselines, num_seeds)
+        for place in race.tasks:
+            check_student_folder(folder.path / place, session)
+        say(f"baselines: {len(race.contenders)} students with {num_seeds} seeds are {len(race.tasks)} trainings")
+        tell_of_init(race.teaching.init, [race.tasks[f"{PLACE}/{row.arch_id}"]])
+        command = folder.baselines_command(baselines, num_seeds, arch_id, config.plugins, arch_file)
+        Trainings(session, race.teaching, race.tasks).run(command)
+        found = race.compare()
+    write_atomically(folder.path / PAGE_FILE, comparison_page(found))
+    write_atomically(folder.path / JSON_FILE, json.dumps(to_json(found), indent=1).encode())
+    return found
+
+
+class _Race:
+    """The student and its rivals, what each trains, and how they end."""
+
+    def __init__(self, session: Session, row: Row, names: Sequence[str], num_seeds: int) -> None:
+        self.folder, self.row, self.teaching = session.folder, row, Teaching(session)
+        config, teaching = session.config, self.teaching
+        self.num_classes, first = session.data.num_classes, config.distill.seed
+        contest = Contest(config, self.folder, session.rows, row, self.num_classes, teaching.guided)
+        self.contenders, self.left_out = choose_contenders(contest, names)
+        self.seeds = tuple(range(first, first + num_seeds))
+        self.places = {name: [place_of(each, contest, s) for s in self.seeds] for name, each in self.contenders.items()}
+        tasks = {
+            place: task_of(each, teaching, seed)
+            for name, each in self.contenders.items()
+            for place, seed in zip(self.places[name], self.seeds, strict=True)
+        }
+        self.tasks: dict[str, DistillTask] = begin_as_they_can(teaching.init, tasks)
+
+    def compare(self) -> Comparison:
+        """All of them on the test split."""
+        data, teaching, path = self.teaching.data, self.teaching, self.folder.path
+        read = {place: hits_of(path / place, data) for place in self.tasks}
+        hits = {name: np.stack([read[place] for place in places]) for name, places in self.places.items()}
+        rivals = tuple(self._rival(name, each, hits) for name, each in self.contenders.items())
+        majority, majority_class = majority_of(data.test.labels, data.class_names)
+        trained = TrainedStudent.read(self.folder.distill_folder / self.row.arch_id)
+        return Comparison(
+            dataset=data.name,
+            num_images=len(data.test),
+            seeds=self.seeds,
+            epochs=trained.epochs,
+            majority=majority,
+            majority_class=majority_class,
+            teacher=teaching.teacher.name,
+            teacher_acc=trained.teacher_test_acc,
+            rivals=rivals,
+            left_out=self.left_out,
+            verdict=verdict(rivals, len(self.seeds), len(data.test)),
+            page=str(path / PAGE_FILE),
+            file=str(path / JSON_FILE),
+        )
+
+    def _rival(self, name: str, each: Contender, hits: Mapping[str, Hits]) -> Rival:
+        params = each.space.cost(each.arch, self.num_classes).params
+        student = None if name == STUDENT else hits[STUDENT]
+        path = str(self.folder.path / self.places[name][0])
+        return rival(name, each.title, each.arch_id, params, path, hits[name], student)
+
+
+def hits_of(path: Location, data: Dataset) -> Hits:
+    """(test images,): whether the student in a folder names each right."""
+    student = load_student(path)
+    probabilities = probabilities_of(student, data.test, student.image_size)
+    hits: Hits = probabilities.argmax(1) == data.test.labels
+    return hits

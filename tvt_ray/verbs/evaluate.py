@@ -1,0 +1,167 @@
+"""Evaluate: a trained student on a split of a dataset, the one that it was trained on or another."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from tvt_ray.data.datasets import check_outside, load_dataset
+from tvt_ray.data.decoded import decode_once
+from tvt_ray.data.duplicates import name_of
+from tvt_ray.data.split_names import SPLITS
+from tvt_ray.data.splits import Dataset, Split
+from tvt_ray.errors import UsageError
+from tvt_ray.exports.folder import DistilledStudent, load_student
+from tvt_ray.progress import Meter, say
+from tvt_ray.quality.classes import match_classes
+from tvt_ray.quality.evaluation import Evaluation, Mistake
+from tvt_ray.quality.predictions import probabilities_of
+from tvt_ray.quality.statistics import confident_mistakes, quality_of
+from tvt_ray.report.contact_sheet import Pixels, thumbnail
+from tvt_ray.report.evaluation_page import evaluation_page
+from tvt_ray.runs.inputs import log_notes
+from tvt_ray.runs.process import process_as_it_was
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically
+from tvt_ray.verbs.trained_on import TrainedOn, asked_of, folder_of
+
+ALL = "all"  # every split together
+NUM_MISTAKES = 24  # on the page
+PAGE_FILE, JSON_FILE = "evaluation.html", "evaluation.json"
+
+
+def evaluate(
+    student: TrainedStudent | Location | str,
+    dataset: str | None = None,
+    *,
+    split: str = "test",
+    out: Location | str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """How good a student is on a split (train, val, test, all) of a dataset; None: of the one it was trained on.
+
+    `dataset` is named as on the command line: digits, imagefolder:PATH, or a path alone.
+    Writes evaluation.json and evaluation.html into `out`, by default a folder in the student's. `settings`: of how the
+    data is read, as in {"data": {"label_column": "kind"}}. Runs on the GPU if there is one. Raises UsageError for a
+    folder that holds no student, a dataset with classes that it does not know, and whatever is wrong with the dataset.
+    """
+    if split not in (*SPLITS, ALL):
+        raise UsageError(f"unknown split {split!r}; choices: {', '.join((*SPLITS, ALL))}")
+    path, asked = folder_of(student), asked_of(dataset, settings)
+    loaded = load_student(path)
+    trained_on = TrainedOn.of(path, loaded.card)
+    data = load_dataset(trained_on.settings(asked))
+    subject = _Subject(path, loaded, trained_on, data, data.fingerprint(), split)
+    folder = path / "evaluations" / subject.folder_name() if out is None else as_location(out)
+    check_outside(folder, data.name)
+    if isinstance(folder, Path):
+        check_writable(folder / PAGE_FILE)
+    with process_as_it_was():
+        evaluation, pictures = subject.evaluate(folder)
+    write_atomically(folder / PAGE_FILE, evaluation_page(evaluation, pictures))
+    write_atomically(folder / JSON_FILE, json.dumps(evaluation.to_json(), indent=1).encode())
+    return evaluation
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Who is evaluated, and on what."""
+
+    path: Location
+    student: DistilledStudent
+    trained_on: TrainedOn
+    data: Dataset
+    fingerprint: str
+    split: str
+
+    def folder_name(self) -> str:
+        """As in photos-test-1f0c3a5b: one evaluation does not replace that of other images."""
+        kind, _, path = self.data.name.partition(":")
+        name = re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2] or kind)[:60]
+        return f"{name}-{self.split}-{self.fingerprint[:8]}"
+
+    def evaluate(self, folder: Location) -> tuple[Evaluation, list[Pixels]]:
+        """What is found, and pictures of the mistakes. Says beforehand what a reader should know."""
+        names, data = self.student.class_names, self.data
+        match = match_classes(names, data.class_names)
+        notes = (*match.notes, *self._notes())
+        for note in notes:
+            say(f"note: {note}")
+        images = self._images()
+        labels, probabilities = match.relabel(images.labels()), _probabilities(self.student, images)
+        shown = confident_mistakes(labels, probabilities, NUM_MISTAKES)
+        evaluation = Evaluation(
+            student=str(self.path),
+            dataset=data.name,
+            fingerprint=self.fingerprint,
+            split=self.split,
+            quality=quality_of(labels, probabilities, names),
+            mistakes=tuple(_mistake(images.name(i), names, int(labels[i]), probabilities[i]) for i in shown),
+            notes=(*data.notes, *notes),
+            page=str(folder / PAGE_FILE),
+            file=str(folder / JSON_FILE),
+        )
+        return evaluation, [thumbnail(images.image(i), self.student.image_size) for i in shown]
+
+    def _notes(self) -> list[str]:
+        log_notes(self.data)
+        return self.trained_on.notes(self.data, self.fingerprint, self.split, _parts(self.data, self.split))
+
+    def _images(self) -> _Images:
+        decoded = decode_once(self.data, self.trained_on.largest_size(self.fingerprint))
+        return _Images(self.data, _parts(decoded, self.split))
+
+
+def _parts(data: Dataset, split: str) -> Mapping[str, Split]:
+    return data.splits if split == ALL else {split: data.split(split)}
+
+
+def _probabilities(student: DistilledStudent, images: _Images) -> NDArray[np.float64]:
+    """(n, classes): of the splits one after the other."""
+    student.to("cuda" if torch.cuda.is_available() else "cpu")
+    splits = images.decoded.values()
+    with Meter("evaluating", sum(map(len, splits)), "images") as meter:
+        found = [probabilities_of(student, split, student.image_size, meter.advance) for split in splits]
+    return np.concatenate(found)
+
+
+def _mistake(image: str, names: Sequence[str], label: int, probabilities: NDArray[np.float64]) -> Mistake:
+    taken = int(probabilities.argmax())
+    return Mistake(image, names[label], names[taken], 100 * float(probabilities[taken]))
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of the splits that are evaluated, numbered one after the other."""
+
+    data: Dataset  # as it was read: messages name its images
+    decoded: Mapping[str, Split]
+
+    def labels(self) -> NDArray[np.int64]:
+        """(n,): of the dataset's own classes."""
+        return np.concatenate([split.labels for split in self.decoded.values()])
+
+    def _place(self, number: int) -> tuple[str, int]:
+        for name, split in self.decoded.items():
+            if number < len(split):
+                return name, number
+            number -= len(split)
+        raise IndexError(number)
+
+    def name(self, number: int) -> str:
+        """Its place in the dataset's folder, or its number."""
+        return name_of(self.data, *self._place(number))
+
+    def image(self, number: int) -> Image.Image:
+        """As the student sees it, before it is made smaller."""
+        name, position = self._place(number)
+        return self.decoded[name][position][0]

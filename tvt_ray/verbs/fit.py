@@ -1,0 +1,198 @@
+"""Fit: from a folder of images to a trained student, in a time that is said beforehand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.data.datasets import check_outside
+from tvt_ray.data.splits import Dataset
+from tvt_ray.data.transforms import check_augmentation
+from tvt_ray.errors import UsageError
+from tvt_ray.planning.facts import look_at, machine, measure_speeds, smaller, with_students_speed
+from tvt_ray.planning.recipe import DataFacts, Phases, Speeds, Work, affordable, least_minutes, phases, with_lengths
+from tvt_ray.progress import say
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import checked_limits, load_data
+from tvt_ray.runs.latency import find_profile
+from tvt_ray.runs.process import Stopwatch, process_as_it_was
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.spaces.budget import format_count
+from tvt_ray.storage.locations import Location, as_location, check_writable
+from tvt_ray.verbs.distill import distill
+from tvt_ray.verbs.initial import check_init_setting
+from tvt_ray.verbs.search import search
+from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.trained_on import asked_of
+
+MINUTES = 8.0  # where none are given and the floors fit in
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit would do: what `fit --dry-run --json` prints."""
+
+    dataset: str
+    num_train: int
+    num_val: int
+    num_test: int
+    num_classes: int
+    image_size: int
+    teacher: str
+    teacher_epochs: int  # 0: its weights are given
+    num_samples: int
+    max_flops: int | None  # of a student: those that are larger make too few steps in the time
+    distill_epochs: int
+    seconds: Mapping[str, float]  # by phase, as measured here
+
+    def sentences(self) -> list[str]:
+        """For people."""
+        images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
+        seconds = self.seconds
+        teacher = "as given: not trained"
+        if self.teacher_epochs:
+            teacher = f"{self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s"
+        limit = f" of at most {format_count(self.max_flops)} FLOPs" if self.max_flops else ""
+        return [
+            f"data      {self.dataset}: {images}, {self.num_classes} classes",
+            f"teacher   {self.teacher}, {teacher}",
+            f"search    {self.num_samples:,} ViTs at {self.image_size} pixels{limit}: about {seconds['search']:,.0f} s",
+            f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
+            f"together  about {sum(seconds.values()) / 60:.1f} minutes",
+        ]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit gives: what `fit --json` prints."""
+
+    students: tuple[TrainedStudent, ...]
+    out: str
+    seconds: Mapping[str, float]  # that each phase took
+
+
+def fit(
+    dataset: str | None = None,
+    *,
+    out: Location | str,
+    minutes: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    ray_address: str | None = None,
+) -> Fitted:
+    """Plans, or goes on with what `out` holds; then teacher, search and distillation of the best, each where it was.
+
+    `dataset`: a path, or a name as on the command line, unless `settings` say it, which change whatever the recipe
+    has. `minutes`: that it may take; None: eight, or what the least training of teacher and student takes here. Raises
+    UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
+    """
+    asked, clock, folder = asked_of(dataset, settings), Stopwatch(), RunFolder(as_location(out))
+    check_fit(asked, folder.path, minutes)
+    planned: Planned | None = None
+    with clock("plan"):
+        if not folder.config_file.exists():
+            planned = plan_fit(asked, minutes)
+            say("\n".join(planned.plan.sentences()))
+        elif minutes is not None:
+            say(f"fit: {folder.path} keeps the lengths that it was begun with; --minutes is for another --out")
+        config = planned.config if planned else folder.config().with_(asked)
+    data = planned.data if planned else None
+    with Session.open(config, folder.path, resume=True, ray_address=ray_address, data=data) as session:
+        if planned:
+            folder.make()
+        else:
+            folder.check(session.config, resume=True)  # before a teacher is trained
+        _ = session.lock
+        if planned:
+            folder.claim(session.config)  # so that who goes on keeps to these lengths
+        with clock("teacher"):
+            session.keep_images(compare=folder.data_file.exists())
+            _ = session.teacher
+        with clock("search"):
+            search(session)
+        with clock("distill"):
+            students = distill(session)
+    return Fitted(tuple(students), str(folder.path), clock.seconds)
+
+
+def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None) -> None:
+    """Raises UsageError for a time that is none, or where no run can be put, before anything is looked at."""
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise UsageError(f"--minutes is a number above 0; got {minutes:g}")
+    if isinstance(out, Path):
+        check_writable(out / "config.yaml")
+    check_outside(out, RunConfig().with_(asked).data.name)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A fit before it begins: its config, what to say of it, and the images, decoded."""
+
+    config: RunConfig
+    plan: Plan
+    data: Dataset
+
+
+def plan_fit(asked: Mapping[str, Any], minutes: float | None = None) -> Planned:
+    """The whole config for the dataset that `asked` names, which may set anything else, and what it takes here.
+
+    Where no minutes are given they are eight, or what the floors of teacher and student take here. Raises UsageError
+    for what is wrong with the dataset or the settings, and where those that are given are too few.
+    """
+    looked_at = look_at(asked)
+    config, facts = looked_at.config, looked_at.facts
+    check_augmentation(config.distill.augment)
+    check_init_setting(config)
+    profile, cores = find_profile(config), machine().cpus
+    with process_as_it_was():
+        data = load_data(config, looked_at.data)
+        checked_limits(config, data.num_classes, profile)
+        speeds = measure_speeds(config, data)
+        if not _is_set(asked, ("distill", "epochs"), ("budget", "max_flops")):
+            config, speeds = _affordable(config, facts, data, speeds, cores, minutes or MINUTES)
+    minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
+    config = with_lengths(config, facts, speeds, cores, minutes).with_(asked)  # who sets a length keeps it
+    return Planned(
+        config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, Work())), data
+    )
+
+
+def _is_set(asked: Mapping[str, Any], *settings: tuple[str, str]) -> bool:
+    """Whether a user has set any of these."""
+    return any(key in asked.get(section, {}) for section, key in settings)
+
+
+def _affordable(
+    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, cores: int, minutes: float
+) -> tuple[RunConfig, Speeds]:
+    """Students that can learn something in the time, and how fast those are: a large one that makes few steps does not.
+
+    Twice, because a student of half the FLOPs takes more than half the time: teacher and images cost as much.
+    """
+    for _ in range(2):
+        share = affordable(config, facts, speeds, cores, minutes)
+        less = smaller(config, facts.num_classes, share) if share < 1 else None
+        if less is None:
+            break
+        config, speeds = less, with_students_speed(speeds, less, data)
+    return config, speeds
+
+
+def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> Plan:
+    return Plan(
+        dataset=config.data.name,
+        num_train=facts.num_train,
+        num_val=facts.num_val,
+        num_test=num_test,
+        num_classes=facts.num_classes,
+        image_size=config.space.image_size,
+        teacher=config.teacher.name,
+        teacher_epochs=0 if config.teacher.weights else config.teacher_training.num_epochs(facts.num_train),
+        num_samples=config.search.num_samples,
+        max_flops=config.budget.max_flops,
+        distill_epochs=config.distill.epochs,
+        seconds=takes.seconds(),
+    )

@@ -1,0 +1,248 @@
+"""Search: thousands of architectures are read without training, each once."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tvt_ray.cluster.metrics import record_rows
+from tvt_ray.cluster.scoring import Outcome, run_workers
+from tvt_ray.cluster.slots import Job, pack_job
+from tvt_ray.data.datasets import check_outside
+from tvt_ray.errors import RunError
+from tvt_ray.plugins import load_plugins
+from tvt_ray.progress import Meter, say
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
+from tvt_ray.runs.inputs import make_task
+from tvt_ray.runs.process import on_sigterm
+from tvt_ray.runs.run import Run, SearchSummary
+from tvt_ray.scoring.calibration import Calibration, calibration_archs
+from tvt_ray.scoring.ranking import Entry, Ranking
+from tvt_ray.scoring.reader import ReadingTask
+from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.searchers import build_algorithm
+from tvt_ray.searchers.batching import Calibrating, Dispatcher
+from tvt_ray.searchers.recorder import Recorder, Scorer
+from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.spaces import Arch
+from tvt_ray.storage.locations import as_location
+from tvt_ray.storage.parts import PartWriter
+from tvt_ray.students.kernels import HAS_BF16
+from tvt_ray.verbs.latency import Latency, check_chosen, with_latency
+from tvt_ray.verbs.reorder import write_order
+from tvt_ray.verbs.session import Session
+
+
+def search(
+    config: Session | RunConfig | Mapping[str, Any] | str | Path | None = None,
+    *,
+    run_dir: str | Path | None = None,
+    resume: bool = False,
+    ray_address: str | None = None,
+) -> Run:
+    """Scores `config.search.num_samples` untrained architectures, as Tune trials on Ray: the run, with its `summary`.
+
+    `config`: a RunConfig, a YAML file, or settings to change in the defaults, as in {"search": {"num_samples": 64}};
+    or an open session, which the other arguments are of already. `run_dir`: a folder or URI; None makes one below
+    runs/. A Ray session that this process has is used and left; else one is started (or `ray_address` joined) and
+    ended. Raises UsageError for what is wrong beforehand, RunError when the run could not finish; what was read is on
+    disk either way, and `resume=True` goes on with it.
+    """
+    if isinstance(config, Session):
+        return Run(config.folder.path, _search(config))
+    location = as_location(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
+    wanted = RunFolder(location).config() if config is None and resume else as_config(config)
+    with Session.open(wanted, location, resume=resume, ray_address=ray_address) as session:
+        return Run(location, _search(session))
+
+
+def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
+    """Raises UsageError for a file that is not there and settings that are wrong."""
+    if isinstance(config, RunConfig):
+        load_plugins(config.plugins)
+        return config
+    if config is None or isinstance(config, Mapping):
+        return RunConfig().with_(config or {})
+    return load_config(Path(config).expanduser())
+
+
+def _search(session: Session) -> SearchSummary:
+    config, folder = session.config, session.folder
+    folder.check(config, session.resume)
+    check_outside(folder.path, config.data.name)
+    _ = session.profile  # needs no images, and so is found wanting before they are read
+    sample = calibration_archs(session.limits, config.seed, config.score.calibration_samples)
+    if config.teacher.weights:  # those that do not fit are found out before the folder is made
+        _ = session.reading_teacher
+    session.begin()
+    task = make_task(config, session.data, session.reading_teacher)
+    reading = _Reading(session)
+    session.clock.add("ray", 0.0)  # listed before the scoring that it is for
+    start = time.perf_counter()
+    session.join_ray(folder.search_command(config.plugins))
+    outcome = reading.run(task, sample)
+    session.clock.add("ray", time.perf_counter() - start - outcome[1].seconds)
+    return reading.conclude(outcome)
+
+
+class _Reading:
+    """The part of a search that is done on the cluster, and what is made of it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.config, self.folder = session, session.config, session.folder
+        self.lock, self.clock = session.lock, session.clock
+
+    def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
+        """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
+        job = pack_job(self.config.cluster, task)
+        self._warn_of_bfloat16(job)
+        earlier = self.folder.rows().read()
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(PartWriter(self.folder.rows(), self.lock.check))
+            dispatcher = self._make_dispatcher(task, sample, earlier, writer, stack)
+            stack.enter_context(on_sigterm(dispatcher.stop))
+            outcome = Outcome() if dispatcher.over else run_workers(job, dispatcher)
+        self.clock.add("scoring", dispatcher.seconds)
+        return outcome, dispatcher
+
+    def _warn_of_bfloat16(self, job: Job) -> None:
+        if self.config.probe.precision == "bfloat16" and not job.slots.gpus_each and not HAS_BF16:
+            say("probe.precision is bfloat16, for which this processor has no instructions: float32 is much faster")
+
+    def _make_dispatcher(
+        self,
+        task: ReadingTask,
+        sample: Sequence[Arch],
+        earlier: Sequence[Row],
+        writer: PartWriter[Row],
+        stack: contextlib.ExitStack,
+    ) -> Dispatcher:
+        settings, space = self._settings(), self.config.space
+        calibrated = self.folder.calibration_file.exists()
+        scorer = Scorer(
+            self.config.score.zero_cost,
+            settings.num_objectives,
+            self.folder.calibration() if calibrated else None,
+        )
+        algorithm = build_algorithm(settings, space, self.config.seed)
+        sampler = Sampler(algorithm, self.session.limits, self.config.seed)
+        recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
+        recorder.replay([(space.from_json(verified(row, space).arch), row) for row in earlier])
+        if earlier:
+            say(f"resuming: {len(earlier):,} architectures were read before")
+        wanted = min(settings.num_samples, space.size())
+
+        def calibrate(rows: Sequence[Row]) -> None:
+            recorder.calibrate(self._keep_calibration(rows))
+
+        calibrating = None if calibrated else Calibrating(sample, calibrate)
+        left, extra = max(0, wanted - len(earlier)), len(calibrating.sample) if calibrating else 0
+        meter = stack.enter_context(Meter("scoring", wanted + extra, "architectures", len(earlier)))
+        batch_size = self.config.cluster.archs_per_trial
+        return Dispatcher(
+            task, recorder, left, batch_size, calibrating, lambda count: meter.advance(count, _note(recorder))
+        )
+
+    def _keep_calibration(self, rows: Sequence[Row]) -> Calibration:
+        calibration = Calibration.from_rows(rows)
+        if not calibration.sample:
+            failed = f"none of the {len(rows)} calibration architectures could be read"
+            raise RunError(f"{failed}; the first: {rows[0].error}")
+        calibration.save(self.folder.calibration_file)
+        return calibration
+
+    def _settings(self) -> SearchSettings:
+        """The searcher, or enumeration where everything was asked for."""
+        settings, space = self.config.search, self.config.space
+        if settings.searcher == "exhaustive" or settings.num_samples < space.size():
+            return settings
+        say(f"the space has {space.size():,} architectures, {settings.num_samples:,} were asked for: enumerating it")
+        return settings.with_(searcher="exhaustive", objectives="score")
+
+    def conclude(self, result: tuple[Outcome, Dispatcher]) -> SearchSummary:
+        """Top list and report of what is there. Raises RunError where that is less than it should be."""
+        outcome, dispatcher = result
+        parts = self.folder.rows()
+        self.lock.check()
+        parts.compact()
+        self.session.rows = rows = parts.read()
+        note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
+        self._check_complete(rows, dispatcher.stop_reason, note)
+        with self.clock("report"):
+            ranking = write_order(self.folder, self.config, rows)
+        return self._summarise(rows, ranking, outcome, dispatcher, note)
+
+    def _choices(self, ranking: Ranking) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
+        """The best, and the front; where a latency is limited, with those of the architectures that are printed."""
+        best, front = ranking.top(NUM_LISTED), ranking.front()
+        found: Mapping[str, Latency] = {}
+        if self.session.profile is not None:
+            with self.clock("latency"):
+                chosen = [*best, *ranking.ladder(NUM_LISTED)]
+                found = check_chosen(chosen, self.session.limits, self.session.profile)
+
+        def choices(entries: Sequence[Entry]) -> tuple[Choice, ...]:
+            made = (Choice.of(each, self.config.space) for each in entries)
+            return tuple(with_latency(each, found.get(each.arch_id)) for each in made)
+
+        return choices(best), choices(front)
+
+    def _check_complete(self, rows: Sequence[Row], stop_reason: str | None, note: str | None) -> None:
+        wanted = self.config.search.num_samples
+        if stop_reason or (note is None and len(rows) < wanted):
+            reason = f": {stop_reason}" if stop_reason else ""
+            raise RunError(
+                f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; rows that were written are in "
+                f"{self.folder.rows_folder}; go on with: {self.folder.search_command(self.config.plugins)}"
+            )
+        if not any(row.status == "ok" for row in rows):
+            raise RunError(f"all {len(rows)} architectures failed, the first with: {rows[0].error}")
+
+    def _explain_count(self, num_rows: int, exhausted: bool) -> str | None:
+        """Why there are fewer rows than requested, where that is not a failure."""
+        wanted, size = self.config.search.num_samples, self.config.space.size()
+        if num_rows >= wanted:
+            return None
+        if num_rows >= size:
+            return f"the whole space was scored: it has {size:,} architectures, {wanted:,} were requested"
+        if exhausted:
+            found = f"{num_rows:,} of the {wanted:,} requested were scored"
+            return f"{found}: no more were found within the budget ({self.config.budget})"
+        return None
+
+    def _summarise(
+        self, rows: Sequence[Row], ranking: Ranking, outcome: Outcome, dispatcher: Dispatcher, note: str | None
+    ) -> SearchSummary:
+        scored, num_new = sum(row.status == "ok" for row in rows), dispatcher.recorder.num_rows
+        best, pareto = self._choices(ranking)
+        return SearchSummary(
+            run_dir=str(self.folder.path),
+            num_requested=self.config.search.num_samples,
+            num_scored=scored,
+            num_failed=len(rows) - scored,
+            num_unique=len({row.arch_id for row in rows}),
+            num_shapes=ranking.num_shapes,
+            wall_s=round(self.clock.total, 2),
+            archs_per_s=round(num_new / dispatcher.recorder.seconds, 2) if num_new else 0.0,
+            seconds=self.clock.seconds,
+            readings=self.config.score.to_read,
+            score=ranking.by,
+            best=best,
+            pareto=pareto,
+            num_workers=len(outcome.workers),
+            num_pids=len(outcome.workers),
+            num_nodes=outcome.num_nodes,
+            searchers=dict(Counter(row.searcher for row in rows)),
+            note=note,
+        )
+
+
+def _note(recorder: Recorder) -> str:
+    failed = f", {recorder.errors.total():,} failed" if recorder.errors else ""
+    return (f"best {recorder.best:.4g}" if recorder.best is not None else "calibrating") + failed

@@ -1,0 +1,134 @@
+"""What a student learned from, as its run says it, and which of other images were among that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvt_ray.data.datasets import dataset_name, load_dataset
+from tvt_ray.data.duplicates import content_hashes
+from tvt_ray.data.notes import counted
+from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.splits import CARVED, Dataset, Split
+from tvt_ray.errors import UsageError
+from tvt_ray.exports.card import StudentCard
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.storage.locations import Location, as_location
+from tvt_ray.strict import merged
+from tvt_ray.teachers import check_settings
+
+HOW = ("val_fraction", "test_fraction", "split_seed", "background")  # settings that serve for other images too
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The run that a student's folder lies in; `config` is None where it lies in none."""
+
+    card: StudentCard
+    config: RunConfig | None
+    identity: DataIdentity | None
+
+    @classmethod
+    def of(cls, student: Location, card: StudentCard) -> TrainedOn:
+        """Raises UsageError for a run that cannot be read."""
+        run = RunFolder(student.parent.parent)  # of RUN/distill/<arch_id>
+        if not run.config_file.is_file():
+            return cls(card, None, None)
+        return cls(card, run.config(), DataIdentity.load(run.data_file))
+
+    def settings(self, asked: Mapping[str, Any]) -> DataSettings:
+        """The run's own data unless `asked`, settings of a config, name another, decoded and split as there.
+
+        Raises UsageError where neither says which dataset it is.
+        """
+        wanted = RunConfig().with_(asked).data
+        is_named = names_a_dataset(asked)
+        if self.config is None:
+            if not is_named:
+                raise UsageError("--dataset says what to evaluate on: the student's folder lies in no run that says it")
+            stored: dict[str, Any] = {"background": self.card.background}
+        else:
+            stored = self.config.data.model_dump(mode="json")
+            if is_named and wanted.name != self.config.data.name:
+                stored = {name: stored[name] for name in HOW}
+        return RunConfig().with_({"data": stored}, asked).data
+
+    def is_of(self, fingerprint: str) -> bool:
+        """Whether a dataset has the very images, labels and splits, wherever they lie."""
+        return self.identity is not None and self.identity.fingerprint == fingerprint
+
+    def largest_size(self, fingerprint: str) -> int:
+        """Pixels that images are decoded for: on its own data as in its run, which reported an accuracy."""
+        size = self.card.space.image_size
+        if self.config is None or not self.is_of(fingerprint):
+            return size
+        return max(size, check_settings(self.config.teacher.untrained()).image_size)
+
+    def notes(self, data: Dataset, fingerprint: str, split: str, parts: Mapping[str, Split]) -> list[str]:
+        """What training has seen of `parts`, the splits of `data` that are evaluated, called `split` together."""
+        if self.is_of(fingerprint):
+            return _of_own(split)
+        return [*self._overlap(parts), *_of_carved(data, split)]
+
+    def _overlap(self, parts: Mapping[str, Split]) -> list[str]:
+        trained = self._training_split()
+        if trained is None:
+            where = self.config.data.name if self.config else self.card.results.get("dataset", "what it was trained on")
+            return [f"whether images were trained on is not known: {where} is not at hand as it was then"]
+        seen = set(content_hashes(trained))
+        hashes = [digest for part in parts.values() for digest in content_hashes(part)]
+        count = sum(digest in seen for digest in hashes)
+        if not count:
+            return []
+        told = f"{count:,} of the {counted(len(hashes), 'image')}"
+        return [f"{told} were trained on: the accuracy there says nothing of new images"]
+
+    def _training_split(self) -> Split | None:
+        """None where the run's data is not there any more, or has changed."""
+        if self.config is None:
+            return None
+        try:
+            data = load_dataset(self.config.data.with_(download=False))
+        except UsageError:
+            return None
+        return data.train if self.is_of(data.fingerprint()) else None
+
+
+def names_a_dataset(asked: Mapping[str, Any]) -> bool:
+    """Whether settings of a config say which dataset."""
+    return "name" in asked.get("data", {})
+
+
+def asked_of(dataset: str | None, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a caller asks for, as settings of a config. Plugins are imported: a student may be of their space.
+
+    Raises UsageError for what is no setting.
+    """
+    asked = merged(settings or {}, {} if dataset is None else {"data": {"name": dataset_name(dataset)}})
+    RunConfig().with_(asked)
+    return asked
+
+
+def folder_of(student: TrainedStudent | Location | str) -> Location:
+    """Where a student is."""
+    return as_location(student.path if isinstance(student, TrainedStudent) else student)
+
+
+def _of_own(split: str) -> list[str]:
+    said = {
+        "train": "these images were trained on: the accuracy says nothing of new ones; --split test does",
+        "all": "training images are among these: the accuracy says little of new ones; --split test does",
+        "val": "these images chose among students and weights: the accuracy is a little high; see --split test",
+    }
+    return [said[split]] if split in said else []
+
+
+def _of_carved(data: Dataset, split: str) -> list[str]:
+    origin = data.origins.get(split, "")
+    if not origin.startswith(CARVED):
+        return []
+    return [f"the split {split} is {origin}; --split all takes every image"]
