@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.data.datasets import check_name
@@ -24,6 +25,7 @@ from tvt_ray.proxies.probe import ProbeSettings
 from tvt_ray.refinement.settings import RefineSettings
 from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
+from tvt_ray.searchers import check_searcher
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import SPACES, SpaceField
 from tvt_ray.spaces.autoformer import AutoFormerSpace
@@ -65,6 +67,16 @@ class RunConfig(Strict):
         augment=AugmentSettings(scale=(0.6, 1.0), hflip=0, auto_augment=None, random_erasing=0),
     )
     cluster: ClusterSettings = ClusterSettings()
+
+    @model_validator(mode="after")
+    def _names_are_in_their_tables(self) -> RunConfig:
+        """Asked here and not where a name is declared: what makes a table's rows takes the settings that name them."""
+        for key, name, check in (("search.searcher", self.search.searcher, check_searcher),):
+            try:
+                check(name)
+            except ValueError as error:
+                raise PydanticCustomError("name", "{reason}", {"key": key, "reason": str(error)}) from None
+        return self
 
     def with_(self, *layers: Mapping[str, Any], **changes: Any) -> RunConfig:
         """As of any settings. Raises UsageError that names the key, what was wrong and what is allowed."""
@@ -141,7 +153,7 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     """
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
-    key, got = ".".join(path), problem["input"]
+    key, got = problem.get("ctx", {}).get("key") or ".".join(path), problem["input"]
     if problem["type"] == "extra_forbidden":
         known = _fields_at(path[:-1], values)
         close = difflib.get_close_matches(path[-1], known, 1)

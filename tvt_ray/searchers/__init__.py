@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from tvt_ray.searchers.evolution import build_evolution
 from tvt_ray.searchers.exhaustive import build_exhaustive
 from tvt_ray.searchers.optuna_search import build_nsga2, build_tpe
 from tvt_ray.searchers.protocol import Algorithm
 from tvt_ray.searchers.random_search import build_random
+from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces.base import Space
 
-if TYPE_CHECKING:
-    from tvt_ray.searchers.settings import SearchSettings
-
-Builder: TypeAlias = Callable[["SearchSettings", Space, int], Algorithm]
+Builder: TypeAlias = Callable[[SearchSettings, Space, int], Algorithm]
 
 # name -> builder, from (settings, space, seed)
 SEARCHERS: dict[str, Builder] = {
@@ -27,9 +25,15 @@ SEARCHERS: dict[str, Builder] = {
 }
 
 
+def check_searcher(name: str) -> None:
+    """Raises ValueError that lists the choices."""
+    if name not in SEARCHERS:
+        raise ValueError(f"unknown searcher {name!r}; choices: {', '.join(SEARCHERS)}")
+
+
 def build_algorithm(settings: SearchSettings, space: Space, seed: int) -> Algorithm:
     """The searcher that the settings name."""
     return SEARCHERS[settings.searcher](settings, space, seed)
 
 
-__all__ = ["SEARCHERS", "Algorithm", "build_algorithm"]
+__all__ = ["SEARCHERS", "Algorithm", "build_algorithm", "check_searcher"]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from typing import TYPE_CHECKING
 
 from tvt_ray.searchers.protocol import Values, seeded
+from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch, Space
-
-if TYPE_CHECKING:  # the settings know the table of searchers, which knows this file
-    from tvt_ray.searchers.settings import SearchSettings
 
 
 class EvolutionSearch:

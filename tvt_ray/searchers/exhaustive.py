@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from tvt_ray.searchers.protocol import Values
+from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch, Space
-
-if TYPE_CHECKING:  # the settings know the table of searchers, which knows this file
-    from tvt_ray.searchers.settings import SearchSettings
 
 
 class ExhaustiveSearch:

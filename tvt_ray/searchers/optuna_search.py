@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tvt_ray.searchers.protocol import Values
+from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.spaces import Arch, Space
-
-if TYPE_CHECKING:  # the settings know the table of searchers, which knows this file
-    from tvt_ray.searchers.settings import SearchSettings
 
 MAX_HISTORY = 500  # trials that an Optuna sampler keeps; its study holds at most twice as many
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-from tvt_ray.searchers import SEARCHERS
 from tvt_ray.strict import Strict
 
 
@@ -21,13 +20,6 @@ class SearchSettings(Strict):
     population: int = Field(64, ge=2)  # evolution, nsga2
     tournament: int = Field(16, ge=1)  # evolution
     crossover: float = Field(0.0, ge=0, le=1)  # evolution: share of children with two parents
-
-    @field_validator("searcher")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in SEARCHERS:
-            raise ValueError(f"unknown searcher {name!r}; choices: {', '.join(SEARCHERS)}")
-        return name
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:
