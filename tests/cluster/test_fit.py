@@ -1,6 +1,8 @@
 """tvt fit on a real Ray, as a user types it."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -30,6 +32,38 @@ def photos(tmp_path):
             pixels = rng.normal(colour, 60, (40 + i, 50, 3)).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{i}.jpg")
     return tmp_path / "photos"
+
+
+# Counts what a fit reads and starts, each time really.
+COUNTING = """
+import functools, json, sys
+import ray
+from tvt_ray.cli.main import main
+from tvt_ray.data.datasets import DATASETS
+
+counts = {"datasets": 0, "rays": 0}
+
+def counted(name, function):
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        counts[name] += 1
+        return function(*args, **kwargs)
+    return call
+
+load, takes_path = DATASETS["imagefolder"]
+DATASETS["imagefolder"] = counted("datasets", load), takes_path
+ray.init = counted("rays", ray.init)
+code = main(sys.argv[1:])
+print(json.dumps(counts))
+sys.exit(code)
+"""
+
+
+def test_a_fit_reads_its_images_once_and_starts_ray_once(photos, tmp_path):
+    words = [sys.executable, "-c", COUNTING, "fit", photos, "--out", tmp_path / "out", *SHORT]
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"datasets": 1, "rays": 1}
 
 
 def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(cluster, capsys, photos, tmp_path):

@@ -1,1 +1,1 @@
-"""The `tvt` command: a thin layer over the stages. A file per command; heavy imports wait until one runs."""
+"""The `tvt` command: a thin layer over the verbs. A file per command; heavy imports wait until one runs."""

@@ -147,7 +147,7 @@ class RunFolder:
         return Calibration.load(self.calibration_file)
 
     def ranking(self, by: ScoreSettings, rows: Sequence[Row] | None = None) -> Ranking:
-        """The rows that can be ranked (None: those on disk), best first: what every stage goes by.
+        """The rows that can be ranked (None: those on disk), best first: what every verb goes by.
 
         Raises UsageError for a score that is made of what was not read.
         """
@@ -233,7 +233,7 @@ class RunFolder:
             raise UsageError(f"run folder {self.path} cannot be made or written to: {error}") from None
 
     def lock(self) -> FolderLock:
-        """`with` it no other driver works in the folder, whichever stage. Raises UsageError when one does."""
+        """`with` it no other driver works in the folder, whichever verb. Raises UsageError when one does."""
         return FolderLock(self.path)
 
     def write_top(self, ranking: Ranking, space: Space) -> None:

@@ -97,7 +97,7 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """The resolved config, as it is now: stages may change what ranks."""
+        """The resolved config, as it is now: verbs may change what ranks."""
         return self.folder.config()
 
     @property

@@ -1,4 +1,4 @@
-"""Students as a stage trains them: what is kept of each, and what each goes on from."""
+"""Students as a verb trains them: what is kept of each, and what each goes on from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all stages promise: whatever adds to a run, or is compared with it, is on the run's own images."""
+"""What all verbs promise: whatever adds to a run, or is compared with it, is on the run's own images."""
 
 import json
 import shutil
@@ -24,13 +24,13 @@ def arch_file(tmp_path):
 
 @pytest.fixture(params=["search", "distill", "score"])
 def go_on(request, run_folder, arch_file):
-    """Goes on with the run in one of the stages."""
-    stages = {
+    """Goes on with the run by one of the verbs."""
+    verbs = {
         "search": lambda config: search(config, run_dir=run_folder.path, resume=True),
         "distill": lambda config: distill(run_folder.path, settings=config),
         "score": lambda config: score_one(config, arch_file, run_folder.path),
     }
-    return stages[request.param]
+    return verbs[request.param]
 
 
 def add_a_class(photos):
