@@ -11,7 +11,7 @@ from tvt_ray.evaluation.agreement import agreement
 from tvt_ray.evaluation.labelled import MEASURED, NO_LABELS, LabelRequest, check_labels, judge_labelled
 from tvt_ray.evaluation.study import RankRequest, RankResult, rank
 from tvt_ray.evaluation.truth import GroundTruth, LearnsFrom, Scored, Trained
-from tvt_ray.scoring.features import make_table
+from tvt_ray.refining.features import make_table
 
 SPACE = SMALL_SPACES["pit"]
 ARCHS = list(SPACE.enumerate())[:24]

@@ -14,7 +14,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.agreement import Agreement, Floats, agreement
 from tvt_ray.evaluation.tables import RankedColumn
 from tvt_ray.evaluation.truth import LearnsFrom, Scored
-from tvt_ray.scoring.surrogate import MIN_MEASURED, Observation, predict
+from tvt_ray.refining.surrogate import MIN_MEASURED, Observation, predict
 
 MEASURED = "measured"  # what the surrogate is called where scores are
 Interval = tuple[float, float]

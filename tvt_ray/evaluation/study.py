@@ -21,12 +21,12 @@ from tvt_ray.evaluation.labelled import NO_LABELS, LabelRequest, check_labels, j
 from tvt_ray.evaluation.tables import RankedColumn, RankTables, tabulate
 from tvt_ray.evaluation.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import Probe, need_teacher
+from tvt_ray.refining.features import feature_table
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.latency import limits_of
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.calibration import Calibration, calibration_archs
-from tvt_ray.scoring.features import feature_table
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row
 from tvt_ray.scoring.scores import find_score, score_names

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvt_ray.data.image_size import image_size
 from tvt_ray.errors import UsageError
-from tvt_ray.refinement.halving import Halving, round_sizes
+from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.spaces.budget import Budget
 

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tvt_ray.refining.learned import Learned
 from tvt_ray.report.figures import BLUE, GREY, RED
-from tvt_ray.scoring.measured import Learned
 from tvt_ray.scoring.measurements import Measurement
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tvt_ray.refining.learned import Learned
 from tvt_ray.report.figures import plot_search
 from tvt_ray.report.html import Html, diagram, drawn, escape, facts_list, page, table
 from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.scoring.measured import Learned
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.spaces.base import Space

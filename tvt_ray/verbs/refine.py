@@ -14,13 +14,13 @@ from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
-from tvt_ray.refinement.choice import Candidates, by_draws, spread
-from tvt_ray.refinement.halving import Halving, Measured, Training, next_round_size
+from tvt_ray.refining.choice import Candidates, by_draws, spread
+from tvt_ray.refining.halving import Halving, Measured, Training, next_round_size
+from tvt_ray.refining.learned import Learned, choose_recipe
 from tvt_ray.runs.config import difference
 from tvt_ray.runs.folder import NUM_LISTED
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
-from tvt_ray.scoring.measured import Learned, choose_recipe
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified

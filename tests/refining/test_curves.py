@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tvt_ray.scoring.curves import HEADROOMS, Observation, arrange, make_scale
+from tvt_ray.refining.curves import HEADROOMS, Observation, arrange, make_scale
 
 
 def test_rungs_are_where_trainings_end():

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tvt_ray.refinement.settings import RefineSettings
+from tvt_ray.refining.settings import RefineSettings
 
 
 def test_rungs_are_a_third_and_two_thirds_of_a_training_unless_they_are_given():

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tvt_ray.scoring.features import make_table
-from tvt_ray.scoring.surrogate import MIN_MEASURED, Lesson, Observation, predict
+from tvt_ray.refining.features import make_table
+from tvt_ray.refining.surrogate import MIN_MEASURED, Lesson, Observation, predict
 
 NUM_ROWS = 120
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import SMALL_SPACES, make_row
-from tvt_ray.scoring.features import feature_table, make_table, normal_scores
+from tvt_ray.refining.features import feature_table, make_table, normal_scores
 
 
 def rows_of(space, **readings):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tvt_ray.scoring.features import Floats
+from tvt_ray.refining.features import Floats
 
 Indices = NDArray[np.int64]
 

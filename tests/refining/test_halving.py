@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from tvt_ray.refinement.halving import Halving, Training, next_round_size
-from tvt_ray.refinement.settings import RefineSettings
+from tvt_ray.refining.halving import Halving, Training, next_round_size
+from tvt_ray.refining.settings import RefineSettings
 
 HALVING = Halving(rungs=(2, 6), reduction=3, repeats=0, seed=5)
 FIRST = tuple("abcdef")

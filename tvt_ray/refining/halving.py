@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tvt_ray.refinement.settings import RefineSettings
-from tvt_ray.scoring.curves import MIN_MEASURED
+from tvt_ray.refining.curves import MIN_MEASURED
+from tvt_ray.refining.settings import RefineSettings
 
 Measured = Mapping[tuple[str, int, int], float]  # (arch id, seed, epochs) -> validation accuracy in percent
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import linalg, special
 from threadpoolctl import threadpool_limits
 
-from tvt_ray.scoring.curves import (
+from tvt_ray.refining.curves import (
     HEADROOMS,
     MIN_MEASURED,
     Curves,
@@ -23,8 +23,8 @@ from tvt_ray.scoring.curves import (
     arrange,
     make_scale,
 )
-from tvt_ray.scoring.evidence import TAILS, Posterior, find_links, infer, make_design
-from tvt_ray.scoring.features import FLAG, PRESENCE, FeatureTable, Floats, normal_scores
+from tvt_ray.refining.evidence import TAILS, Posterior, find_links, infer, make_design
+from tvt_ray.refining.features import FLAG, PRESENCE, FeatureTable, Floats, normal_scores
 
 LESSON_LEVEL = 0.9
 CHUNK = 100  # draws at a time where there may be many rows

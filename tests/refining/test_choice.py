@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tvt_ray.refinement.choice import Candidates, by_draws, spread
+from tvt_ray.refining.choice import Candidates, by_draws, spread
 
 NUM = 300
 

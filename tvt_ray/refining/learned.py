@@ -8,11 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from tvt_ray.scoring.features import FeatureTable, Floats, feature_table
+from tvt_ray.refining.features import FeatureTable, Floats, feature_table
+from tvt_ray.refining.surrogate import Observation, Prediction, predict
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking, by_score
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.scoring.surrogate import Observation, Prediction, predict
 from tvt_ray.spaces.base import Space
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg, optimize, special
 
-from tvt_ray.scoring.curves import Curves
-from tvt_ray.scoring.features import Floats
+from tvt_ray.refining.curves import Curves
+from tvt_ray.refining.features import Floats
 
 # Before anything is measured: how much of the variance scores and features explain, ...
 EXPLAINED = (0.02, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95)
