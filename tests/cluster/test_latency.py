@@ -22,9 +22,9 @@ def test_only_what_is_predicted_to_be_inside_is_read_also_on_resume(cluster, con
     profile.save(tmp_path / "p.json")
     budget = {"max_latency_ms": LIMIT_MS, "latency_profile": str(tmp_path / "p.json")}
     score = {"readings": "score", "proxies": None, "calibration_samples": 4}
-    search = {"num_samples": SPACE.size() - 1}
-    small = variant(config, space=SPACE.model_dump(mode="json"), budget=budget, score=score, search=search)
-    some = small.model_copy(update={"search": small.search.model_copy(update={"num_samples": 6})})
+    asked = {"num_samples": SPACE.size() - 1}
+    small = variant(config, space=SPACE.model_dump(mode="json"), budget=budget, score=score, search=asked)
+    some = small.with_(search={"num_samples": 6})
     first = search(some, run_dir=tmp_path / "run").summary
     assert first.num_scored == 6
     assert all(each.latency_ms > 0 for each in first.best)

@@ -72,11 +72,11 @@ def test_same_seed_same_rows_whatever_the_workers_and_batches(finished, cluster,
 
 @pytest.mark.parametrize("searcher", ["exhaustive", "evolution", "tpe", "nsga2"])
 def test_every_searcher_drives_tune(searcher, cluster, config, teacher, tmp_path):
-    search = {"searcher": searcher, "num_samples": 20, "population": 6}
+    asked = {"searcher": searcher, "num_samples": 20, "population": 6}
     if searcher == "nsga2":
-        search["objectives"] = "score_flops"
+        asked["objectives"] = "score_flops"
     settings = {"archs_per_trial": 2, "scoring_workers": 1}
-    summary = search(variant(config, search=search, cluster=settings), run_dir=tmp_path / "run").summary
+    summary = search(variant(config, search=asked, cluster=settings), run_dir=tmp_path / "run").summary
     assert summary.num_scored == summary.num_unique == 20
     assert summary.searchers == {searcher: 20}
     assert summary.pareto

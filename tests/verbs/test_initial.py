@@ -81,8 +81,8 @@ def test_a_search_that_trains_afterwards_and_a_fit_look_at_it_first(photos, conf
     pit = write_folder(tmp_path / "pit", SMALL_SPACES["pit"])
     with pytest.raises(UsageError, match="a student of the space pit takes weights of a PiT"):
         check_init_setting(config_of(photos, distill={"init": str(pit)}))
-    search = ["search", "--dataset", f"imagefolder:{photos}", "--run-dir", tmp_path / "new", "--init", pit]
-    code, _, err = call(capsys, *search, "--distill-top-k", 1)
+    words = ["search", "--dataset", f"imagefolder:{photos}", "--run-dir", tmp_path / "new", "--init", pit]
+    code, _, err = call(capsys, *words, "--distill-top-k", 1)
     assert (code, (tmp_path / "new").exists()) == (2, False)
     assert "distill.init" in err
     with pytest.raises(UsageError, match="a student of the space pit takes weights of a PiT"):
