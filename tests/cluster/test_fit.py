@@ -1,6 +1,7 @@
 """tvt fit on a real Ray, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -61,7 +62,8 @@ sys.exit(code)
 
 def test_a_fit_reads_its_images_once_and_starts_ray_once(photos, tmp_path):
     words = [sys.executable, "-c", COUNTING, "fit", photos, "--out", tmp_path / "out", *SHORT]
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"datasets": 1, "rays": 1}
 
