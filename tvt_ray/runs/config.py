@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, ValidationError
 
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.data.datasets import check_name
@@ -68,16 +67,6 @@ class RunConfig(Strict):
     )
     cluster: ClusterSettings = ClusterSettings()
 
-    @model_validator(mode="after")
-    def _names_are_in_their_tables(self) -> RunConfig:
-        """Asked here and not where a name is declared: what makes a table's rows takes the settings that name them."""
-        for key, name, check in (("search.searcher", self.search.searcher, check_searcher),):
-            try:
-                check(name)
-            except ValueError as error:
-                raise PydanticCustomError("name", "{reason}", {"key": key, "reason": str(error)}) from None
-        return self
-
     def with_(self, *layers: Mapping[str, Any], **changes: Any) -> RunConfig:
         """As of any settings. Raises UsageError that names the key, what was wrong and what is allowed."""
         return validate(merged(self.model_dump(mode="json"), *layers, changes))
@@ -120,6 +109,10 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
     check_name(config.data)
+    try:  # here and not where a name is declared: what makes a table's rows takes the settings that name them
+        check_searcher(config.search.searcher)
+    except ValueError as error:
+        raise UsageError(f"config search.searcher: {error}") from None
     return config
 
 
@@ -153,7 +146,7 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     """
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
-    key, got = problem.get("ctx", {}).get("key") or ".".join(path), problem["input"]
+    key, got = ".".join(path), problem["input"]
     if problem["type"] == "extra_forbidden":
         known = _fields_at(path[:-1], values)
         close = difflib.get_close_matches(path[-1], known, 1)
