@@ -9,6 +9,7 @@ from tests.conftest import SMALL_SPACES, call
 from tests.latency.synthetic import OTHER, synthetic_profile, true_ms
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
+from tvt_ray.verbs.search import search
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

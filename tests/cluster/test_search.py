@@ -13,7 +13,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.verbs.reorder import reorder
+from tvt_ray.verbs.report import report
 from tvt_ray.verbs.search import search
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -127,7 +127,7 @@ def test_resuming_a_finished_run_reads_only_what_is_new(finished, cluster, confi
 
 def test_a_run_can_be_resumed_by_another_score_without_reading_again(finished, cluster, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "run")
-    stored = load_config(None, [RunFolder(folder).config().model_dump(mode="json"), {"score": {"name": "tvt"}}])
+    stored = RunFolder(folder).config().with_(score={"name": "tvt"})
     summary = search(stored, run_dir=folder, resume=True).summary
     assert (summary.score, summary.archs_per_s) == ("tvt", 0)
     assert RunFolder(folder).config().score.name == "tvt"
@@ -136,20 +136,16 @@ def test_a_run_can_be_resumed_by_another_score_without_reading_again(finished, c
 
 def test_another_score_needs_no_reading_and_becomes_the_runs(finished, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "copy")
-    config, ranking = reorder(folder, "params")
+    ranking = report(folder, score="params")
     assert [each.score for each in ranking.entries] == sorted((e.row.params for e in ranking.entries), reverse=True)
-    assert (
-        config.score.name
-        == RunFolder(folder).config().score.name
-        == json.loads((folder / "top.json").read_text())["score"]
-        == "params"
-    )
+    told = json.loads((folder / "top.json").read_text())["score"]
+    assert RunFolder(folder).config().score.name == told == ranking.by == "params"
     assert "score</dt><dd>params" in (folder / "report.html").read_text()
-    assert reorder(folder)[1].by == "params"
-    _, again = reorder(folder, "capacity")
+    assert report(folder).by == "params"
+    again = report(folder, score="capacity")
     assert [each.row.arch_id for each in again.top(10)] == [each.arch_id for each in finished[1].best]
     with pytest.raises(UsageError, match="score 'snip' is made of 'snip', which this run did not read; it read params"):
-        reorder(folder, "snip")
+        report(folder, score="snip")
 
 
 def test_the_public_verbs_give_what_one_reads(finished, cluster, config, tmp_path):

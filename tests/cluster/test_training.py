@@ -14,7 +14,6 @@ from tests.cluster.prometheus import watch
 from tests.distillation.conftest import SETTINGS, SPACE, few
 from tvt_ray.cluster import cohort_worker, training
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.initial import read_source
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.evaluation.make_truth import sample_archs
@@ -22,6 +21,7 @@ from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
 from tvt_ray.verbs.distill import distill
+from tvt_ray.verbs.init import read_source
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

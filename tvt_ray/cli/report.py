@@ -22,22 +22,21 @@ def execute(args: argparse.Namespace) -> int:
     """Writes report and top list, and prints. Another score becomes the run's."""
     from tvt_ray.errors import UsageError
     from tvt_ray.runs.folder import Choice, RunFolder
-    from tvt_ray.verbs.reorder import reorder
+    from tvt_ray.verbs.report import report
 
     load_plugins(plugins_of(args))
     if args.top_k < 1:
         raise UsageError(f"--top-k is at least 1; got {args.top_k}")
-    config, ranking = reorder(args.run_dir, args.score)
-    best = [Choice.of(each, config.space) for each in ranking.top(args.top_k)]
-    report = str(RunFolder(args.run_dir).report_file)
+    ranking, folder = report(args.run_dir, score=args.score), RunFolder(args.run_dir)
+    space = folder.config().space
+    best = [Choice.of(each, space) for each in ranking.top(args.top_k)]
+    page = str(folder.report_file)
     if args.json:
         counts = {"num_rows": len(ranking.scored), "num_shapes": ranking.num_shapes}
         entries = [each.to_json() for each in best]
-        print_json(
-            args, {"run_dir": str(args.run_dir), "score": ranking.by, **counts, "best": entries, "report": report}
-        )
+        print_json(args, {"run_dir": str(args.run_dir), "score": ranking.by, **counts, "best": entries, "report": page})
         return 0
     title = f"best of {len(ranking.scored):,} architectures by {ranking.by}, of {ranking.num_shapes:,} shapes"
     found = [(each.arch, each.score, each.params, each.flops) for each in best]
-    print_archs(title, config.space, found, f"report  {report}")
+    print_archs(title, space, found, f"report  {page}")
     return 0

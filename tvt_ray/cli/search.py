@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation
-    from tvt_ray.verbs.initial import check_init_setting
+    from tvt_ray.verbs.init import check_init_setting
     from tvt_ray.verbs.session import Session
 
     if args.refine or args.distill_top_k:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvt_ray.errors import UsageError
@@ -86,7 +85,7 @@ class Run:
         self.folder, self.summary = RunFolder(path), summary
 
     @classmethod
-    def load(cls, path: str | Path) -> Run:
+    def load(cls, path: Location | str) -> Run:
         """The run in a folder or at a URI. Raises UsageError where there is none, or one of another version."""
         run = cls(as_location(path))
         run.folder.config()

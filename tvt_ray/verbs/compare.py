@@ -31,8 +31,8 @@ from tvt_ray.verbs.contenders import (
     task_of,
 )
 from tvt_ray.verbs.distill import check_distill, choose_rows, row_of
-from tvt_ray.verbs.initial import begin_as_they_can, check_init, tell_of_init
-from tvt_ray.verbs.reorder import settle_score
+from tvt_ray.verbs.init import begin_as_they_can, check_init, tell_of_init
+from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.teaching import Teaching
 from tvt_ray.verbs.trainings import PLACE, Trainings, check_blocks, check_student_folder

@@ -11,8 +11,8 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
-from tvt_ray.verbs.initial import check_init, tell_of_init
-from tvt_ray.verbs.reorder import settle_score
+from tvt_ray.verbs.init import check_init, tell_of_init
+from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.score import read_arch
 from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.teaching import Teaching

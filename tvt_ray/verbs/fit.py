@@ -24,7 +24,7 @@ from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.spaces.budget import format_count
 from tvt_ray.storage.locations import Location, as_location, check_writable
 from tvt_ray.verbs.distill import distill
-from tvt_ray.verbs.initial import check_init_setting
+from tvt_ray.verbs.init import check_init_setting
 from tvt_ray.verbs.search import search
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.trained_on import asked_of

@@ -26,8 +26,8 @@ from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.storage.parts import PartWriter
-from tvt_ray.verbs.initial import check_init
-from tvt_ray.verbs.reorder import write_order
+from tvt_ray.verbs.init import check_init
+from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.teaching import Teaching
 

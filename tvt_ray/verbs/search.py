@@ -35,7 +35,7 @@ from tvt_ray.storage.locations import as_location
 from tvt_ray.storage.parts import PartWriter
 from tvt_ray.students.kernels import HAS_BF16
 from tvt_ray.verbs.latency import Latency, check_chosen, with_latency
-from tvt_ray.verbs.reorder import write_order
+from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Session
 
 

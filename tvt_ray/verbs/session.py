@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 from tvt_ray.cluster.connection import check_address, connected, resolve_address
 from tvt_ray.cluster.teacher import cluster_trainer
 from tvt_ray.data.splits import Dataset
-from tvt_ray.distillation.initial import read_source
 from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
@@ -29,6 +28,7 @@ from tvt_ray.students.sources import Source
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.verdict import Verdict, judge
+from tvt_ray.verbs.init import read_source
 
 Changes: TypeAlias = RunConfig | Mapping[str, Any] | None  # of a config: another one, or settings that change
 

@@ -1,4 +1,4 @@
-"""Another score for rows that are there: whoever looks at the run afterwards sees the same order."""
+"""Report: rows that are there in another order, which whoever looks at the run afterwards sees."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import MEASURED
@@ -16,20 +17,20 @@ from tvt_ray.storage.locations import Location
 from tvt_ray.verbs.session import Session
 
 
-def reorder(run_dir: Location, score: str | None = None) -> tuple[RunConfig, Ranking]:
-    """A run's rows under any score, from what was read; report and top list are written anew.
+def report(run: Run | Location | str, *, score: str | None = None) -> Ranking:
+    """A run's rows in order, by another score if asked, from what was read; report and top list are written anew.
 
     A score that is given becomes the run's, for distil and whoever comes after. Raises UsageError where there is no
     run, or no rows, or where the score is made of what was not read.
     """
-    folder = RunFolder(run_dir)
+    folder = (run if isinstance(run, Run) else Run.load(run)).folder
     stored = folder.config()
     config = stored if score is None else stored.ranked_by(score)
     rows = folder.rows().read()
     if not rows:
-        raise UsageError(f"run {run_dir} has no rows yet")
+        raise UsageError(f"run {folder.path} has no rows yet")
     with folder.lock() if config.score != stored.score else contextlib.nullcontext():
-        return config, write_order(folder, config, rows)
+        return write_order(folder, config, rows)
 
 
 def settle_score(session: Session) -> None:

@@ -8,7 +8,6 @@ import torch
 
 from tests.conftest import SMALL_SPACES, call
 from tests.exports.conftest import write_folder
-from tvt_ray.distillation.initial import read_source
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.folder import RunFolder
@@ -16,7 +15,7 @@ from tvt_ray.runs.inputs import load_data
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.fit import plan_fit
-from tvt_ray.verbs.initial import begin_as_they_can, check_init, check_init_setting, tell_of_init
+from tvt_ray.verbs.init import begin_as_they_can, check_init, check_init_setting, read_source, tell_of_init
 from tvt_ray.verbs.refine import refine
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.teaching import recipe_of, settings_of
