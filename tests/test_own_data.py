@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPO, call
-from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import WORDS
 
 PAGE = REPO / "docs" / "own_data.md"
@@ -54,16 +53,6 @@ def test_what_the_page_shows_is_what_is_printed(capsys, tmp_path, monkeypatch):
     assert len(printed) > 7
     with Image.open(tmp_path / "sheets" / "contact_sheet.png") as sheet:
         assert sheet.format == "PNG"
-
-
-def test_every_setting_of_the_data_is_on_the_page_with_its_default():
-    rows = re.findall(r"^\| ((?:`data\.\w+`(?:, )?)+) \| (.*?) \|", TEXT, re.MULTILINE)
-    told = {key: default.strip("`") for keys, default in rows for key in re.findall(r"data\.(\w+)", keys)}
-    defaults = {name: field.get_default() for name, field in DataSettings.model_fields.items()}
-    assert told.keys() == defaults.keys()
-    for name, default in defaults.items():
-        shown = {None: "null", True: "true"}.get(default, str(default))
-        assert told[name].replace(",", "") == shown
 
 
 @pytest.mark.parametrize("word", [word for words in WORDS.values() for word in words])

@@ -170,11 +170,8 @@ def test_settings_that_are_left_out_are_the_published_ones():
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_page_of_spaces_has_every_setting_and_an_architecture(name):
+def test_the_page_of_spaces_has_an_architecture_of_each(name):
     text = (REPO / "docs" / "spaces.md").read_text()
-    settings = re.search(rf"^\| `{name}` \| `.*\n(?:\| \| .*\n)*", text.split("## Settings")[1], re.MULTILINE)[0]
-    named = set(re.findall(r"`(\w+)`", "".join(line.split(" | ")[1] for line in settings.splitlines())))
-    assert named == SPACES[name].model_fields.keys() - {"name", "image_size"}
     (line,) = re.findall(rf'^{{"space": "{name}".*$', text, re.MULTILINE)
     assert SPACES[name]().from_json(json.loads(line)) in SPACES[name]()
 

@@ -15,17 +15,22 @@ from tvt_ray.strict import Seed, Strict
 class DataSettings(Strict):
     """Which dataset, how it is read, and how it is split where it does not come split."""
 
-    name: str = "digits"  # a name in DATASETS, with :PATH for those that read a path, which is made absolute
-    # Where torchvision's datasets are kept and downloaded to
+    name: str = "digits"  # a row of DATASETS, with :PATH where it reads a path, which is made absolute
+    # where datasets that are known by name are kept and downloaded to
     root: AbsolutePath = Field(Path("data"), validate_default=True)
-    download: bool = True
-    val_fraction: float = Field(0.1, gt=0, lt=1)  # of the training images
-    test_fraction: float = Field(0.2, gt=0, lt=1)  # of all images, where there is no test split
-    split_seed: Seed = 0
-    background: str = "white"  # the colour behind what is transparent in an image
-    max_pixels: PositiveInt = MAX_PIXELS  # width times height of the largest image that is read; PIL's own limit
-    image_column: str | None = None  # of Parquet files; None: image or img
-    label_column: str | None = None  # likewise; None: label, labels or fine_label, the first of them that is there
+    download: bool = True  # whether they may be downloaded
+    # share of the training images that validate, where there is no validation split
+    val_fraction: float = Field(0.1, gt=0, lt=1)
+    test_fraction: float = Field(0.2, gt=0, lt=1)  # share of all images that test, where there is no test split
+    split_seed: Seed = 0  # decides which images those are
+    # colour behind what is transparent in an image, as in black, '#7f7f7f' or rgb(127, 127, 127)
+    background: str = "white"
+    # width times height of the largest image that is read; the default is PIL's own limit
+    max_pixels: PositiveInt = MAX_PIXELS
+    # column of Parquet files with the images; None: image, img, or the one that metadata calls an image
+    image_column: str | None = None
+    # column of Parquet files with the labels; None: the first of label, labels and fine_label that is there
+    label_column: str | None = None
 
     @field_validator("name")
     @classmethod

@@ -21,13 +21,14 @@ from tvt_ray.vision_compat import ensure_torchvision
 class AugmentSettings(Strict):
     """Locality Guidance's augmentation by default; timm's `create_transform` does the work and names the options."""
 
-    scale: tuple[float, float] = (0.08, 1.0)  # of the area that a random crop keeps
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    hflip: float = Field(0.5, ge=0, le=1)
-    vflip: float = Field(0.0, ge=0, le=1)
-    color_jitter: float | None = Field(None, ge=0)  # of brightness, contrast and saturation; beside auto_augment too
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
-    random_erasing: float = Field(0.25, ge=0, le=1)
+    scale: tuple[float, float] = (0.08, 1.0)  # least and largest share of the area that a random crop keeps
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)  # least and largest width / height of a random crop
+    hflip: float = Field(0.5, ge=0, le=1)  # probability of a mirror image
+    vflip: float = Field(0.0, ge=0, le=1)  # probability of an image upside down
+    # strength for brightness, contrast and saturation, beside auto_augment too; None: off
+    color_jitter: float | None = Field(None, ge=0)
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"  # a policy by timm's name for it; None: off
+    random_erasing: float = Field(0.25, ge=0, le=1)  # probability that a rectangle is erased
     re_mode: Literal["pixel", "rand", "const"] = "pixel"  # erased with noise, one random colour, or black
 
 

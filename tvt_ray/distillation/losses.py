@@ -23,10 +23,13 @@ Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), a
 class LossSettings(Strict):
     """The loss is a weighted sum of rows of LOSSES; a weight of 0 leaves a term out."""
 
+    # of the terms that are added up, rows of LOSSES; 0: a term is left out
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default={"cross_entropy": 1.0, "guidance": 2.5})
-    student_blocks: tuple[int, int, int] | None = None  # of guidance; None: first, middle (depth // 2) and last
-    temperature: float = Field(4.0, gt=0)  # of logits
-    guidance_limit: float | None = Field(None, gt=0)  # times the cross-entropy: what is more is scaled down to it
+    # three blocks that guidance compares; None: first, middle (depth // 2) and last
+    student_blocks: tuple[int, int, int] | None = None
+    temperature: float = Field(4.0, gt=0)  # of the term logits
+    # guidance counts for so many times the cross-entropy at most; None: no limit
+    guidance_limit: float | None = Field(None, gt=0)
 
     @field_validator("weights")
     @classmethod

@@ -19,32 +19,35 @@ from tvt_ray.training.selection import Weights
 class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
 
-    epochs: PositiveInt = 300
-    batch_size: PositiveInt = 128  # over all workers
+    epochs: PositiveInt = 300  # passes over the training images
+    batch_size: PositiveInt = 128  # images in a batch, over all workers
     grad_accum_steps: PositiveInt = 1  # batches whose gradients are added up for one step of the optimiser
-    init: str | None = None  # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder
-    lr: float = Field(5e-4, gt=0)
-    min_lr: float = Field(5e-6, ge=0)
-    warmup_epochs: NonNegativeInt = 20  # at most half of the epochs are warm-up
-    warmup_lr: float = Field(5e-7, ge=0)
+    # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder; None: drawn weights
+    init: str | None = None
+    lr: float = Field(5e-4, gt=0)  # learning rate after warm-up
+    min_lr: float = Field(5e-6, ge=0)  # learning rate at the end
+    warmup_epochs: NonNegativeInt = 20  # in which the learning rate rises; at most half of the epochs are
+    warmup_lr: float = Field(5e-7, ge=0)  # learning rate at the beginning of warm-up
     weight_decay: float = Field(0.05, ge=0)  # not on biases, norms, class token and positions
-    clip_grad: float | None = Field(None, gt=0)  # the largest norm of all gradients together
+    clip_grad: float | None = Field(None, gt=0)  # largest norm of all gradients together; None: no limit
     zero_head: bool = False  # the classifier begins at zero, as the published recipe has it
     loss: LossSettings = LossSettings()
-    # Whether terms that follow the teacher are on. auto: where it beats the largest class by two standard errors
+    # whether terms that follow the teacher are on; auto: where it beats the largest class by two standard errors
     guided: Literal["auto", "always", "never"] = "auto"
     augment: AugmentSettings = AugmentSettings()
-    mixup: float = Field(0.0, ge=0)  # alpha of each; 0: off. Both on: one of them for each batch
-    cutmix: float = Field(0.0, ge=0)
-    smoothing: float = Field(0.0, ge=0, lt=1)  # of labels
+    mixup: float = Field(0.0, ge=0)  # alpha of mixup; 0: off. With cutmix on too, each batch gets one of them
+    cutmix: float = Field(0.0, ge=0)  # alpha of CutMix; 0: off
+    smoothing: float = Field(0.0, ge=0, lt=1)  # label smoothing
     class_weights: Literal["none", "balanced"] = "none"  # balanced: each class counts alike in the cross-entropy
     sampling: Sampling = "uniform"  # balanced: each class is drawn alike
-    ema_decay: float | None = Field(None, gt=0, lt=1)  # a moving average of the weights is kept beside them
-    weights: Weights = "auto"  # which are kept: see `Selection`
-    amp: Amp = "off"  # auto: what is faster here
-    channels_last: bool = False
-    compile: bool = False
-    seed: Seed = 0
+    # of a moving average of the weights, which is kept beside them; None: there is none
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    # which are kept; auto: best where 2,500 images or more validate, else ema where there is one, else last
+    weights: Weights = "auto"
+    amp: Amp = "off"  # mixed precision; auto: the faster of float32 and what the device is made for
+    channels_last: bool = False  # memory layout of images and convolutions
+    compile: bool = False  # train through torch.compile
+    seed: Seed = 0  # of first weights, order of images and augmentation
 
     @field_validator("init")
     @classmethod

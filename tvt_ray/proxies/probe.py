@@ -23,11 +23,10 @@ from tvt_ray.teachers.teacher import Teacher
 class ProbeSettings(Strict):
     """The published code uses 128 images; fewer cost proportionally less."""
 
-    num_images: PositiveInt = 32
-    seed: Seed = 0
-    num_inits: PositiveInt = 1  # initialisations of a student that its readings are the mean of
-    # Of the student's pass for `attention_similarity`; other readings are float32 always. Half of float32's time where
-    # processor or GPU has bfloat16: docs/performance.md says how the ranking compares.
+    num_images: PositiveInt = 32  # training images on which every architecture is read
+    seed: Seed = 0  # decides which images those are
+    num_inits: PositiveInt = 1  # initialisations of each student, over which its readings are averaged
+    # of the pass for `attention_similarity` alone; bfloat16 takes half the time where the hardware has it
     precision: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -17,13 +17,15 @@ class RefineSettings(Strict):
     the settings of `distill`, which can go on with them.
     """
 
-    num_students: PositiveInt = 16  # in all rounds
+    num_students: PositiveInt = 16  # students in all rounds
+    # of as many students each, the first of eight at least; each chooses by what was measured before
     rounds: PositiveInt = 2
-    # Epochs after which students are compared; None: a third and two thirds of distill.epochs
+    # epochs after which students are compared; None: a third and two thirds of distill.epochs
     rungs: tuple[PositiveInt, ...] | None = None
     reduction: int = Field(3, ge=2)  # of so many students at a rung, one goes on to the next
-    repeats: NonNegativeInt = 2  # students that a second seed trains to the first rung, which tells how much is luck
-    max_epochs: PositiveInt | None = None  # over all students: no round begins that would take more
+    repeats: NonNegativeInt = 2  # students that a second seed trains to the first rung, which measures how much is luck
+    # epochs over all students: no round begins that would take more; None: no limit
+    max_epochs: PositiveInt | None = None
     cohort_size: PositiveInt = 8  # students that train side by side, at most
 
     @field_validator("rungs")

@@ -39,9 +39,9 @@ FORMAT: Literal[2] = 2  # what a run folder holds; another number was written by
 class RunConfig(Strict):
     """A search and the distillation that follows it."""
 
-    format: Literal[2] = FORMAT  # of the run folder
+    format: Literal[2] = FORMAT  # version of the run folder's format
     plugins: tuple[str, ...] = ()  # modules of your own that add rows to the tables (docs/extending.md)
-    seed: Seed = 0  # of weights, calibration sample and searcher
+    seed: Seed = 0  # of the weights that are scored, the calibration sample and the searcher
     space: SpaceField = AutoFormerSpace(
         image_size=32,
         patch_size=8,

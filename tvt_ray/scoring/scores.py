@@ -71,12 +71,13 @@ def find_score(name: str) -> Score:
 class ScoreSettings(Strict):
     """Which score ranks, what is read of every architecture, and how large the sample is that fixes a score's scale."""
 
-    name: str = "capacity"
-    prior: str = "capacity"  # where `name` is `measured`: the score that stands in for what was not measured
-    # full: TVT's two metrics and the capacity readings; score: what the score reads, which may need no teacher
+    name: str = "capacity"  # what ranks: a fused score, a single reading, or measured (after refine)
+    prior: str = "capacity"  # where `name` is measured: the score that stands in for what was not measured
+    # full: what `capacity` and `tvt` are made of; score: what the score reads alone, which may need no teacher
     readings: Literal["full", "score"] = "full"
-    proxies: tuple[str, ...] | None = None  # None: those that `readings` says; a run keeps the ones that it began with
-    calibration_samples: int = Field(64, ge=2)
+    # what is read; None: what `readings` says. A run keeps the proxies that it began with
+    proxies: tuple[str, ...] | None = None
+    calibration_samples: int = Field(64, ge=2)  # architectures whose readings fix the scale of a score
 
     @field_validator("name")
     @classmethod

@@ -12,13 +12,16 @@ from tvt_ray.strict import Strict
 class SearchSettings(Strict):
     """How many architectures, and who proposes them."""
 
-    num_samples: PositiveInt = 5000  # different architectures
-    searcher: str = "random"  # a row of SEARCHERS
-    objectives: Literal["score", "score_flops"] = "score"  # score_flops: nsga2 searches the Pareto front
-    max_seconds_per_arch: float | None = Field(600, gt=0)  # a row with its reason beyond that; None: no limit
-    max_failure_share: float = Field(0.5, ge=0, le=1)  # of the architectures scored; beyond that the run stops
-    population: int = Field(64, ge=2)  # evolution, nsga2
-    tournament: int = Field(16, ge=1)  # evolution
+    num_samples: PositiveInt = 5000  # different architectures to score
+    searcher: str = "random"  # who proposes: a row of SEARCHERS
+    # score_flops: nsga2 searches the Pareto front of score and FLOPs
+    objectives: Literal["score", "score_flops"] = "score"
+    # an architecture that takes longer becomes a failed row; None: no limit
+    max_seconds_per_arch: float | None = Field(600, gt=0)
+    # share of the scored architectures that may fail before the run stops
+    max_failure_share: float = Field(0.5, ge=0, le=1)
+    population: int = Field(64, ge=2)  # evolution and nsga2: size of the population
+    tournament: int = Field(16, ge=1)  # evolution: members of the population of which the best becomes a parent
     crossover: float = Field(0.0, ge=0, le=1)  # evolution: share of children with two parents
 
     @model_validator(mode="after")

@@ -45,18 +45,16 @@ Count = Annotated[int, BeforeValidator(parse_count), Field(ge=0)]
 
 
 class Budget(Strict):
-    """Limits on parameters, FLOPs (multiply-accumulates for one image) and latency, ends included; None is no limit.
+    """Limits on parameters, FLOPs (multiply-accumulates for one image) and latency, ends included; None is no limit."""
 
-    Latency is what a device profile predicts, for as many images at a time as `latency_batch_size` says. No
-    `latency_profile`: the one that was measured on this machine for this space.
-    """
-
-    min_params: Count | None = None
-    max_params: Count | None = None
-    min_flops: Count | None = None
-    max_flops: Count | None = None
+    min_params: Count | None = None  # parameters, as in 1M
+    max_params: Count | None = None  # parameters, as in 6M
+    min_flops: Count | None = None  # multiply-accumulates for one image, as in 300M
+    max_flops: Count | None = None  # multiply-accumulates for one image, as in 1.5G
+    # milliseconds for a batch, as a device profile predicts (docs/latency.md)
     max_latency_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    latency_batch_size: PositiveInt = 1
+    latency_batch_size: PositiveInt = 1  # images in that batch; one that the profile was measured with
+    # the profile's file; None: the one that was measured on this machine for this space
     latency_profile: Annotated[Path, AfterValidator(_absolute)] | None = None
 
     @model_validator(mode="after")

@@ -38,16 +38,19 @@ SETTLING_BATCH = 256
 class TeacherTraining(Strict):
     """The published recipe by default: SGD 0.1 with Nesterov momentum 0.9, weight decay 5e-4, cosine, batch 128."""
 
-    epochs: PositiveInt = 300
-    min_steps: NonNegativeInt = 0  # so many steps of the optimiser are made, in more epochs where need be
-    batch_size: PositiveInt = 128
-    lr: float | None = Field(None, gt=0)  # None: 0.1 from scratch, 0.01 from pretrained weights
-    weight_decay: float = Field(5e-4, ge=0)
-    smoothing: float = Field(0.0, ge=0, lt=1)  # of labels
-    hflip: float = Field(0.5, ge=0, le=1)  # where `augment` says nothing
-    augment: AugmentSettings | None = None  # None: padded by an eighth, cropped at random, flipped, as for CIFAR
-    weights: Weights = "auto"  # best: of the epoch that did best on validation; last; auto: last where that is small
-    seed: Seed = 0
+    epochs: PositiveInt = 300  # passes over the training images
+    min_steps: NonNegativeInt = 0  # steps of the optimiser at least, in more epochs where need be
+    batch_size: PositiveInt = 128  # images in a batch
+    # learning rate of the first step; None: 0.1 from scratch, 0.01 from pretrained weights
+    lr: float | None = Field(None, gt=0)
+    weight_decay: float = Field(5e-4, ge=0)  # of all parameters
+    smoothing: float = Field(0.0, ge=0, lt=1)  # label smoothing
+    hflip: float = Field(0.5, ge=0, le=1)  # probability of a mirror image, where `augment` is None
+    # as distill.augment; None: padded by an eighth, cropped at random, flipped, as for CIFAR
+    augment: AugmentSettings | None = None
+    # kept after the best epoch on validation, or the last; auto: best where 2,500 images or more validate, else last
+    weights: Weights = "auto"
+    seed: Seed = 0  # of first weights, order of images and augmentation
 
     def num_epochs(self, num_images: int) -> int:
         """Epochs over a split of so many images."""
