@@ -1,11 +1,15 @@
 """The whole run as one validated model, and what is said where it is not valid."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.conftest import REPO
+from tvt_ray.cli.main import build_parser
+from tvt_ray.cli.options import overrides
 from tvt_ray.data.datasets import DATASETS
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, load_config, parse_yaml, validate
@@ -13,6 +17,10 @@ from tvt_ray.runs.yaml_text import parse_assignment
 from tvt_ray.spaces.budget import format_count
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
+# Lines of the table of variants: (name, flags, architectures, largest).
+VARIANTS = re.findall(
+    r"^\| (.*?) \| `(--config .*?)` \| ([\d,]+) \| (\S+) \|$", (REPO / "docs" / "spaces.md").read_text(), re.MULTILINE
+)
 
 
 def with_settings(*assignments):
@@ -39,24 +47,27 @@ def test_digits_is_the_default():
     assert RunConfig().format == FORMAT == 2
 
 
-def test_spaces_and_datasets_of_the_paper_are_there():
-    names = {path.stem for path in CONFIGS}
-    assert {f"{s}_{d}" for s in ("autoformer", "pit") for d in ("cifar100", "flowers102", "chaoyang")} <= names
-    assert load_config(REPO / "configs" / "autoformer_cifar100.yaml").space.size() == 1_056_964_608
-    assert load_config(REPO / "configs" / "pit_cifar100.yaml").space.size() == 1600
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant[0])
+def test_variants_on_the_page_of_spaces_hold_what_it_says_of_them(variant):
+    name, flags, size, largest = variant
+    args = build_parser().parse_args(["search", *shlex.split(flags)])
+    config = load_config(REPO / args.config, overrides(args))
+    assert f"{config.space.size():,}" == size
+    assert f"{config.space.image_size} pixels" in name
+    num_classes = {"cifar10": 10, "cifar100": 100}[config.data.name]
+    assert format_count(config.space.largest(num_classes).params) == largest
 
 
-@pytest.mark.parametrize("size", [32, 64, 96, 224])
-@pytest.mark.parametrize("name", ["wide", "widepit"])
-def test_wide_spaces_are_there_at_every_size_and_hold_what_their_comment_says(name, size):
-    (path,) = [path for path in CONFIGS if path.stem.startswith(f"{name}{size}_")]
-    config, text = load_config(path), " ".join(path.read_text().split("\nspace:")[0].replace("\n#", "").split())
-    assert config.space.image_size == size
-    assert f"{config.space.size():,} architectures" in text
-    num_classes = {"cifar10": 10, "flowers102": 102}[config.data.name]
-    most, limit = config.space.largest(num_classes).params, config.budget.max_params
-    assert f"within {format_count(limit)} parameters. The largest has {format_count(most)}:" in text
-    assert most > 4 * limit > 100 * config.space.smallest(num_classes).params
+def test_every_config_and_no_other_is_on_the_page_of_spaces():
+    named = {re.search(r"configs/\S+", flags)[0] for _, flags, _, _ in VARIANTS}
+    assert named | {"configs/digits.yaml"} == {f"configs/{path.name}" for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_that_counts_its_architectures_counts_them_right(path):
+    text, space = path.read_text(), load_config(path).space
+    for count in re.findall(r"([\d,.e]+) (?:architectures\b(?! a)|plain ViTs|PiTs)", text):
+        assert count in (f"{space.size():,}", f"{space.size():.3g}".replace("e+0", "e"))
 
 
 @pytest.mark.parametrize(
