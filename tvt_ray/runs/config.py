@@ -94,8 +94,8 @@ IDENTITY = ("seed", "space", "budget", "data", "teacher", "teacher_training", "p
 def load_config(path: Path | None, overrides: Sequence[Mapping[str, Any]] = ()) -> RunConfig:
     """Defaults, then the file, then each override, merged key by key.
 
-    A section whose `name` changes (another space, another teacher) starts from that one's defaults instead. Raises
-    UsageError that names the key, what was wrong and what is allowed.
+    A space whose `name` changes starts from that one's defaults instead. Raises UsageError that names the key, what was
+    wrong and what is allowed.
     """
     return RunConfig().with_(*([read_yaml(path)] if path else []), *overrides)
 
