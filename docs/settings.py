@@ -1,4 +1,4 @@
-"""Prints docs/settings.md, made from the models of a run's config: python -m docs.settings > docs/settings.md
+"""Prints docs/settings.md, made from the models of a run's config: python docs/settings.py > docs/settings.md
 
 A setting's meaning is the comment beside its field, or on the lines directly above it.
 """
@@ -26,7 +26,7 @@ Every setting of a run. On the command line it is `--set KEY=VALUE`, or the flag
 images or Parquet files [a recipe](own_data.md#what-is-trained-and-for-how-long) sets some of them by the data. Where
 `space.name` changes, the space starts from its own defaults ([spaces](spaces.md)).
 
-The code makes this page: `python -m docs.settings > docs/settings.md`."""
+The code makes this page: `python docs/settings.py > docs/settings.md`."""
 COLUMNS = "\n| setting | default | takes | meaning |\n|---|---|---|---|"
 TYPES = {
     "string": "text",
