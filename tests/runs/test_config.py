@@ -51,7 +51,7 @@ def test_digits_is_the_default():
 def test_variants_on_the_page_of_spaces_hold_what_it_says_of_them(variant):
     name, flags, size, largest = variant
     args = build_parser().parse_args(["search", *shlex.split(flags)])
-    config = load_config(REPO / args.config, overrides(args))
+    config = load_config(REPO / args.config, [overrides(args)])
     assert f"{config.space.size():,}" == size
     assert f"{config.space.image_size} pixels" in name
     num_classes = {"cifar10": 10, "cifar100": 100}[config.data.name]

@@ -13,8 +13,8 @@ from tvt_ray.data.duplicates import Duplicates, find_duplicates, tell
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.survey import Survey, survey
+from tvt_ray.planning.facts import machine
 from tvt_ray.report.contact_sheet import write_contact_sheets
-from tvt_ray.stages.facts import machine
 
 
 @dataclass(frozen=True)
