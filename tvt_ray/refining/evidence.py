@@ -90,7 +90,8 @@ def find_links(curves: Curves, scores: Floats, features: Floats, latent: Floats)
         """Minus the log of the posterior density; the first two are the explained variance and the spread."""
         links, explained = _links(parameters[2:], curves.num_rungs), float(special.expit(parameters[0]))
         design = make_design(curves, scores, features, links)
-        setting = _setting(0, explained, 0.3, float(np.exp(parameters[1])), 0.0)
+        spread = float(np.exp(np.clip(parameters[1], -10, 10)))  # beyond, nothing can be solved
+        setting = _setting(0, explained, 0.3, spread, 0.0)
         off = np.concatenate([parameters[:2] / (1.5, 0.5), (parameters[2:] - start) / deviations])
         return float(off @ off) / 2 - _log_evidence(design, setting, latent)
 
