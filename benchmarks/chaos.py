@@ -1,48 +1,64 @@
 """Searches that are killed: is anything lost, repeated or wrong?
 
-python benchmarks/chaos.py [--runs 20] [--num-samples 300] [--seed 0]
+python -m benchmarks chaos [--runs 20] [--num-samples 300] [--seed 0]
 
 A Ray cluster of several raylets on this machine: a head that scores nothing and two nodes. Each run is a search whose
 node, worker or driver (in turn) is killed with SIGKILL at a random moment while it scores. After the driver it is
 resumed; after a node, another one joins. At its end every row is compared with what was on disk just before the kill
-and with the same search undisturbed and without Ray. Ends with one JSON object: `runs`; `rows_lost`, rows that were on
-disk before a kill and are not at the end, and rows that are missing from the set; `duplicates`, architectures on disk
-more than once; `wrong_scores`, rows whose readings, or whose scores by the run's own calibration, differ from the
-undisturbed ones; and `added_nodes_used`, how many of the nodes that joined after a kill scored something.
+and with the same search undisturbed and without Ray. The result: `runs`; `rows_lost`, rows that were on disk before a
+kill and are not at the end, and rows that are missing from the set; `duplicates`, architectures on disk more than once;
+`wrong_scores`, rows whose readings, or whose scores by the run's own calibration, differ from the undisturbed ones; and
+`added_nodes_used`, how many of the nodes that joined after a kill scored something. Exit code 1 where anything is lost,
+repeated or wrong.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from machines import SETTINGS, Machines, finish, make_reader, rows_on_disk, wait_for_rows
-
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import Parser
+from benchmarks.machines import SETTINGS, Machines, finish, rows_on_disk, wait_for_rows
+from benchmarks.runner import Record
+from tvt_ray.cli.output import print_table
+from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.spaces.limits import Limits
 from tvt_ray.stages.calibrate import calibration_archs
+from tvt_ray.stages.setup import load_data, load_teacher, make_task
 
 KINDS = ("node", "worker", "driver")
+HARM = ("rows_lost", "duplicates", "wrong_scores")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=int, default=20, metavar="N")
+    parser.add_argument("--num-samples", type=int, default=300, metavar="N")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num-checked", type=int, metavar="N", help="rows whose scores are compared (default: all)")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    return dict(
+        record.once("tally", chaos, args.runs, args.num_samples, args.seed, args.num_checked or args.num_samples)
+    )
 
 
 @dataclass
@@ -74,8 +90,10 @@ class Undisturbed:
 
 
 def undisturbed(config: RunConfig, num_checked: int) -> Undisturbed:
-    """With the first `num_checked` rows."""
-    reader = make_reader(config)
+    """With the first `num_checked` rows, read as a worker of the search does."""
+    torch.set_num_threads(1)
+    data = load_data(config)
+    reader = Reader(make_task(config, data, load_teacher(config, data)))
     task = reader.task
     algorithm = build_algorithm(config.search, task.space, config.seed)
     sampler = Sampler(algorithm, Limits(task.space, config.budget, task.num_classes), config.seed)
@@ -101,7 +119,7 @@ def disturb(
         before = rows_on_disk(folder)
         process = machines.search(folder, config, resume=True)
     elif kind == "worker":
-        os.kill(rng.choice(sorted(machines.scoring())), signal.SIGKILL)
+        os.kill(rng.choice(machines.scoring()), signal.SIGKILL)
     else:
         machines.replace(rng.randrange(len(machines.nodes)))
     result = finish(process)
@@ -120,7 +138,7 @@ def compare(folder: Path, before: dict[str, Row], expected: Undisturbed, tally: 
         tally.wrong_scores += not expected.agrees(row, calibration) or before.get(arch_id, row) != row
 
 
-def chaos(num_runs: int, num_samples: int, seed: int, num_checked: int) -> Tally:
+def chaos(num_runs: int, num_samples: int, seed: int, num_checked: int) -> dict[str, int]:
     config = load_config(None, [{**SETTINGS, "seed": seed}, {"search": {"num_samples": num_samples}}])
     rng, tally, expected, machines = random.Random(seed), Tally(), undisturbed(config, num_checked), Machines(2)
     try:
@@ -130,27 +148,16 @@ def chaos(num_runs: int, num_samples: int, seed: int, num_checked: int) -> Tally
                 before, joined = disturb(kind, machines, config, folder, rng)
                 tally.added_nodes_used += joined
                 compare(folder, before, expected, tally)
-                print(f"{number + 1:3} {kind:6} {time.perf_counter() - start:5.0f} s  {tally}", flush=True)
+                say(f"{number + 1:3} {kind:6} {time.perf_counter() - start:5.0f} s  {tally}")
     finally:
         machines.close()
-    return tally
+    return vars(tally)
 
 
-def command(args: argparse.Namespace) -> int:
-    tally = chaos(args.runs, args.num_samples, args.seed, args.num_checked or args.num_samples)
-    print(json.dumps(vars(tally)))
-    return 0 if not (tally.rows_lost or tally.duplicates or tally.wrong_scores) else 1
+def show(result: Mapping[str, Any]) -> None:
+    names = ("runs", *HARM, "added_nodes_used")
+    print_table("searches that were killed", names, [[str(result[name]) for name in names]])
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/chaos.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--runs", type=int, default=20, metavar="N")
-    parser.add_argument("--num-samples", type=int, default=300, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num-checked", type=int, metavar="N", help="rows whose scores are compared (default: all)")
-    parser.set_defaults(command=command)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run(build_parser()))
+def failed(result: Mapping[str, Any]) -> bool:
+    return any(result[name] for name in HARM)

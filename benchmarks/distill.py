@@ -1,6 +1,6 @@
 """What a step of distillation costs beside a plain loop and timm's task, what waiting for images does, and two workers.
 
-python benchmarks/distill.py [--config FILE] [--dataset NAME] [--steps 40] [--short-epochs 40] [--max-params N]
+python -m benchmarks distill [--config FILE] [--dataset NAME] [--steps 40] [--short-epochs 40] [--max-params N]
 
 One student, the largest of 200 drawn within the budget, learns from labels and the teacher's logits in three ways, in
 turn and on the same batches: by this package's cohort, by a loop of a dozen lines, and by timm's
@@ -8,7 +8,7 @@ turn and on the same batches: by this package's cohort, by a loop of a dozen lin
 that share each batch. Then a cohort of eight students against the same eight one after the other. At last
 short epochs, of two batches, in a Ray Train job and in this process, on one thread both: what a job adds to them.
 
-Ends with one JSON object: `speed_ratio` (seconds of the plain loop over those of the cohort), `timm_ratio` (the same of
+The result: `speed_ratio` (seconds of the plain loop over those of the cohort), `timm_ratio` (the same of
 timm's), `data_wait_share` (of the cohort's time), `scaling_2_workers` (images per second of two over those of one),
 `cohort_ratio` (seconds of the eight alone over those of the cohort) and `job_ratio` (seconds of the short epochs in
 this process over those of the job).
@@ -18,10 +18,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import random
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -34,8 +32,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of
+from benchmarks.runner import CONFIG, Record
+from tvt_ray.cli.options import add_options, own_config_of
+from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.connection import connected
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.cluster.slots import allot
@@ -44,6 +43,7 @@ from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.stages.facts import largest_arch
 from tvt_ray.stages.setup import load_data
@@ -54,6 +54,43 @@ from tvt_ray.training.loaders import ShuffledBatches, train_loader
 CPU = torch.device("cpu")
 COHORT_SIZE = 8  # students
 ROUNDS = 2  # each way is timed so often, in turn, and its best counts
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, *CONFIG, "max-params")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches of each epoch that is timed")
+    parser.add_argument("--short-epochs", type=int, default=40, metavar="N", help="of two batches, in a job and here")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    task, inputs = prepare(own_config_of(args), args.steps)
+    times = record.once("steps", time_steps, task, inputs)
+    times |= record.once("workers", time_workers, task, inputs)
+    times |= record.once("cohort", together, task, inputs, COHORT_SIZE)
+    short = record.once("short-epochs", short_epochs, task, inputs, args.short_epochs)
+    return {
+        "speed_ratio": round(times["plain loop"] / times["cohort"], 3),
+        "timm_ratio": round(times["timm"] / times["cohort"], 3),
+        "data_wait_share": round(times.pop("wait"), 3),
+        "scaling_2_workers": round(times["one worker"] / times["two workers"], 2),
+        "cohort_ratio": round(times["eight singly"] / times["cohort of 8"], 2),
+        "job_ratio": round(short["here"] / short["as a job"], 3),
+        "images_per_s": {name: round(len(inputs.train) / seconds, 1) for name, seconds in times.items()},
+        "short_epochs_s": {name: round(seconds, 1) for name, seconds in short.items()},
+    }
+
+
+def time_steps(task: DistillTask, inputs: DistillInputs) -> dict[str, float]:
+    """Seconds of an epoch's steps, the best of each way, and the least share that a cohort waited for images."""
+    rounds = [(by_cohort(task, inputs), plainly(task, inputs), by_timm(task, inputs)) for _ in range(ROUNDS)]
+    cohort, plain, timm = zip(*rounds, strict=True)
+    seconds, waits = zip(*cohort, strict=True)
+    return {"cohort": min(seconds), "plain loop": min(plain), "timm": min(timm), "wait": min(waits)}
+
+
+def time_workers(task: DistillTask, inputs: DistillInputs) -> dict[str, float]:
+    return {"one worker": by_workers(task, inputs, 1), "two workers": by_workers(task, inputs, 2)}
 
 
 def prepare(config: RunConfig, steps: int) -> tuple[DistillTask, DistillInputs]:
@@ -174,8 +211,8 @@ def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> flo
     return max(taken)
 
 
-def together(task: DistillTask, inputs: DistillInputs, size: int) -> tuple[float, float]:
-    """Seconds of an epoch of `size` students of one shape: of each alone, added up, and of all as a cohort."""
+def together(task: DistillTask, inputs: DistillInputs, size: int) -> dict[str, float]:
+    """Seconds of an epoch a student, of `size` of one shape: each alone, and all as a cohort."""
     rng = random.Random(0)
     archs = {task.arch_id: task.arch}
     while len(archs) < size:
@@ -185,10 +222,10 @@ def together(task: DistillTask, inputs: DistillInputs, size: int) -> tuple[float
     alone = sum(by_cohort(each, inputs)[0] for each in tasks)
     cohort = Cohort(tasks, inputs, WorkerContext(CPU))
     metrics = next(iter(cohort.run_epoch().values()))
-    return alone, len(inputs.train) / metrics["images_per_s"]
+    return {"eight singly": alone / size, "cohort of 8": len(inputs.train) / metrics["images_per_s"] / size}
 
 
-def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> tuple[float, float]:
+def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> dict[str, float]:
     """Seconds of `count` epochs of two batches after a first one: here, and in a Ray Train job as it is heard of."""
     few = inputs.train.take(np.arange(2 * task.settings.batch_size)).portable()
     settings = task.settings.model_copy(update={"epochs": 1 + count})
@@ -204,56 +241,16 @@ def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> tuple[
         heard.append(time.perf_counter())
 
     def end(name: str, trained: Trained) -> None:
-        print(f"{name} ends at {trained.val_acc:.1f} %", file=sys.stderr)
+        say(f"{name} ends at {trained.val_acc:.1f} %")
 
     with tempfile.TemporaryDirectory() as folder, connected("local"):
         share = allot(ClusterSettings(cpus_per_training_worker=1, loader_workers=0), 1)
         train_students({"job": task}, inputs, Path(folder), share, Watch(hear, end))
-    return here, heard[-1] - heard[0]
+    return {"here": here, "as a job": heard[-1] - heard[0]}
 
 
-def distill(args: argparse.Namespace) -> int:
-    """Measures and prints."""
-    torch.set_num_threads(1)
-    task, inputs = prepare(own_config_of(args), args.steps)
-    times: dict[str, list[float]] = {"cohort": [], "plain loop": [], "timm": []}
-    waits = []
-    for _ in range(ROUNDS):
-        seconds, wait = by_cohort(task, inputs)
-        times["cohort"].append(seconds)
-        waits.append(wait)
-        times["plain loop"].append(plainly(task, inputs))
-        times["timm"].append(by_timm(task, inputs))
-    best = {name: min(values) for name, values in times.items()}
-    alone, shared = (by_workers(task, inputs, count) for count in (1, 2))
-    singly, cohort = (seconds / COHORT_SIZE for seconds in together(task, inputs, COHORT_SIZE))
-    cases = {**best, "one worker": alone, "two workers": shared, "eight singly": singly, "cohort of 8": cohort}
-    for name, seconds in cases.items():
-        print(f"{name:12} {len(inputs.train) / seconds:8,.0f} images/s")
-    here, job = short_epochs(task, inputs, args.short_epochs)
-    for name, seconds in (("here", here), ("as a job", job)):
-        print(f"{args.short_epochs} epochs of two batches {name:8} {seconds:6.1f} s")
-    result = {
-        "speed_ratio": round(best["plain loop"] / best["cohort"], 3),
-        "timm_ratio": round(best["timm"] / best["cohort"], 3),
-        "data_wait_share": round(min(waits), 3),
-        "scaling_2_workers": round(alone / shared, 2),
-        "cohort_ratio": round(singly / cohort, 2),
-        "job_ratio": round(here / job, 3),
-    }
-    print(json.dumps(result))
-    return 0
-
-
-def main() -> int:
-    """The command."""
-    parser = Parser(prog="benchmarks/distill.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    add_options(parser, "config", *COMMON, "max-params")
-    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches of each epoch that is timed")
-    parser.add_argument("--short-epochs", type=int, default=40, metavar="N", help="of two batches, in a job and here")
-    parser.set_defaults(command=distill)
-    return run(parser)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def show(result: Mapping[str, Any]) -> None:
+    rows = [[name, f"{rate:,.0f}"] for name, rate in result["images_per_s"].items()]
+    print_table("one student, one thread in each process", ["", "images a second"], rows)
+    rows = [[name, f"{seconds:.1f} s"] for name, seconds in result["short_epochs_s"].items()]
+    print_table("short epochs, of two batches", ["", "took"], rows)

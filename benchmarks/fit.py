@@ -1,37 +1,44 @@
 """From a folder of images to a student, with several seeds: how good it is, what the teacher adds, what it takes.
 
-python benchmarks/fit.py DATASET [--seeds 3] [--out runs/fit] [-- any flags of tvt fit]
+python -m benchmarks fit DATASET [--seeds 3] [-- any flags of tvt fit]
 
 Each seed is a `tvt fit` of its own (split, teacher, search, student), then `tvt distill --baselines alone` trains the
-same student without the teacher. Goes on where it was. Ends with one JSON object: test accuracies in percent by seed,
-their means and standard errors, and the seconds that each fit took beside those it had said.
+same student without the teacher. The result: test accuracies in percent by seed, their means and standard errors, and
+the seconds that each fit took beside those it had said.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import tvt
+from benchmarks.runner import Record, tvt
+from tvt_ray.cli.output import print_table
 
-FITTED = "fit.json"
+ACCURACIES = ("student", "alone", "teacher")
 
 
-def one(dataset: str, seed: int, folder: Path, flags: Sequence[str]) -> dict[str, Any]:
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("flags", nargs="*", help="of tvt fit, after --")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    found = [fit_once(args.dataset, seed, args.flags, record) for seed in range(args.seeds)]
+    means = {name: mean_and_error([each[name] for each in found]) for name in ACCURACIES}
+    return {"seeds": found, "mean_and_standard_error": means}
+
+
+def fit_once(dataset: str, seed: int, flags: Sequence[str], record: Record) -> dict[str, Any]:
     """A seed: what was planned, what was fitted, and the student with and without the teacher."""
-    stored = folder / FITTED
-    if not stored.exists():
-        plan = tvt("fit", dataset, "--out", str(folder), "--seed", str(seed), "--dry-run", *flags)
-        fitted = tvt("fit", dataset, "--out", str(folder), "--seed", str(seed), *flags)
-        stored.write_text(json.dumps({"planned": plan["seconds"], **fitted}))
-    fitted = json.loads(stored.read_text())
-    compared = tvt("distill", "--run-dir", str(folder), "--baselines", "alone", "--resume")["baselines"]
+    folder, seeded = str(record.folder / f"seed{seed}"), ("--seed", str(seed), *flags)
+    planned = record.once(f"seed{seed}-planned", tvt, "fit", dataset, "--out", folder, *seeded, "--dry-run")
+    fitted = record.once(f"seed{seed}-fitted", tvt, "fit", dataset, "--out", folder, *seeded)
+    alone = ("distill", "--run-dir", folder, "--baselines", "alone", "--resume")
+    compared = record.once(f"seed{seed}-compared", tvt, *alone)["baselines"]
     by_name = {each["name"]: each["test_acc"] for each in compared["rivals"]}
     return {
         "guided": "alone" in by_name,
@@ -40,7 +47,7 @@ def one(dataset: str, seed: int, folder: Path, flags: Sequence[str]) -> dict[str
         "teacher": compared["teacher_acc"],
         "majority": compared["majority"],
         "took_s": round(sum(fitted["seconds"].values())),
-        "planned_s": round(sum(fitted["planned"].values())),
+        "planned_s": round(sum(planned["seconds"].values())),
     }
 
 
@@ -50,19 +57,11 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
     return mean, round(statistics.stdev(values) / len(values) ** 0.5, 2) if len(values) > 1 else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("dataset", metavar="DATASET")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    parser.add_argument("--out", type=Path, default=Path("runs/fit"), metavar="DIR")
-    parser.add_argument("flags", nargs="*", help="of tvt fit, after --")
-    args = parser.parse_args()
-    found = [one(args.dataset, seed, args.out / f"seed{seed}", args.flags) for seed in range(args.seeds)]
-    for seed, each in enumerate(found):
-        print(f"seed {seed}: {each}")
-    means = {name: mean_and_error([each[name] for each in found]) for name in ("student", "alone", "teacher")}
-    print(json.dumps({"seeds": found, "mean_and_standard_error": means}))
-
-
-if __name__ == "__main__":
-    main()
+def show(result: Mapping[str, Any]) -> None:
+    rows = [
+        [str(seed), *(f"{each[name]:.1f}" for name in ACCURACIES), f"{each['took_s']} s", f"{each['planned_s']} s"]
+        for seed, each in enumerate(result["seeds"])
+    ]
+    means = (result["mean_and_standard_error"][name] for name in ACCURACIES)
+    rows.append(["mean", *(f"{mean:.1f}" + (f" ± {error:.1f}" if error else "") for mean, error in means), "", ""])
+    print_table("test accuracy, percent", ["seed", *ACCURACIES, "took", "planned"], rows)

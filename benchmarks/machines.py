@@ -1,27 +1,21 @@
-"""A Ray cluster of several raylets on this machine, and searches on it: what chaos.py and workers.py share."""
+"""A Ray cluster of several raylets on this machine, and searches on it."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-
+from benchmarks.runner import REPO
 from tvt_ray.errors import RunError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
-from tvt_ray.stages.setup import load_data, load_teacher, make_task
 
-REPO = Path(__file__).parents[1]
 SETTINGS: dict[str, dict[str, Any]] = {
     "teacher": {"image_size": 16},
     "teacher_training": {"epochs": 4},
@@ -30,15 +24,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cluster": {"archs_per_trial": 2},
 }
 DEADLINE_S = 300.0
-
-
-class Worker(NamedTuple):
-    """A process that scores, or is about to."""
-
-    node: int  # its number among the machines
-    reads: bool  # it is at a batch right now, rather than starting or waiting
-    cpu_s: float  # processor time so far, all threads
-    busy_s: float  # that its main thread computed, or would have if others had left it a processor
 
 
 class Machines:
@@ -50,35 +35,30 @@ class Machines:
         # The dashboard's port is any that is free: there may be another Ray on this machine.
         head = {"num_cpus": 0, "include_dashboard": False, "dashboard_port": None}
         self.cluster = Cluster(initialize_head=True, head_node_args=head)
-        self.nodes: list[Any] = []
+        self.nodes = [self._start() for _ in range(num_nodes)]
         self.searches: list[subprocess.Popen[str]] = []
-        for _ in range(num_nodes):
-            self.add()
 
-    def add(self, environment: Mapping[str, str] | None = None) -> int:
-        """Lets a node join, whose workers have these variables in their environment: its number."""
-        self.nodes.append(self._start(environment))
-        return len(self.nodes) - 1
-
-    def _start(self, environment: Mapping[str, str] | None = None) -> Any:
-        return self.cluster.add_node(num_cpus=1, env_vars=dict(environment or {}))
+    def _start(self) -> Any:
+        return self.cluster.add_node(num_cpus=1)
 
     def replace(self, number: int) -> None:
         """Kills a node's raylet and workers with SIGKILL, and lets another node join."""
         self.cluster.remove_node(self.nodes[number], allow_graceful=False)
         self.nodes[number] = self._start()
 
-    def scoring(self) -> dict[int, Worker]:
-        """This cluster's scoring actors by process id: by the name that Ray gives them, and whose raylet's they are."""
-        raylets = {node.all_processes["raylet"][0].process.pid: number for number, node in enumerate(self.nodes)}
-        found = {}
+    def scoring(self) -> list[int]:
+        """Process ids of the scoring actors: by the name that Ray gives them, and whose raylet's they are."""
+        raylets = {node.all_processes["raylet"][0].process.pid for node in self.nodes}
+        found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and b"ScoringTrial" in (title := (entry / "cmdline").read_bytes()):
-                    number = raylets.get(_raylet_of(entry))
-                    if number is not None:
-                        found[int(entry.name)] = Worker(number, b"ScoringTrial.train" in title, *_seconds(entry))
-        return found
+                if entry.name.isdigit() and b"ScoringTrial" in (entry / "cmdline").read_bytes():
+                    variables = dict(
+                        line.partition(b"=")[::2] for line in (entry / "environ").read_bytes().split(b"\0")
+                    )
+                    if int(variables.get(b"RAY_RAYLET_PID", -1)) in raylets:
+                        found.append(int(entry.name))
+        return sorted(found)
 
     def search(self, folder: Path, config: RunConfig, resume: bool = False) -> subprocess.Popen[str]:
         """search.py on the cluster, in a process of its own, which ends with the cluster at the latest."""
@@ -99,25 +79,6 @@ class Machines:
         for process in self.searches:
             process.kill()
         self.cluster.shutdown()
-
-
-def _raylet_of(process: Path) -> int | None:
-    variables = dict(line.partition(b"=")[::2] for line in (process / "environ").read_bytes().split(b"\0"))
-    return int(variables.get(b"RAY_RAYLET_PID", -1))
-
-
-def _seconds(process: Path) -> tuple[float, float]:
-    """`cpu_s` and `busy_s`. See proc(5) of Linux."""
-    user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
-    ran, waited, _ = (process / "schedstat").read_text().split()
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK"), (int(ran) + int(waited)) / 1e9
-
-
-def make_reader(config: RunConfig) -> Reader:
-    """Reads as a worker of the search does, here and without Ray."""
-    torch.set_num_threads(1)
-    data = load_data(config)
-    return Reader(make_task(config, data, load_teacher(config, data)))
 
 
 def rows_on_disk(folder: Path) -> dict[str, Row]:

@@ -1,18 +1,16 @@
 """Measures every proxy against trained accuracies and writes the tables of docs/proxies.md.
 
-python benchmarks/proxies.py --ground-truth autoformer_dev.jsonl pit_dev.jsonl --dataset parquet:PATH \
+python -m benchmarks proxies --ground-truth autoformer_dev.jsonl pit_dev.jsonl --dataset parquet:PATH \
     --teacher resnet56 --teacher-weights FILE
 
 What was scored before comes from the cache. --own names ground truth made with the very teacher (ground_truth.py), and
---own-config the config it was made with. Ends with one JSON object.
+--own-config the config it was made with.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from proxy_tables import (
+from benchmarks.proxy_tables import (
     NAMES,
     Columns,
     cost_table,
@@ -38,9 +35,9 @@ from proxy_tables import (
     tau_in_band,
     weight_table,
 )
-
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import COMMON, Parser, add_options, config_of, overrides
+from benchmarks.runner import CONFIG, REPO, Record
+from tvt_ray.cli.options import add_options, config_of, overrides
+from tvt_ray.cli.output import print_table
 from tvt_ray.errors import UsageError
 from tvt_ray.evaluation.study import RankRequest, score_ground_truth
 from tvt_ray.progress import say
@@ -52,8 +49,48 @@ from tvt_ray.storage.locations import write_atomically
 from tvt_ray.students import build_student
 from tvt_ray.teachers.provide import get_teacher
 
-DOC = Path(__file__).parents[1] / "docs" / "proxies.md"
 NUM_COST_ARCHS = 3
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, *CONFIG, "num-images", "ray-address")
+    parser.add_argument("--ground-truth", type=Path, nargs="+", metavar="FILE", help="published tables")
+    parser.add_argument("--own", type=Path, metavar="FILE", help="ground truth made with the teacher")
+    parser.add_argument(
+        "--own-config", type=Path, metavar="FILE", default=Path(__file__).with_name("ground_truth.yaml")
+    )
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="weights and images, for --own")
+    parser.add_argument(
+        "--doc", type=Path, metavar="FILE", default=REPO / "docs" / "proxies.md", help="whose tables are written"
+    )
+    parser.add_argument("--cost", action="store_true", help="also time every proxy")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    config, tables, result = config_of(args), dict[str, str](), dict[str, Any]()
+    columns: Columns = []
+    if args.ground_truth:
+        request = RankRequest(tuple(args.ground_truth), NAMES)
+        columns = distilled(score_ground_truth(config, request, args.ray_address))
+        for key, reading, digits in (("kendall", tau, 3), ("band", tau_in_band, 3), ("gain", gain, 2)):
+            values = per_column(columns, reading)
+            tables[key] = table(columns, values, digits)
+            result[key] = {name: float(np.mean(row)) for name, row in values.items()}
+    if args.own:
+        own_config = load_config(args.own_config, overrides(args))
+        request = RankRequest((args.own,), NAMES, num_seeds=args.seeds)
+        (one,) = score_ground_truth(own_config, request, args.ray_address)
+        (column,) = one.truth.columns
+        tables["own"], rows = own_table(one, column), partials(one, column)
+        tables["partial"], result["partial"] = partial_table(rows), rows
+        tables["weight"] = weight_table((one, column), columns)
+        tables["fusion"] = fusion_table((one, column), columns)
+        result["own"] = {name: tau(one, column, name) for name in NAMES}
+    if args.cost:
+        result["cost"] = record.once("cost", costs, config)
+        tables["cost"] = cost_table(result["cost"])
+    replace_tables(args.doc, tables)
+    return result
 
 
 def costs(config: RunConfig) -> dict[str, dict[str, float]]:
@@ -105,48 +142,9 @@ def replace_tables(doc: Path, tables: Mapping[str, str]) -> None:
     write_atomically(doc, text.encode())
 
 
-def proxies(args: argparse.Namespace) -> int:
-    config, tables, result = config_of(args), dict[str, str](), dict[str, Any]()
-    columns: Columns = []
-    if args.ground_truth:
-        request = RankRequest(tuple(args.ground_truth), NAMES)
-        columns = distilled(score_ground_truth(config, request, args.ray_address))
-        for key, measure, digits in (("kendall", tau, 3), ("band", tau_in_band, 3), ("gain", gain, 2)):
-            values = per_column(columns, measure)
-            tables[key] = table(columns, values, digits)
-            result[key] = {name: float(np.mean(row)) for name, row in values.items()}
-    if args.own:
-        own_config = load_config(args.own_config, overrides(args))
-        request = RankRequest((args.own,), NAMES, num_seeds=args.seeds)
-        (one,) = score_ground_truth(own_config, request, args.ray_address)
-        (column,) = one.truth.columns
-        tables["own"], rows = own_table(one, column), partials(one, column)
-        tables["partial"], result["partial"] = partial_table(rows), rows
-        tables["weight"] = weight_table((one, column), columns)
-        tables["fusion"] = fusion_table((one, column), columns)
-        result["own"] = {name: tau(one, column, name) for name in NAMES}
-    if args.cost:
-        result["cost"] = costs(config)
-        tables["cost"] = cost_table(result["cost"])
-    replace_tables(args.doc, tables)
-    print(json.dumps(result))
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="proxies.py", description="Writes the tables of docs/proxies.md.")
-    add_options(parser, "config", *COMMON, "num-images", "ray-address")
-    parser.add_argument("--ground-truth", type=Path, nargs="+", metavar="FILE", help="published tables")
-    parser.add_argument("--own", type=Path, metavar="FILE", help="ground truth made with the teacher")
-    parser.add_argument(
-        "--own-config", type=Path, metavar="FILE", default=Path(__file__).with_name("ground_truth.yaml")
-    )
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="weights and images, for --own")
-    parser.add_argument("--doc", type=Path, metavar="FILE", default=DOC, help="whose tables are written")
-    parser.add_argument("--cost", action="store_true", help="also time every proxy")
-    parser.set_defaults(command=proxies)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run(_parser()))
+def show(result: Mapping[str, Any]) -> None:
+    measures = [key for key in ("kendall", "band", "gain", "own") if key in result]
+    if measures:
+        names = sorted(result[measures[0]], key=lambda name: -result[measures[0]][name])
+        rows = [[name, *(f"{result[key][name]:.3f}" for key in measures)] for name in names]
+        print_table("mean over the columns", ["score", *measures], rows)

@@ -1,16 +1,17 @@
 """Whom does refine choose, for how much? Among students of one size that were all trained to the end.
 
-python benchmarks/refine.py --config benchmarks/refine.yaml --dataset parquet:PATH --teacher-weights FILE
+python -m benchmarks refine --config benchmarks/refine.yaml --dataset parquet:PATH --teacher-weights FILE
 
 Students of a band of parameters are read by every proxy and trained to the end (`tvt search` and `tvt refine`, so that
-an interrupted call goes on where it was). Then ways to choose are replayed on what was recorded (replays.py).
+an interrupted call goes on where it was). Then ways to choose are replayed on what was recorded (replays.py). --trained
+names a folder of such trainings that another commit made. The result, by band: Kendall's tau, regret and epochs of
+every way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from commands import with_part
-from replays import Truth, judge
-
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import COMMON, Parser, add_options, config_of
+from benchmarks.replays import Truth, judge
+from benchmarks.runner import CONFIG, Record, write_part
+from tvt_ray.cli.options import add_options, config_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.board import STATE_FILE
 from tvt_ray.cluster.cohort_worker import state_name
@@ -45,18 +43,28 @@ SIZES = {"train": {"train": 2500, "val": 1500}, "test": {"test": 3000}}  # image
 SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes
 
 
-def refine(args: argparse.Namespace) -> int:
-    config = with_part(config_of(args), args.out, SIZES)
-    results = {}
-    for text in args.bands:
-        truth = make_truth(config, text, args)
-        results[text] = judge(truth, args.repetitions)
-        _print(text, truth, results[text])
-    print(json.dumps(results))
-    return 0
+def add(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, *CONFIG)
+    parser.add_argument("--bands", nargs="+", default=["90k-110k", "280k-320k"], metavar="LOW-HIGH")
+    parser.add_argument("--num-students", type=int, default=40, metavar="N", help="of each band")
+    parser.add_argument("--repeats", type=int, default=8, metavar="N", help="of them, trained with a second seed too")
+    parser.add_argument("--cohort-size", type=int, default=10, metavar="N", help="students that share batches")
+    parser.add_argument("--repetitions", type=int, default=50, metavar="N", help="of each replay")
+    parser.add_argument("--trained", type=Path, metavar="DIR", help="trainings to go on with (default: new ones)")
 
 
-def make_truth(config: RunConfig, band: str, args: argparse.Namespace) -> Truth:
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    folder, config = (args.trained or record.folder).absolute(), config_of(args)
+    part = write_part(config.data.name, folder / "data", SIZES, config.seed)
+    config = load_config(None, [config.model_dump(mode="json"), {"data": {"name": part}}])
+    return {"bands": {band: record.once(band, judge_band, config, band, folder, args) for band in args.bands}}
+
+
+def judge_band(config: RunConfig, band: str, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    return judge(make_truth(config, band, folder, args), args.repetitions)
+
+
+def make_truth(config: RunConfig, band: str, folder: Path, args: argparse.Namespace) -> Truth:
     """Reads and trains what is left to read and to train."""
     low, high = band.split("-")
     layers = {
@@ -72,15 +80,15 @@ def make_truth(config: RunConfig, band: str, args: argparse.Namespace) -> Truth:
         },
     }
     config = load_config(None, [config.model_dump(mode="json"), layers])
-    folder = RunFolder(args.out / band)
-    run_search(config, folder.path, resume=folder.config_file.exists())
-    run_refine(config, folder.path, resume=folder.rounds_file.exists())
-    prior = folder.ranking(config.score)
-    measurements = tuple(folder.measurements().read())
+    run = RunFolder(folder / band)
+    run_search(config, run.path, resume=run.config_file.exists())
+    run_refine(config, run.path, resume=run.rounds_file.exists())
+    prior = run.ranking(config.score)
+    measurements = tuple(run.measurements().read())
     trained = {each.arch_id for each in measurements}
     prior = Ranking(prior.by, tuple(each for each in prior.scored if each.row.arch_id in trained))
-    test = test_accuracies(config, folder, [each.row.arch_id for each in prior.scored])
-    return Truth(folder, config, prior, measurements, np.array([test[each.row.arch_id] for each in prior.scored]))
+    test = test_accuracies(config, run, [each.row.arch_id for each in prior.scored])
+    return Truth(run, config, prior, measurements, np.array([test[each.row.arch_id] for each in prior.scored]))
 
 
 def test_accuracies(config: RunConfig, folder: RunFolder, ids: Sequence[str]) -> dict[str, float]:
@@ -106,33 +114,17 @@ def test_accuracies(config: RunConfig, folder: RunFolder, ids: Sequence[str]) ->
     return known
 
 
-def _print(band: str, truth: Truth, result: Mapping[str, Any]) -> None:
+def show(result: Mapping[str, Any]) -> None:
     def text(value: float | None, form: str) -> str:
         return "" if value is None else format(value, form)
 
-    rows = [
-        [name, text(way["tau"], ".2f"), text(way["regret"], ".2f"), text(way["epochs"], ".0%")]
-        for name, way in result["ways"].items()
-    ]
-    title = (
-        f"{band} parameters: {result['students']} students end at {truth.test.min():.1f} to {result['best']:.1f} % "
-        f"(median {result['median']:.1f}); another seed changes {result['noise']:.2f} points"
-    )
-    print_table(title, ["ranks by", "tau", "regret", "epochs"], rows)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="refine.py", description=__doc__)
-    add_options(parser, "config", *COMMON)
-    parser.add_argument("--bands", nargs="+", default=["90k-110k", "280k-320k"], metavar="LOW-HIGH")
-    parser.add_argument("--num-students", type=int, default=40, metavar="N", help="of each band")
-    parser.add_argument("--repeats", type=int, default=8, metavar="N", help="of them, trained with a second seed too")
-    parser.add_argument("--cohort-size", type=int, default=10, metavar="N", help="students that share batches")
-    parser.add_argument("--repetitions", type=int, default=50, metavar="N", help="of each replay")
-    parser.add_argument("--out", type=Path, default=Path("runs/refine"), metavar="DIR")
-    parser.set_defaults(command=refine)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run(_parser()))
+    for band, found in result["bands"].items():
+        rows = [
+            [name, text(way["tau"], ".2f"), text(way["regret"], ".2f"), text(way["epochs"], ".0%")]
+            for name, way in found["ways"].items()
+        ]
+        title = (
+            f"{band} parameters: {found['students']} students end at {found['worst']:.1f} to {found['best']:.1f} % "
+            f"(median {found['median']:.1f}); another seed changes {found['noise']:.2f} points"
+        )
+        print_table(title, ["ranks by", "tau", "regret", "epochs"], rows)

@@ -100,8 +100,9 @@ def judge(truth: Truth, repetitions: int) -> dict[str, Any]:
                 "regret_error": float(np.std(regrets) / np.sqrt(repetitions)),  # standard error of the mean
                 "epochs": float(np.mean([each.epochs for each in runs])) / total,
             }
-    spread_of_all = {"best": float(truth.test.max()), "median": float(np.median(truth.test))}
-    return {"students": len(truth.ids), "noise": truth.noise, **spread_of_all, "ways": ways}
+    ends = {"best": truth.test.max(), "median": np.median(truth.test), "worst": truth.test.min()}
+    ends = {name: float(value) for name, value in ends.items()}
+    return {"students": len(truth.ids), "noise": truth.noise, **ends, "ways": ways}
 
 
 def _by_score(truth: Truth, name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What the driver spends per architecture as a search grows.
+"""What the driver spends per architecture as a search grows, and what Ray costs a search.
 
-python benchmarks/scale.py [--num-samples 50000] [--searcher random] [--archs-per-trial 64] [--ray]
+python -m benchmarks scale [--num-samples 50000] [--searcher random] [--ray] [--cases autoformer,digits]
 
 The driver's side of a search as it is: sampler, batches, rows, scores, metrics, meter, and parts on disk. Two workers
 are stood in for, which answer at once with a reading that nobody took; the score is the number of parameters. With
@@ -9,7 +9,9 @@ Ray's part of the driver's time is then counted too.
 
 `first_ms` and `last_ms`: the driver process's own CPU time per architecture over the first and the last tenth;
 `growth`: the latter over the former, each divided by what a fixed piece of work took meanwhile, since machines change
-their pace. `rss_growth_mib`: its resident memory at the end less that when the search began. Ends with one JSON object.
+their pace. `rss_growth_mib`: its resident memory at the end less that when the search began. `efficiency` and
+`num_pids`, by case: architectures per second of a whole search against those of as many plain scorers (overhead.py),
+and distinct processes that scored, which should be the workers.
 """
 
 from __future__ import annotations
@@ -19,17 +21,18 @@ import contextlib
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import Parser
+from benchmarks.overhead import compare
+from benchmarks.runner import Record, names_of
+from benchmarks.scorer import CASES
+from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.connection import connected
 from tvt_ray.cluster.metrics import record_lag, record_rows
 from tvt_ray.cluster.scoring import run_workers
@@ -57,6 +60,53 @@ NUM_WORKERS = 2
 # driver too, but that is the space's size and not the run's.
 DEPTHS = (7, 8, 9)
 FIXED = {"list": list(range(200)), "keys": {str(i): i for i in range(300)}}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-samples", type=int, default=50_000, metavar="N")
+    parser.add_argument("--searcher", default="random", help="<searchers>")
+    parser.add_argument("--archs-per-trial", type=int, default=64, metavar="N")
+    parser.add_argument("--ray", action="store_true", help="real workers, which take the driver's time too")
+    parser.add_argument("--cases", default="autoformer,digits", metavar="A,B", help="of efficiency; '' for none")
+    parser.add_argument("--num-workers", type=int, default=2, metavar="N", help="of efficiency")
+    parser.add_argument("--num-images", type=int, default=32, metavar="N", help="of efficiency")
+    parser.add_argument(
+        "--num-scored", type=int, metavar="N", help="by each search of efficiency (default: 160 at 224 pixels, 5,000)"
+    )
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    cases = names_of(args.cases, CASES, "--cases")
+    driver = record.once("driver", cost_of_driver, args)
+    sizes = (args.num_workers, args.num_images, args.num_scored)
+    compared = {case: record.once(f"efficiency-{case}", compare, case, *sizes) for case in cases}
+    return {
+        **driver,
+        "efficiency": {case: found["efficiency"] for case, found in compared.items()},
+        "num_pids": {case: found["num_pids"] for case, found in compared.items()},
+        "rates": compared,
+    }
+
+
+def cost_of_driver(args: argparse.Namespace) -> dict[str, float]:
+    start, tenth = time.perf_counter(), args.num_samples // 10
+    with tempfile.TemporaryDirectory() as scratch, connected("local") if args.ray else contextlib.nullcontext():
+        folder = RunFolder(Path(scratch))
+        marks = search(args, folder).marks
+        unique = len({row.arch_id for row in folder.rows().read()})
+    if unique != args.num_samples:
+        raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
+    first, pace_first = cost_ms(marks, 0, tenth)
+    last, pace_last = cost_ms(marks, args.num_samples - tenth, args.num_samples)
+    found = {
+        "num_samples": args.num_samples,
+        "seconds": time.perf_counter() - start,
+        "first_ms": first,
+        "last_ms": last,
+        "growth": (last / pace_last) / (first / pace_first),
+        "rss_growth_mib": (marks[-1].resident - marks[0].resident) / 2**20,
+    }
+    return {name: round(value, 3) for name, value in found.items()}
 
 
 def yardstick() -> float:
@@ -149,38 +199,19 @@ def run_real(dispatcher: Dispatcher) -> None:
     run_workers(Job(dispatcher.task, ray.put(dispatcher.task), Slots(NUM_WORKERS, 0)), dispatcher)
 
 
-def command(args: argparse.Namespace) -> int:
-    start, tenth = time.perf_counter(), args.num_samples // 10
-    with tempfile.TemporaryDirectory() as scratch, connected("local") if args.ray else contextlib.nullcontext():
-        folder = RunFolder(Path(scratch))
-        recorder = search(args, folder)
-        unique = len({row.arch_id for row in folder.rows().read()})
-    if unique != args.num_samples:
-        raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
-    marks = recorder.marks
-    first, pace_first = cost_ms(marks, 0, tenth)
-    last, pace_last = cost_ms(marks, args.num_samples - tenth, args.num_samples)
-    growth, memory = (last / pace_last) / (first / pace_first), marks[-1].resident - marks[0].resident
-    seconds = time.perf_counter() - start
-    print(
-        f"{args.searcher}: {unique:,} different architectures in {seconds:.0f} s; driver {first:.2f} ms each in the "
-        f"first {tenth:,}, {last:.2f} ms in the last ({last / first:.2f}, by the machine's pace {growth:.2f}); "
-        f"memory grew by {memory / 2**20:.0f} MiB"
-    )
-    result = {"first_ms": first, "last_ms": last, "growth": growth, "rss_growth_mib": memory / 2**20}
-    print(json.dumps({name: round(value, 3) for name, value in result.items()}))
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/scale.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--num-samples", type=int, default=50_000, metavar="N")
-    parser.add_argument("--searcher", default="random", help="<searchers>")
-    parser.add_argument("--archs-per-trial", type=int, default=64, metavar="N")
-    parser.add_argument("--ray", action="store_true", help="real workers, which take the driver's time too")
-    parser.set_defaults(command=command)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run(build_parser()))
+def show(result: Mapping[str, Any]) -> None:
+    units = {"first_ms": "ms", "last_ms": "ms", "growth": "times, by the machine's pace", "rss_growth_mib": "MiB"}
+    rows = [[name, f"{result[name]:.2f} {unit}"] for name, unit in units.items()]
+    print_table(f"driver, {result['num_samples']:,} architectures in {result['seconds']:.0f} s", ["", ""], rows)
+    rows = [
+        [
+            case,
+            f"{each['plain_per_s']:.2f}",
+            f"{each['search_per_s']:.2f}",
+            f"{each['efficiency']:.2f}",
+            f"{each['num_pids']}",
+        ]
+        for case, each in result["rates"].items()
+    ]
+    if rows:
+        print_table("architectures per second", ["case", "plain scorers", "search", "share", "processes"], rows)

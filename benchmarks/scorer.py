@@ -1,32 +1,29 @@
 """How near scoring comes to this machine's own matrix-multiply rate, and where the time goes.
 
-python benchmarks/scorer.py [--cases autoformer,pit,digits] [--precision float32,bfloat16] [--num-images N]
+python -m benchmarks scorer [--cases autoformer,pit,digits] [--precision float32,bfloat16] [--num-images N]
 
 For AutoFormer and PiT at 224 pixels and the digits space, one thread: seconds per architecture, the share of time in
 each step, and the FLOP/s of the whole scoring (building included; only matrix products and convolutions are counted) as
-a share of the fastest large matrix product that torch.matmul does in the same precision in the same run. Ends with one
-JSON object; `gemm_share` is keyed by case and precision.
+a share of the fastest large matrix product that torch.matmul does in the same precision in the same run. The result:
+`gemm_share` by case and precision, and `details` of each.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import math
 import random
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tvt_ray.cli.main import run
-from tvt_ray.cli.options import Parser
+from benchmarks.runner import REPO, Record, names_of
+from tvt_ray.cli.output import print_table
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
 from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
 from tvt_ray.runs.config import load_config
@@ -37,12 +34,55 @@ from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = REPO / "configs"
 CASES = {"autoformer": "autoformer_cifar100.yaml", "pit": "pit_cifar100.yaml", "digits": "digits.yaml"}
 NUM_CLASSES = {"autoformer": 100, "pit": 100, "digits": 10}
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SIZES = (1024, 2048)  # of the square matrices that the peak is measured with
 NUM_REPEATS = 3
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--cases", default=",".join(CASES), metavar="A,B")
+    parser.add_argument("--precision", default="float32", metavar="A,B", help="float32, bfloat16")
+    parser.add_argument("--num-images", type=int, default=32, metavar="N")
+    parser.add_argument("--num-archs", type=int, default=6, metavar="N")
+    parser.add_argument("--device", default="cpu")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    cases, precisions = names_of(args.cases, CASES, "--cases"), names_of(args.precision, PRECISIONS, "--precision")
+    details: dict[str, Any] = {}
+    for case, precision in itertools.product(cases, precisions):
+        name = case if precision == "float32" else f"{case}-{precision}"
+        details[name] = record.once(name, time_case, case, precision, args)
+    shares = {name: round(found["gemm_share"], 3) for name, found in details.items()}
+    return {"gemm_share": shares, "details": details}
+
+
+def time_case(case: str, precision: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Reading and matrix products take turns, so that both see the same machine."""
+    device = torch.device(args.device)
+    task, rng, num_archs = make_task(case, args.num_images, precision), random.Random(0), args.num_archs
+    reader, archs = Reader(task, device), [task.space.sample(rng) for _ in range(num_archs)]
+    reader.readings(archs[0])  # the first one pays for the pool of weights and for kernels that are made on first use
+    best, rates, steps = [math.inf] * num_archs, [matmul_rate(precision, device)], dict[str, float]()
+    for i, arch in enumerate(archs):
+        for _ in range(NUM_REPEATS):
+            best[i] = min(best[i], timed(lambda arch=arch: reader.readings(arch), device))  # type: ignore[misc]
+        rates.append(matmul_rate(precision, device))
+        for step, seconds in time_steps(reader, arch).items():
+            steps[step] = steps.get(step, 0.0) + seconds
+    flops = sum(reading_flops(task, arch) for arch in archs)
+    spent = sum(steps.values())
+    return {
+        "seconds_per_arch": sum(best) / num_archs,
+        "gflops": flops / sum(best) / 1e9,
+        "peak_gflops": max(rates) / 1e9,
+        "gemm_share": flops / sum(best) / max(rates),
+        "steps": {step: seconds / spent for step, seconds in steps.items()},
+    }
 
 
 def make_task(case: str, num_images: int, precision: str) -> ReadingTask:
@@ -94,66 +134,15 @@ def time_steps(reader: Reader, arch: Arch) -> dict[str, float]:
     return steps
 
 
-def measure(case: str, precision: str, num_images: int, num_archs: int, device: torch.device) -> dict[str, Any]:
-    """Reading and matrix products take turns, so that both see the same machine."""
-    task, rng = make_task(case, num_images, precision), random.Random(0)
-    reader, archs = Reader(task, device), [task.space.sample(rng) for _ in range(num_archs)]
-    reader.readings(archs[0])  # the first one pays for the pool of weights and for kernels that are made on first use
-    best, rates, steps = [math.inf] * num_archs, [matmul_rate(precision, device)], dict[str, float]()
-    for i, arch in enumerate(archs):
-        for _ in range(NUM_REPEATS):
-            best[i] = min(best[i], timed(lambda arch=arch: reader.readings(arch), device))  # type: ignore[misc]
-        rates.append(matmul_rate(precision, device))
-        for step, seconds in time_steps(reader, arch).items():
-            steps[step] = steps.get(step, 0.0) + seconds
-    flops = sum(reading_flops(task, arch) for arch in archs)
-    spent = sum(steps.values())
-    return {
-        "seconds_per_arch": sum(best) / num_archs,
-        "gflops": flops / sum(best) / 1e9,
-        "peak_gflops": max(rates) / 1e9,
-        "gemm_share": flops / sum(best) / max(rates),
-        "steps": {step: seconds / spent for step, seconds in steps.items()},
-    }
-
-
-def names_of(text: str, known: Mapping[str, Any], flag: str) -> Sequence[str]:
-    chosen = text.split(",")
-    for name in chosen:
-        if name not in known:
-            raise UsageError(f"{flag}: unknown {name!r}; choices: {', '.join(known)}")
-    return chosen
-
-
-def command(args: argparse.Namespace) -> int:
-    torch.set_num_threads(1)
-    cases, precisions = names_of(args.cases, CASES, "--cases"), names_of(args.precision, PRECISIONS, "--precision")
-    shares: dict[str, float] = {}
-    for case in cases:
-        for precision in precisions:
-            found = measure(case, precision, args.num_images, args.num_archs, torch.device(args.device))
-            name = case if precision == "float32" else f"{case}-{precision}"
-            shares[name] = round(found["gemm_share"], 3)
-            steps = ", ".join(f"{step} {100 * share:.1f} %" for step, share in found["steps"].items())
-            print(
-                f"{name:20} {1e3 * found['seconds_per_arch']:8.1f} ms an architecture  {found['gflops']:8.1f} of "
-                f"{found['peak_gflops']:.1f} GFLOP/s = {found['gemm_share']:.2f}   {steps}",
-                flush=True,
-            )
-    print(json.dumps({"gemm_share": shares}))
-    return 0
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog="benchmarks/scorer.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--cases", default=",".join(CASES), metavar="A,B")
-    parser.add_argument("--precision", default="float32", metavar="A,B", help="float32, bfloat16")
-    parser.add_argument("--num-images", type=int, default=32, metavar="N")
-    parser.add_argument("--num-archs", type=int, default=6, metavar="N")
-    parser.add_argument("--device", default="cpu")
-    parser.set_defaults(command=command)
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(run(build_parser()))
+def show(result: Mapping[str, Any]) -> None:
+    rows = [
+        [
+            name,
+            f"{1e3 * found['seconds_per_arch']:.1f}",
+            f"{found['gflops']:.1f} of {found['peak_gflops']:.1f}",
+            f"{found['gemm_share']:.2f}",
+            ", ".join(f"{step} {100 * share:.1f} %" for step, share in found["steps"].items()),
+        ]
+        for name, found in result["details"].items()
+    ]
+    print_table("one thread", ["case", "ms", "GFLOP/s", "share", "of the time"], rows)

@@ -1,13 +1,11 @@
 """benchmarks/replays.py: ways to choose see what they pay for, and are judged by the end."""
 
 import math
-import runpy
-import sys
 
 import numpy as np
 import pytest
 
-from tests.conftest import REPO
+from benchmarks import replays
 from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import load_config
@@ -17,19 +15,10 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.spaces.autoformer import AutoFormerSpace
 
-pytestmark = pytest.mark.slow
 SPACE = AutoFormerSpace(
     image_size=32, patch_size=8, embed_dim=(12, 18, 24, 30), depth=(1, 2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
 )
 NUM_STUDENTS, EPOCHS = 24, 12
-
-
-@pytest.fixture(scope="module")
-def replays():
-    """The benchmark's own names."""
-    sys.path.insert(0, str(REPO / "benchmarks"))
-    yield runpy.run_path(str(REPO / "benchmarks" / "replays.py"))
-    sys.path.remove(str(REPO / "benchmarks"))
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +38,7 @@ def folder(probe, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def truth(replays, folder):
+def truth(folder):
     """Students that end at 30 to 53 %, and learn at one pace: validation at every epoch tells their order.
 
     A second seed of four of them ends 2 points higher.
@@ -64,7 +53,7 @@ def truth(replays, folder):
         for seed in range(2 if number < 4 else 1)
         for epoch in range(1, EPOCHS + 1)
     ]
-    return replays["Truth"](run, config, prior, tuple(measurements), ends)
+    return replays.Truth(run, config, prior, tuple(measurements), ends)
 
 
 def test_what_was_recorded_is_told(truth):
@@ -77,42 +66,42 @@ def test_what_was_recorded_is_told(truth):
 
 
 @pytest.mark.parametrize("share", [0.2, 0.4])
-@pytest.mark.parametrize("name", ["replay_random", "replay_halving", "replay_refine"])
-def test_a_way_to_choose_pays_no_more_than_its_budget(replays, truth, name, share):
+@pytest.mark.parametrize("replay", [replays.replay_random, replays.replay_halving, replays.replay_refine])
+def test_a_way_to_choose_pays_no_more_than_its_budget(truth, replay, share):
     for seed in range(3):
         budget = share * truth.curves.size
-        chosen = replays[name](truth, budget, np.random.default_rng(seed))
+        chosen = replay(truth, budget, np.random.default_rng(seed))
         assert 0 < chosen.epochs <= budget
         assert 0 <= chosen.index < NUM_STUDENTS
 
 
-def test_who_pays_for_all_finds_the_best_where_there_is_no_noise(replays, truth):
-    for name in ("replay_random", "replay_halving"):
-        chosen = replays[name](truth, truth.curves.size, np.random.default_rng(0))
+def test_who_pays_for_all_finds_the_best_where_there_is_no_noise(truth):
+    for replay in (replays.replay_random, replays.replay_halving):
+        chosen = replay(truth, truth.curves.size, np.random.default_rng(0))
         assert truth.regret(chosen.index) == 0
 
 
-def test_of_those_that_random_choice_trains_it_takes_the_best(replays, truth):
+def test_of_those_that_random_choice_trains_it_takes_the_best(truth):
     count = 5
-    chosen = replays["replay_random"](truth, count * EPOCHS, np.random.default_rng(3))
+    chosen = replays.replay_random(truth, count * EPOCHS, np.random.default_rng(3))
     picked = np.random.default_rng(3).permutation(NUM_STUDENTS)[:count]
     assert truth.test[chosen.index] == truth.test[picked].max()
     assert chosen.epochs == count * EPOCHS
 
 
-def test_halving_trains_half_of_its_students_on_from_rung_to_rung(replays, truth):
+def test_halving_trains_half_of_its_students_on_from_rung_to_rung(truth):
     """It sees more students than random choice does for the same epochs, and here it is never misled."""
     budget = 6 * EPOCHS
-    regret = {
-        name: np.mean([truth.regret(replays[name](truth, budget, np.random.default_rng(s)).index) for s in range(20)])
-        for name in ("replay_random", "replay_halving")
-    }
-    assert regret["replay_halving"] < regret["replay_random"]
+    random, halving = (
+        np.mean([truth.regret(replay(truth, budget, np.random.default_rng(seed)).index) for seed in range(20)])
+        for replay in (replays.replay_random, replays.replay_halving)
+    )
+    assert halving < random
 
 
-def test_every_way_is_judged(replays, truth):
-    result = replays["judge"](truth, 2)
-    assert (result["students"], result["best"], result["median"]) == (NUM_STUDENTS, 53, 41.5)
+def test_every_way_is_judged(truth):
+    result = replays.judge(truth, 2)
+    assert [result[name] for name in ("students", "best", "median", "worst")] == [NUM_STUDENTS, 53, 41.5, 30]
     ways = result["ways"]
     assert {*PROXIES, "capacity", "tvt", "params", "epoch 5", "refine 20%", "refine, one round 40%"} <= ways.keys()
     assert ways["epoch 5"] == {"tau": pytest.approx(1), "regret": 0, "epochs": 5 / EPOCHS}

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from tvt_ray.strict import Strict
 
-# Of the epochs of a whole training. Earlier ones, a ninth and a third, chose worse than chance: benchmarks/refine.py
+# Of the epochs of a whole training. Earlier ones, a ninth and a third, chose worse than chance: docs/refine.md
 SHARES = (1 / 3, 2 / 3)
 
 
