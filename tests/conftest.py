@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,39 +125,45 @@ def make_row(number: int, flops: int = 10, status: str = "ok", shape: str | None
     )
 
 
-# What trains on a cluster, and so waits for others least: in a process of its own, where there are two.
-TRAININGS = ("test_baselines", "test_cohorts", "test_fit", "test_plugins", "test_rank", "test_teacher", "test_training")
+def one_by_day(cases: Iterable[object]) -> list[object]:
+    """Parameters of a test whose first case is in the gate, and the others in the night."""
+    first, *others = cases
+    return [first, *(pytest.param(case, marks=pytest.mark.night) for case in others)]
 
 
-def scope_of(nodeid: str) -> str:
-    """Tests of a scope run in one process, one after the other, since they share its Ray cluster."""
-    if not nodeid.startswith("tests/cluster/"):
-        return nodeid
-    return "trainings" if nodeid.startswith(tuple(f"tests/cluster/{name}.py" for name in TRAININGS)) else "cluster"
+CLUSTER = "tests/cluster/"
 
 
 class ClusterTogether(LoadScopeScheduling):
-    """What runs on a process's cluster runs in that test process, beside which others run the rest.
+    """What runs on the cluster runs in one test process, beside which others run the rest.
 
     By path: pytest-xdist's own groups (3.8) do nothing with pytest 9.1 and newer, and say so to nobody.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return scope_of(nodeid)
+        return CLUSTER if nodeid.startswith(CLUSTER) else nodeid
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest is begun with: trainings, the rest of the cluster's tests, then other slow ones."""
+    """What takes longest is begun with: the cluster's tests, then other slow ones."""
 
     def order(item: pytest.Item) -> int:
-        scopes = ("trainings", "cluster")
-        scope = scope_of(item.nodeid)
-        return scopes.index(scope) if scope in scopes else 2 if item.get_closest_marker("slow") else 3
+        return 0 if item.nodeid.startswith(CLUSTER) else 1 if item.get_closest_marker("slow") else 2
 
     for item in items:
         if "digits_student" in getattr(item, "fixturenames", ()):  # which trains
             item.add_marker(pytest.mark.slow)
     items.sort(key=order)
+
+
+def pytest_sessionstart() -> None:
+    """Until all is imported, the collector finds nothing, and takes as long as the imports themselves."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

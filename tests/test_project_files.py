@@ -3,6 +3,8 @@
 import configparser
 import re
 import shlex
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -14,7 +16,7 @@ from tvt_ray.cli.options import overrides
 from tvt_ray.runs.config import load_config
 
 FORMS = sorted((REPO / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
-WORKFLOW = REPO / ".github" / "workflows" / "checks.yml"
+WORKFLOWS = REPO / ".github" / "workflows"
 PAGES = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
 DESIGN = (REPO / "docs" / "design.md").read_text()
 SETUP = configparser.ConfigParser()
@@ -27,12 +29,37 @@ def make_commands():
     return [line.strip().removeprefix("$(BIN)/").removesuffix(" .") for line in recipe.splitlines()]
 
 
-def test_the_workflow_runs_what_the_gate_runs_on_every_python_that_is_supported():
+def recipe_of(target):
+    """What make would run for a target, a line each."""
+    command = ["make", "--dry-run", "--no-print-directory", "--always-make", target, "OTHER_PYTHON=python9"]
+    done = subprocess.run(command, cwd=REPO, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
+
+
+def test_the_workflow_runs_what_the_gate_runs():
     gate = [line for line in (REPO / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
-    job = yaml.safe_load(WORKFLOW.read_text())["jobs"]["checks"]
-    assert [step["run"] for step in job["steps"] if "run" in step] == gate == ["make test", "make check"]
+    job = yaml.safe_load((WORKFLOWS / "checks.yml").read_text())["jobs"]["checks"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == gate == ["make check", "make test"]
+
+
+def test_every_night_every_test_runs_on_every_python_that_is_supported():
+    workflow = yaml.safe_load((WORKFLOWS / "nightly.yml").read_text())
+    assert workflow["on"]["schedule"]
+    job = workflow["jobs"]["tests"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make test-all"]
     assert job["strategy"]["matrix"]["python"] == ["3.11", "3.12"]
     assert SETUP["options"]["python_requires"] == ">=3.11"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="asks make")
+def test_what_leaves_the_gate_is_in_test_all():
+    """It runs every test with this Python and with another, and those of the cluster with the lowest Ray."""
+    gate, everything = ([line for line in recipe_of(name) if "pytest" in line] for name in ("test", "test-all"))
+    assert [shlex.split(line)[-2:] for line in gate] == [["-m", "not night"]]
+    here, lowest, other = map(shlex.split, everything)
+    assert here == shlex.split(gate[0])[:-2]
+    assert lowest == [".venv-lowest/bin/python", "-m", "pytest", "tests/cluster"]
+    assert other == [".venv-other/bin/python", *here[1:]]
 
 
 def test_pre_commit_runs_what_make_check_runs_with_the_tools_of_the_environment():

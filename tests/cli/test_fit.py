@@ -33,6 +33,7 @@ def speeds(monkeypatch):
     return given
 
 
+@pytest.mark.slow
 def test_a_plan_counts_every_phase_and_writes_nothing(capsys, photos, tmp_path):
     """By speeds that it measures."""
     flags = ["--out", tmp_path / "out", "--dry-run", "--minutes", "30", *TINY]

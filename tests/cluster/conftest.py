@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import tvt_ray
 from tests.conftest import REPO, SMALL_SPACES, TEACHER, set_flags
 from tests.data.samples import write_class_folders
 from tvt_ray.evaluation.make_truth import sample_archs
@@ -21,7 +22,6 @@ from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.run import SearchSummary
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.verbs.search import search
 
 # As a user types them, for a search of seconds on two workers.
 SMALLER = [
@@ -73,7 +73,7 @@ def finished(
     """A finished run of 24 architectures, and what the search said of it."""
     folder = tmp_path_factory.mktemp("runs") / "first"
     settings = {"gpus_per_trial": 0, "archs_per_trial": 3}
-    return folder, search(variant(config, cluster=settings), run_dir=folder).summary
+    return folder, tvt_ray.search(variant(config, cluster=settings), run_dir=folder).summary
 
 
 @pytest.fixture(scope="session")

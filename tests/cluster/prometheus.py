@@ -34,6 +34,11 @@ def read(name: str, **labels: str) -> float:
     return sum(s.value for s in scrape() if s.name == name and labels.items() <= s.labels.items())
 
 
+def values(name: str) -> list[float]:
+    """What each process shows under this name; one that has ended is shown for a while."""
+    return [sample.value for sample in scrape() if sample.name == name]
+
+
 def wait_for(condition, timeout_s: float = 20) -> bool:
     """Whether the condition came true; processes hand their metrics over once a second (tests/conftest.py)."""
     deadline = time.monotonic() + timeout_s

@@ -21,6 +21,7 @@ from tvt_ray.verbs.distill import distill
 SEEDS = 2
 
 
+@pytest.mark.night
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, cluster, tmp_path):

@@ -46,6 +46,7 @@ def inputs(digits, teacher):
     return DistillInputs(few(digits.train, 160), few(digits.val, 40), few(digits.test, 40), teacher)
 
 
+@pytest.mark.night
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, inputs, tmp_path):
     plain = Cohort(tasks, inputs, WorkerContext(CPU))
@@ -69,6 +70,7 @@ def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, i
         assert same(state["guided"], learner.guided.state_dict())
 
 
+@pytest.mark.night
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds processes in /proc")
 def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tasks, inputs, tmp_path):
     settings, heard = ClusterSettings(max_failures=0), set()
@@ -130,6 +132,7 @@ def test_a_few_are_trained_in_rounds_and_all_are_ranked_by_them(refined):
     assert run.ranking(by=config.score.name).by == config.score.name
 
 
+@pytest.mark.night
 def test_killed_in_mid_round_and_resumed_it_measures_the_same_and_ranks_the_same(refined, searched, cluster, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(searched[0], folder)
@@ -144,6 +147,7 @@ def test_killed_in_mid_round_and_resumed_it_measures_the_same_and_ranks_the_same
     assert again.best == refined[2].best
 
 
+@pytest.mark.night
 def test_more_students_are_more_rounds(refined, cluster, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(refined[0], folder)

@@ -68,6 +68,7 @@ def ends_with(process, code, timeout_s):
     return lines[-1], lines
 
 
+@pytest.mark.night
 def test_a_token_of_another_cluster_or_none_is_named_as_such(head, tmp_path):
     cases = [(head, {"RAY_AUTH_TOKEN": "another"}), ("auto", {"RAY_AUTH_MODE": "disabled", "RAY_ADDRESS": head})]
     for number, (address, other) in enumerate(cases):
@@ -79,6 +80,7 @@ def test_a_token_of_another_cluster_or_none_is_named_as_such(head, tmp_path):
         assert not folder.exists()
 
 
+@pytest.mark.night
 @pytest.mark.parametrize(("program", "told"), [("raylet", "Ray's raylet at "), ("gcs_server", "Ray's head (GCS) at ")])
 def test_a_search_that_loses_its_ray_ends_with_how_to_go_on(program, told, teacher, tmp_path):
     """With a shorter patience for the head than that of Ray, which waits for a minute for one that restarts."""

@@ -44,6 +44,7 @@ def test_only_what_is_predicted_to_be_inside_is_read_also_on_resume(cluster, con
     assert 0 < len(run.ranking(max_latency_ms=2.6).scored) < len(inside)
 
 
+@pytest.mark.night
 def test_a_profile_of_another_device_limits_and_nothing_is_measured(cluster, tmp_path, capsys):
     synthetic_profile(SPACE, device=OTHER).save(tmp_path / "p.json")
     settings = {

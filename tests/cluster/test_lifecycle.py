@@ -44,6 +44,7 @@ def test_killed_and_resumed_it_ends_with_exactly_what_was_asked_for(cluster, con
     assert final.keys() == {config.space.arch_id(undisturbed.ask()) for _ in range(wanted)}
 
 
+@pytest.mark.night
 def test_a_worker_that_is_killed_leaves_no_trace_and_a_run_that_is_interrupted_says_how_to_go_on(
     cluster, teacher, tmp_path
 ):
@@ -83,6 +84,7 @@ def _ends_in_order(process: subprocess.Popen[str], folder: Path, number: signal.
     assert len(readings(folder)) >= before
 
 
+@pytest.mark.night
 def test_asked_to_end_while_the_teacher_trains_it_says_how_to_go_on(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "run"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.cluster.conftest import variant
-from tests.cluster.prometheus import EXPORTED, METRICS, read, scrape, wait_for
+from tests.cluster.prometheus import EXPORTED, METRICS, read, scrape, values, wait_for
 from tests.conftest import REPO
 from tvt_ray.cluster import metrics
 from tvt_ray.runs.folder import RunFolder
@@ -28,6 +28,7 @@ def settled():
     return {name: sum(sample.value for sample in now if sample.name == name) for name in EXPORTED}
 
 
+@pytest.mark.night
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_search_is_counted(cluster, config, teacher, tmp_path, monkeypatch):
@@ -59,7 +60,7 @@ def test_a_search_is_counted(cluster, config, teacher, tmp_path, monkeypatch):
     assert 18 / 3 <= len(batches) <= 18  # of at most 3, the sample of 8 and the 10 together
     assert gained("ray_tvt_driver_lag_seconds_count") == len(batches)
     assert gained("ray_tvt_archs_failed_total") == 0
-    assert read("ray_tvt_best_score") == pytest.approx(summary.best[0].score)
+    assert pytest.approx(summary.best[0].score) in values("ray_tvt_best_score")
     classes = {actor["ActorClassName"] for actor in actors().values()}
     assert "ScoringTrial" in classes  # not the class that Tune wraps around it
     assert not any("ResourceTrainable" in name for name in classes)
@@ -82,7 +83,7 @@ def test_what_is_recorded_is_what_the_node_exports(cluster):
     assert gained["ray_tvt_archs_scored_total"] == gained["ray_tvt_score_seconds_count"] == 2
     assert gained["ray_tvt_driver_lag_seconds_count"] == 2
     assert gained["ray_tvt_driver_lag_seconds_sum"] == pytest.approx(3.5005)  # Ray sums the middles of buckets
-    assert read("ray_tvt_best_score") == 2.5
+    assert 2.5 in values("ray_tvt_best_score")
     assert read("ray_tvt_images_per_second", arch_id="a-student") == 1234.5
     assert read("ray_tvt_val_accuracy_percent", arch_id="a-student") == 67.8
 

@@ -50,6 +50,7 @@ def searched(cluster, modules, tmp_path_factory):
     return run, result
 
 
+@pytest.mark.night
 def test_workers_read_a_space_and_a_proxy_of_plugins_as_this_process_does(searched, digits, tmp_path):
     run, result = searched
     assert (result["num_scored"], result["num_failed"], result["score"]) == (6, 0, "spectral_sum")
@@ -60,6 +61,7 @@ def test_workers_read_a_space_and_a_proxy_of_plugins_as_this_process_does(search
         assert found == {arch_id: reader.readings(archs[arch_id]) for arch_id in found}
 
 
+@pytest.mark.night
 def test_students_of_a_plugin_are_trained_by_its_loss_and_exported_by_its_export(
     searched, cluster, teacher, modules, tmp_path
 ):
@@ -78,6 +80,7 @@ def test_students_of_a_plugin_are_trained_by_its_loss_and_exported_by_its_export
         assert tvt_ray.load_student(trained).card.space.name == "plain"
 
 
+@pytest.mark.night
 def test_a_plugin_that_workers_cannot_import_stops_the_run(cluster, modules, tmp_path):
     """The driver has it by PYTHONPATH, which the workers of a cluster that runs already do not inherit."""
     words = ["search", "--run-dir", tmp_path / "run", *SEARCH, "--ray-address", cluster]

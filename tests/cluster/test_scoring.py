@@ -106,6 +106,7 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_workers, co
     assert {worker.rpartition("/")[2] for worker in outcome.workers} <= started
 
 
+@pytest.mark.night
 def test_a_worker_that_starts_late_holds_nobody(run_workers, tmp_path):
     """One of two takes its time to be set up; the other reads meanwhile, and the late one reads its share."""
     marker = tmp_path / "late"
@@ -158,6 +159,7 @@ def patient(tmp_path):
     return Patient
 
 
+@pytest.mark.night
 def test_a_run_spreads_over_what_joins_its_cluster(run_workers, patient, monkeypatch):
     """It knows of one slot when it starts, and the cluster holds four by then."""
     monkeypatch.setattr(scoring, "LOOK_INTERVAL_S", 0.1)
@@ -166,6 +168,7 @@ def test_a_run_spreads_over_what_joins_its_cluster(run_workers, patient, monkeyp
     assert len(outcome.workers) == 4
 
 
+@pytest.mark.night
 def test_a_share_of_a_gpu_runs_four_workers_at_a_time(run_workers, patient):
     """The GPU exists in name only, so its workers compute on the CPU; what is tested is the packing."""
     assert slots.find_slots(None) == slots.find_slots(0.25) == slots.Slots(4, 0.25)
@@ -188,6 +191,7 @@ def test_workers_that_cannot_be_set_up_end_the_run_with_the_reason(run_workers):
     )
 
 
+@pytest.mark.night
 def test_one_node_that_cannot_start_workers_costs_the_others_nothing(run_workers, tmp_path):
     """The first two workers fail in their set-up, whatever the reason; the rest read everything."""
 
@@ -207,6 +211,7 @@ def test_one_node_that_cannot_start_workers_costs_the_others_nothing(run_workers
     assert dispatcher.stop_reason is None
 
 
+@pytest.mark.night
 @pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads the machine's memory from /proc")
 def test_what_the_memory_monitor_kills_is_a_row(teacher, tmp_path):
     """On a Ray of its own, whose monitor is told that the node has little memory."""

@@ -26,6 +26,7 @@ from tvt_ray.verbs.init import read_source
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+@pytest.mark.night
 def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path, digits):
     """search.py --distill-top-k 2 as a user types it, in one Train job; accuracy after loading is the one reported."""
     folder = tmp_path / "run"
@@ -74,6 +75,7 @@ def test_train_is_told_of_the_last_epoch_and_seldom_of_short_ones(digits, teache
     assert [metrics["epoch"] for metrics in told] == reported
 
 
+@pytest.mark.night
 def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster, tmp_path, monkeypatch):
     """Two gloo workers; the first attempt dies after an epoch, the second goes on from its checkpoint."""
     import ray
@@ -122,6 +124,7 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     assert kept == student
 
 
+@pytest.mark.night
 def test_a_student_begins_with_what_another_learned(cluster, config, digits_student, tmp_path, capsys):
     """One of the sizes of what was trained takes all of it, and its own training is next to none."""
     run, source = RunFolder(tmp_path / "run"), tmp_path / "source"

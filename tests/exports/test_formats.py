@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import REPO, SMALL_SPACES, call
+from tests.conftest import REPO, SMALL_SPACES, call, one_by_day
 from tests.exports.conftest import CLASSES, exported, write_folder
 from tests.exports.test_timm_config import CASES
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
@@ -34,10 +34,11 @@ def written(name, folder, student, wish=PLAIN):
 
 
 # Exporting takes seconds.
-EACH_SPACE = pytest.mark.parametrize("space", [pytest.param(each, marks=pytest.mark.slow) for each in SMALL_SPACES])
+def each_space(test):
+    return pytest.mark.slow(pytest.mark.parametrize("space", one_by_day(sorted(SMALL_SPACES, reverse=True)))(test))
 
 
-@pytest.fixture(params=range(len(CASES)), ids=IDS)
+@pytest.fixture(params=one_by_day(range(len(CASES))), ids=IDS)
 def student(request, tmp_path):
     space, arch, _ = CASES[request.param]
     return load_student(write_folder(tmp_path / "student", space, arch))
@@ -65,8 +66,7 @@ def small(student_folder):
     return load_student(student_folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("space", SMALL_SPACES)
+@each_space
 def test_a_file_that_takes_pixels_normalises_them_itself(space):
     folder = exported(space, "onnx", pixels=True)
     small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / ONNX_FILE)
@@ -75,7 +75,7 @@ def test_a_file_that_takes_pixels_normalises_them_itself(space):
     assert largest_difference(file, small, pixels) <= 1e-5
 
 
-@EACH_SPACE
+@each_space
 def test_the_metadata_says_all_that_is_needed(space):
     import onnxruntime
 
@@ -96,7 +96,7 @@ def test_the_metadata_says_all_that_is_needed(space):
         assert (logits.name, logits.shape[1:]) == ("logits", [len(CLASSES)])
 
 
-@EACH_SPACE
+@each_space
 def test_programs_say_the_same(space):
     folder = exported(space, "pt2")
     small = load_student(folder / "student")
@@ -106,7 +106,7 @@ def test_programs_say_the_same(space):
 
 
 @pytest.mark.parametrize("name", [name for name, export in EXPORTS.items() if export.on_demand])
-@EACH_SPACE
+@each_space
 def test_files_name_nothing_of_the_machine_that_wrote_them(space, name):
     folder = exported(space, name)
     files = [file for file in folder.iterdir() if file.is_file()]
@@ -125,7 +125,7 @@ def contents(data):
         return [archive.read(name) for name in archive.namelist()]
 
 
-@EACH_SPACE
+@each_space
 def test_int8_files_are_smaller_and_alike(space):
     folder = exported(space, "onnx")
     small, file = load_student(folder / "student"), EXPORTS["onnx"].on_demand.load(folder / INT8_FILE)

@@ -91,6 +91,7 @@ def test_who_brings_a_teacher_keeps_it(photos):
     assert look_at(photos).config.teacher.name != "resnet20"
 
 
+@pytest.mark.slow
 def test_speeds_are_measured_and_nothing_else_happens(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tiny = {"space": {"embed_dim": [48], "depth": [2], "num_heads": [3]}, "teacher": {"image_size": 16}}

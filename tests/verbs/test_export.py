@@ -52,6 +52,7 @@ def accuracy(path, split):
     return 100 * sum(names.index(label) == split.labels[i] for i, (label, _) in enumerate(found)) / len(split)
 
 
+@pytest.mark.night
 def test_int8_costs_less_than_a_point_on_images_that_nothing_was_chosen_by(student, digits):
     tvt_ray.export(student, int8=True)
     whole, small = (accuracy(str(student / name), digits.test) for name in ("model.onnx", "model.int8.onnx"))
@@ -68,6 +69,7 @@ def test_a_table_says_what_was_written_and_what_it_takes(capsys, student):
     assert f"card         {student}/README.md\n" in out
 
 
+@pytest.mark.night
 def test_a_student_away_from_its_run_says_what_cannot_be_compared(capsys, alone, tmp_path):
     code, out, err = call(capsys, "export", alone, "--int8", "--out", tmp_path / "out", "--json")
     assert code == 0, err
@@ -91,12 +93,14 @@ def test_nothing_is_written_into_the_folder_of_a_dataset(alone, tmp_path):
     assert len(list(photos.iterdir())) == 10
 
 
+@pytest.mark.night
 def test_images_of_another_dataset_serve_as_well(alone):
     found = tvt_ray.export(alone, int8=True, dataset="digits")
     assert found.checked_on == "8 images that validate, of digits"
     assert found.files[1].val_acc is not None
 
 
+@pytest.mark.night
 def test_a_dataset_that_was_moved_is_no_reason_not_to_export(student):
     config = student.parents[1] / "config.yaml"
     config.write_text(config.read_text().replace("name: digits", "name: imagefolder:/nowhere/photos"))
@@ -167,6 +171,7 @@ def test_wrong_usage_is_one_line(capsys, student, tmp_path):
         assert said in err
 
 
+@pytest.mark.night
 def test_nothing_of_the_process_is_changed(student, tmp_path):
     torch.manual_seed(5)
     before, threads = torch.random.get_rng_state(), torch.get_num_threads()
@@ -175,6 +180,7 @@ def test_nothing_of_the_process_is_changed(student, tmp_path):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.night
 def test_what_takes_pixels_names_images_as_the_student_does(student, digits, tmp_path):
     tvt_ray.export(student, pixels=True, out=tmp_path / "out")
     images = [digits.test[i][0] for i in range(60)]
