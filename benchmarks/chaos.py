@@ -33,16 +33,16 @@ from benchmarks.machines import SETTINGS, Machines, finish, rows_on_disk, wait_f
 from benchmarks.runner import Record
 from tvt_ray.cli.output import print_table
 from tvt_ray.progress import say
-from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.runs.inputs import load_data, make_task
+from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.spaces.limits import Limits
-from tvt_ray.stages.calibrate import calibration_archs
-from tvt_ray.stages.setup import load_data, load_teacher, make_task
+from tvt_ray.teachers.provide import get_teacher
 
 KINDS = ("node", "worker", "driver")
 HARM = ("rows_lost", "duplicates", "wrong_scores")
@@ -93,14 +93,15 @@ def undisturbed(config: RunConfig, num_checked: int) -> Undisturbed:
     """With the first `num_checked` rows, read as a worker of the search does."""
     torch.set_num_threads(1)
     data = load_data(config)
-    reader = Reader(make_task(config, data, load_teacher(config, data)))
+    reader = Reader(make_task(config, data, get_teacher(config.teacher, config.teacher_training, data)[0]))
     task = reader.task
     algorithm = build_algorithm(config.search, task.space, config.seed)
-    sampler = Sampler(algorithm, Limits(task.space, config.budget, task.num_classes), config.seed)
+    limits = Limits(task.space, config.budget, task.num_classes)
+    sampler = Sampler(algorithm, limits, config.seed)
     archs = [arch for arch in (sampler.ask() for _ in range(config.search.num_samples)) if arch is not None]
     rows: dict[str, Row | None] = {task.space.arch_id(arch): None for arch in archs}
     rows |= {row.arch_id: row for row in reader.read_all(archs[:num_checked])}
-    sample = reader.read_all(calibration_archs(config, task.num_classes))
+    sample = reader.read_all(calibration_archs(limits, config.seed, config.score.calibration_samples))
     return Undisturbed(config.score.name, Calibration.from_rows(sample), rows)
 
 
@@ -139,7 +140,7 @@ def compare(folder: Path, before: dict[str, Row], expected: Undisturbed, tally: 
 
 
 def chaos(num_runs: int, num_samples: int, seed: int, num_checked: int) -> dict[str, int]:
-    config = load_config(None, [{**SETTINGS, "seed": seed}, {"search": {"num_samples": num_samples}}])
+    config = RunConfig().with_(SETTINGS, seed=seed, search={"num_samples": num_samples})
     rng, tally, expected, machines = random.Random(seed), Tally(), undisturbed(config, num_checked), Machines(2)
     try:
         with tempfile.TemporaryDirectory() as scratch:

@@ -43,10 +43,10 @@ from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.planning.facts import largest_arch
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.stages.facts import largest_arch
-from tvt_ray.stages.setup import load_data
+from tvt_ray.runs.inputs import load_data
 from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
 from tvt_ray.training.loaders import ShuffledBatches, train_loader
@@ -228,7 +228,7 @@ def together(task: DistillTask, inputs: DistillInputs, size: int) -> dict[str, f
 def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> dict[str, float]:
     """Seconds of `count` epochs of two batches after a first one: here, and in a Ray Train job as it is heard of."""
     few = inputs.train.take(np.arange(2 * task.settings.batch_size)).portable()
-    settings = task.settings.model_copy(update={"epochs": 1 + count})
+    settings = task.settings.with_(epochs=1 + count)
     task, inputs = dataclasses.replace(task, settings=settings), dataclasses.replace(inputs, train=few)
     cohort = Cohort([task], inputs, WorkerContext(CPU))
     cohort.run_epoch()

@@ -43,8 +43,8 @@ from tvt_ray.evaluation.study import RankRequest, score_ground_truth
 from tvt_ray.progress import say
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.spaces import SPACES
-from tvt_ray.stages.setup import load_data, make_task
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.students import build_student
 from tvt_ray.teachers.provide import get_teacher
@@ -101,7 +101,7 @@ def costs(config: RunConfig) -> dict[str, dict[str, float]]:
     result: dict[str, dict[str, float]] = {}
     for name, settings in SPACES.items():
         space, rng = settings(), random.Random(0)
-        task = make_task(config.model_copy(update={"space": space}), data, teacher)
+        task = make_task(config.with_(space=space), data, teacher)
         seconds: dict[str, float] = {}
         for _ in range(NUM_COST_ARCHS):
             arch = space.sample(rng)

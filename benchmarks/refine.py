@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import tvt_ray
 from benchmarks.replays import Truth, judge
 from benchmarks.runner import CONFIG, Record, write_part
 from tvt_ray.cli.options import add_options, config_of
@@ -29,12 +30,10 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask, WorkerContext
 from tvt_ray.progress import Meter
 from tvt_ray.proxies import PROXIES
-from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import load_data
 from tvt_ray.scoring.ranking import Ranking
-from tvt_ray.stages.refine import run_refine
-from tvt_ray.stages.search import run_search
-from tvt_ray.stages.setup import load_data
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.training.states import from_bytes
@@ -56,7 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
     folder, config = (args.trained or record.folder).absolute(), config_of(args)
     part = write_part(config.data.name, folder / "data", SIZES, config.seed)
-    config = load_config(None, [config.model_dump(mode="json"), {"data": {"name": part}}])
+    config = config.with_(data={"name": part})
     return {"bands": {band: record.once(band, judge_band, config, band, folder, args) for band in args.bands}}
 
 
@@ -79,10 +78,10 @@ def make_truth(config: RunConfig, band: str, folder: Path, args: argparse.Namesp
             "cohort_size": args.cohort_size,
         },
     }
-    config = load_config(None, [config.model_dump(mode="json"), layers])
+    config = config.with_(layers)
     run = RunFolder(folder / band)
-    run_search(config, run.path, resume=run.config_file.exists())
-    run_refine(config, run.path, resume=run.rounds_file.exists())
+    tvt_ray.search(config, run_dir=run.path, resume=run.config_file.exists())
+    tvt_ray.refine(run.path, settings=config, resume=run.rounds_file.exists())
     prior = run.ranking(config.score)
     measurements = tuple(run.measurements().read())
     trained = {each.arch_id for each in measurements}

@@ -158,7 +158,7 @@ def cost_ms(marks: Sequence[Mark], first: int, last: int) -> tuple[float, float]
 def make_task() -> ReadingTask:
     """Nothing is read of the students, so the probe is empty."""
     config, empty = RunConfig(), torch.empty(0)
-    space = config.space.model_copy(update={"depth": DEPTHS})  # type: ignore[attr-defined]
+    space = config.space.with_(depth=DEPTHS)  # type: ignore[attr-defined]
     return ReadingTask(space, NUM_CLASSES, (), config.seed, Probe(empty, empty))
 
 
