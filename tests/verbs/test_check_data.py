@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 
 from tests.data.samples import picture, write_class_folders
+from tvt_ray.data.image_size import image_size
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
+from tvt_ray.planning.facts import look_at
 from tvt_ray.verbs.check_data import Imbalance, describe_data
 
 
@@ -62,3 +64,16 @@ def test_data_in_memory_is_described_too():
     assert found.origins.keys() == {"val", "test"}
     assert found.images.modes == {"RGB": 1797}
     assert np.isclose(found.imbalance.ratio, 131 / 125, atol=0.01)
+
+
+@pytest.mark.parametrize("sides", [[20] * 9 + [90] * 11, [90] * 12 + [40] * 8, [50] * 20])
+def test_the_recommended_image_size_is_the_recipes(sides, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number, side in enumerate(sides):
+            picture(number, (side, 100)).save(tmp_path / name / f"{number}.png")
+    looked_at = look_at({"data": {"name": f"imagefolder:{tmp_path}"}})
+    image_size_here = looked_at.config.space.image_size
+    found = describe_data(looked_at.config.data, image_size_here).images
+    assert found.recommended_image_size == image_size_here
+    assert found.image_size_with_gpu == image_size(looked_at.facts.side, has_gpu=True)

@@ -102,7 +102,7 @@ def image_facts(data: Dataset, largest_size: int | None = None) -> dict[str, lis
 
 
 def _sources(data: Dataset) -> list[tuple[ImageSource, Sequence[int]]]:
-    """Each source of images, and the order in which its own stand in the splits."""
+    """Each source of images, and the order of its images in the splits, those that are in none last."""
     sources = {id(split.source): split.source for split in data.splits.values()}
     orders: dict[int, list[int]] = {key: [] for key in sources}
     for split in data.splits.values():

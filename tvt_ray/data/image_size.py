@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tvt_ray.data.looking import ImageFacts, look_at
-from tvt_ray.data.splits import CARVED, Dataset
+from tvt_ray.data.splits import Dataset
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; larger ones cost more than they bring
 LARGEST_WITHOUT_GPU = 64
@@ -21,7 +21,7 @@ def image_size(side: int, has_gpu: bool) -> int:
 def header_facts(data: Dataset) -> list[ImageFacts]:
     """Of training images, evenly spread, whichever of them validate."""
     places = data.train.indices
-    if data.origins.get("val", "").startswith(CARVED):
+    if data.val_is_carved:
         places = np.sort(np.concatenate([places, data.val.indices]))
     spread = np.unique(np.linspace(0, len(places) - 1, min(len(places), NUM_LOOKED_AT)).astype(int))
     return [seen.facts for seen in look_at(data.train.source, places[spread].tolist())]
