@@ -42,13 +42,14 @@ from tvt_ray.cluster.training import Trained, Watch, train_students
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.planning.facts import largest_arch
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import load_data
 from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, train_loader
 
 CPU = torch.device("cpu")

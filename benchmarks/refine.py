@@ -27,7 +27,7 @@ from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.board import STATE_FILE
 from tvt_ray.cluster.cohort_worker import state_name
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.progress import Meter
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import RunConfig
@@ -36,6 +36,7 @@ from tvt_ray.runs.inputs import load_data
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.states import from_bytes
 
 SIZES = {"train": {"train": 2500, "val": 1500}, "test": {"test": 3000}}  # images of each split, by file

@@ -24,7 +24,7 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.exports.card import StudentCard
@@ -41,6 +41,7 @@ from tvt_ray.spaces.vit import ViTSpace
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.training.learner import WorkerContext
 
 REPO = Path(__file__).parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"

@@ -7,14 +7,9 @@ import pytest
 
 import tvt_ray
 from tests.cluster.conftest import variant
-from tvt_ray.cluster.training import cohorts_of
-from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.verbs.compare import compare
 from tvt_ray.verbs.distill import distill
 
@@ -63,21 +58,3 @@ def test_a_student_and_its_rivals_are_trained_alike_and_compared(searched, clust
     assert again == found  # nothing was trained anew
     with pytest.raises(UsageError, match="holds a trained student; --resume goes on"):
         compare(folder.path, settings=settings, baselines=["deit"], num_seeds=1, arch_id=row.arch_id)
-
-
-@pytest.mark.parametrize(
-    ("seeds", "count", "sizes"), [(1, 2, [3, 2]), (2, 2, [5, 5]), (3, 2, [3, 2] * 3), (1, 9, [1] * 5)]
-)
-def test_cohorts_are_of_one_seed_and_fill_the_jobs(seeds, count, sizes):
-    """Five students with so many seeds, for so many jobs at a time."""
-    space = AutoFormerSpace()
-    archs = sample_archs(space, 5, seed=0)
-    tasks = {
-        f"{number}.{seed}": DistillTask(space, arch, 10, DistillSettings(seed=seed))
-        for number, arch in enumerate(archs)
-        for seed in range(seeds)
-    }
-    cohorts = cohorts_of(tasks, count)
-    assert list(map(len, cohorts)) == sizes
-    assert all(len({task.settings.seed for task in cohort.values()}) == 1 for cohort in cohorts)
-    assert {place: task for cohort in cohorts for place, task in cohort.items()} == tasks

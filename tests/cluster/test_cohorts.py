@@ -20,13 +20,14 @@ from tvt_ray.cluster.cohort_worker import state_name
 from tvt_ray.cluster.cohorts import CohortPool
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.progress import Meter
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.states import from_bytes
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.refine import refine
@@ -87,7 +88,7 @@ def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tas
             RunError, match=r"a cohort failed; autoformer-.*: its worker died, and was started again 0 times"
         ):
             pool.train(tasks, 6, meter, hear)
-        assert len(pool.workers) == 1  # of two on half of a GPU each
+        assert len(pool.idle) == 1  # of two on half of a GPU each
         pool.train(tasks, 6, meter, hear)
     assert {(task.arch_id, epoch) for task in tasks for epoch in range(1, 7)} <= heard
 

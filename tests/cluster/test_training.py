@@ -1,7 +1,6 @@
 """Distillation as real Ray Train jobs."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 
@@ -11,12 +10,8 @@ import torch
 import tvt_ray
 from tests.cluster.conftest import SMALLER, start_search, variant
 from tests.cluster.prometheus import watch
-from tests.distillation.conftest import SETTINGS, SPACE, few
-from tvt_ray.cluster import cohort_worker, training
-from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.cluster import training
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.exports.folder import load_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
@@ -62,19 +57,6 @@ def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path,
     assert run.measurements["recipe"].nunique() == 1
 
 
-@pytest.mark.parametrize(("seconds", "reported"), [(0.0, [1, 2, 3]), (math.inf, [3])])
-def test_train_is_told_of_the_last_epoch_and_seldom_of_short_ones(digits, teacher, seconds, reported):
-    """Its controller takes a report every two seconds, and the next one waits for that."""
-    inputs = DistillInputs(few(digits.train, 64), few(digits.val, 8), few(digits.test, 8), teacher)
-    (arch,) = sample_archs(SPACE, 1, seed=0)
-    cohort, told = Cohort([DistillTask(SPACE, arch, 10, SETTINGS)], inputs, WorkerContext(torch.device("cpu"))), []
-    tell = training.told_seldom(cohort, told.append, seconds)
-    while not cohort.done:
-        cohort.run_epoch()
-        tell({"epoch": cohort.epoch})
-    assert [metrics["epoch"] for metrics in told] == reported
-
-
 @pytest.mark.night
 def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster, tmp_path, monkeypatch):
     """Two gloo workers; the first attempt dies after an epoch, the second goes on from its checkpoint."""
@@ -87,17 +69,17 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     arch_id = min(RunFolder(folder).rows().read(), key=lambda row: row.flops).arch_id
 
     def dies_after_an_epoch(config):
-        from tvt_ray.distillation.cohort import Cohort
+        from tvt_ray.training import loop
 
-        original = Cohort.run_epoch
+        original = loop.Loop.run_epoch
 
-        def run_epoch(self):
+        def run_epoch(self, on_batch):
             if self.epoch == 1:
                 raise ValueError("power cut")
-            return original(self)
+            return original(self, on_batch)
 
-        Cohort.run_epoch = run_epoch
-        cohort_worker.SECONDS_BETWEEN_STATES = 0
+        loop.Loop.run_epoch = run_epoch
+        loop.SECONDS_BETWEEN_STATES = 0
         return train_worker(config)
 
     train_worker = training._train_worker

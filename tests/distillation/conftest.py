@@ -6,9 +6,10 @@ import torch
 from tests.conftest import SMALL_SPACES
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.evaluation.make_truth import sample_archs
+from tvt_ray.training.learner import WorkerContext
 
 SPACE = SMALL_SPACES["autoformer"]
 SETTINGS = DistillSettings(
@@ -30,10 +31,10 @@ def inputs(digits, teacher):
 def make(inputs):
     """Makes cohorts of the first `count` of some architectures."""
 
-    def make(count=1, loader_workers=0, **changes):
+    def make(count=1, **changes):
         settings = SETTINGS.model_validate({**SETTINGS.model_dump(), **changes})
         tasks = [DistillTask(SPACE, arch, 10, settings) for arch in sample_archs(SPACE, count, seed=0)]
-        return Cohort(tasks, inputs, WorkerContext(torch.device("cpu")), loader_workers)
+        return Cohort(tasks, inputs, WorkerContext(torch.device("cpu")))
 
     return make
 

@@ -6,10 +6,11 @@ import torch
 
 from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
 from tvt_ray.data.transforms import AugmentSettings
-from tvt_ray.distillation.cohort import Cohort
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.cohort import Cohort, cohorts_of
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.evaluation.make_truth import sample_archs
+from tvt_ray.training.learner import WorkerContext
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ def test_an_epoch_says_how_it_went(make):
     assert metrics.keys() == terms | others
     assert metrics["epoch"] == cohort.epoch == 1
     assert metrics["loss"] == pytest.approx(metrics["cross_entropy"] + 2.5 * metrics["guidance"], rel=1e-4)
-    assert metrics["val_acc"] == cohort.accuracy(only(cohort).student, cohort.inputs.val)
+    assert metrics["val_acc"] == cohort.accuracies({"": only(cohort).student}, cohort.inputs.val)[""]
     assert 0 < metrics["data_wait_share"] < 1
     assert only(cohort).history == [metrics]
 
@@ -95,7 +96,10 @@ def test_students_of_a_cohort_have_names_of_their_own(inputs):
 
 def test_what_a_student_learns_does_not_depend_on_who_loads_images(make):
     """In this process, in one that stays from epoch to epoch, or in two."""
-    results = [only(train(make(loader_workers=count))).guided.state_dict() for count in (0, 1, 2)]
+    cohorts = [make() for _ in range(3)]
+    for num_workers, cohort in enumerate(cohorts):
+        cohort.load_with(num_workers)
+    results = [only(train(cohort)).guided.state_dict() for cohort in cohorts]
     assert same(results[0], results[1])
     assert same(results[0], results[2])
 
@@ -158,3 +162,54 @@ def test_balanced_sampling_shows_a_rare_class_as_often_as_a_common_one(make, inp
     assert np.array_equal(shown["uniform"], 40 * np.bincount(inputs.train.labels, minlength=10))
     assert shown["balanced"].sum() == shown["uniform"].sum()
     assert np.ptp(shown["balanced"]) < 0.4 * np.ptp(shown["uniform"])
+
+
+def test_measuring_changes_nothing_that_is_learned(make):
+    measured, other = make(), make()
+    torch.manual_seed(3)
+    threads = torch.get_num_threads()
+    pace = measured.measure(2)
+    assert pace.load_s > 0
+    assert pace.step_s > 0
+    assert not pace.on_gpu
+    assert 0 <= pace.scaling <= 1
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.rand(1), torch.manual_seed(3) and torch.rand(1))
+    for cohort in (measured, other):
+        cohort.run_epoch()
+    assert same(only(measured).guided.state_dict(), only(other).guided.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("seeds", "count", "largest", "sizes"),
+    [
+        (1, 2, None, [3, 2]),
+        (2, 2, None, [5, 5]),
+        (3, 2, None, [3, 2] * 3),
+        (1, 9, None, [1] * 5),
+        (1, 2, 2, [2, 2, 1]),
+        (1, 1, 4, [3, 2]),
+    ],
+)
+def test_cohorts_are_of_one_seed_and_fill_the_jobs(seeds, count, largest, sizes):
+    """Five students with so many seeds, for so many jobs at a time."""
+    tasks = {
+        f"{number}.{seed}": DistillTask(SPACE, arch, 10, SETTINGS.model_copy(update={"seed": seed}))
+        for number, arch in enumerate(sample_archs(SPACE, 5, seed=0))
+        for seed in range(seeds)
+    }
+    cohorts = cohorts_of(tasks, count, largest)
+    assert list(map(len, cohorts)) == sizes
+    assert all(len({task.settings.seed for task in cohort.values()}) == 1 for cohort in cohorts)
+    assert {name: task for cohort in cohorts for name, task in cohort.items()} == tasks
+
+
+def test_a_few_second_trainings_do_not_make_all_cohorts_large():
+    """As refine has it: ten students, and two of them by another seed too, on four workers."""
+    archs = sample_archs(SPACE, 10, seed=0)
+    tasks = {
+        f"{number}.{seed}": DistillTask(SPACE, arch, 10, SETTINGS.model_copy(update={"seed": seed}))
+        for seed, count in ((0, 10), (1, 2))
+        for number, arch in enumerate(archs[:count])
+    }
+    assert list(map(len, cohorts_of(tasks, 4, 8))) == [4, 3, 3, 2]

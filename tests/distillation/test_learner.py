@@ -9,9 +9,10 @@ import torch
 from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
 from tests.students.expanded import expanded
 from tvt_ray.distillation.cohort import Cohort
-from tvt_ray.distillation.learner import Learner, WorkerContext
+from tvt_ray.distillation.learner import StudentLearner
 from tvt_ray.students import build_student
 from tvt_ray.students.sources import parse_source
+from tvt_ray.training.learner import TrainBatch, WorkerContext
 
 CPU = WorkerContext(torch.device("cpu"))
 
@@ -76,7 +77,7 @@ def test_added_up_gradients_are_those_of_one_large_batch(make, inputs):
         for step, start in enumerate(range(0, 100, size)):
             part = slice(start, start + size)
             maps = tuple(each[part] for each in taught[1])
-            learner.train_step(step, images[part], labels[part], (taught[0][part], maps), size)
+            learner.train_step(TrainBatch(step, images[part], labels[part], size, (taught[0][part], maps)))
     for ours, theirs in zip(small.guided.parameters(), large.guided.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-5)
 
@@ -102,7 +103,7 @@ def test_an_average_of_the_weights_lags_behind_them_and_is_validated(make):
     learner = only(cohort)
     assert not same(learner.average.module.state_dict(), learner.student.state_dict())
     (epoch,) = metrics.values()
-    assert epoch["ema_val_acc"] == cohort.accuracy(learner.average.module, cohort.inputs.val)
+    assert epoch["ema_val_acc"] == cohort.accuracies({"": learner.average.module}, cohort.inputs.val)[""]
 
 
 def test_the_average_is_what_is_kept_of_few_images(make):
@@ -132,7 +133,7 @@ def test_mixed_precision_trains_weights_that_stay_in_float32(make, amp):
 
 def test_what_auto_chose_is_kept_to_by_who_goes_on(make, monkeypatch):
     chosen = iter([torch.bfloat16])
-    monkeypatch.setattr("tvt_ray.distillation.learner.choose_precision", lambda *args: next(chosen))
+    monkeypatch.setattr("tvt_ray.training.learner.choose_precision", lambda *args: next(chosen))
     begun, resumed = make(amp="auto"), make(amp="auto")
     begun.run_epoch()
     resumed.load_state_dict(begun.state_dict())
@@ -160,7 +161,7 @@ def test_weights_and_draws_are_a_learners_own(make):
 
 def test_a_learner_is_told_how_many_steps_an_epoch_has(make, inputs):
     cohort = make()
-    assert isinstance(only(cohort), Learner)
+    assert isinstance(only(cohort), StudentLearner)
     assert only(cohort).steps == len(cohort.batches) == 4
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.distillation.conftest import few, only, train
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import WorkerContext
+from tvt_ray.training.learner import WorkerContext
 
 pytestmark = pytest.mark.slow
 

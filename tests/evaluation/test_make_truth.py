@@ -9,11 +9,12 @@ import torch
 from tests.conftest import SMALL_SPACES
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
 from tvt_ray.evaluation.truth import read_ground_truth
 from tvt_ray.storage.locations import write_atomically
+from tvt_ray.training.learner import WorkerContext
 
 
 def test_a_larger_sample_begins_with_the_smaller_one(space):
@@ -60,6 +61,5 @@ def test_an_interrupted_cohort_ends_as_an_undisturbed_one(digits, teacher, tmp_p
     assert all(same(cut[name]["guided"], whole[name]["guided"]) for name in whole)
     cohort = Cohort(tasks, inputs, WorkerContext(torch.device("cpu")))
     cohort.load_state_dict(whole)
-    assert undisturbed == {
-        arch_id: cohort.accuracy(learner.student, inputs.test) for arch_id, learner in cohort.learners.items()
-    }
+    students = {arch_id: learner.student for arch_id, learner in cohort.learners.items()}
+    assert undisturbed == cohort.accuracies(students, inputs.test)

@@ -15,7 +15,6 @@ from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import (
     TeacherTrainer,
     TeacherTraining,
-    evaluate_teacher,
     settle,
     teacher_accuracy,
     train_teacher,
@@ -60,7 +59,7 @@ def test_training_is_fixed_by_its_seed_and_moves_no_generator_or_thread(few):
 
 def test_a_split_smaller_than_a_batch_is_trained_on(few):
     subject = TeacherTrainer(SETTINGS, TeacherTraining(epochs=1, batch_size=500), few, CPU)
-    subject.run_epoch(lambda images: None)
+    subject.run_epoch()
     assert subject.teacher.backbone.bn1.num_batches_tracked == 1
 
 
@@ -78,18 +77,20 @@ def test_a_training_that_was_interrupted_ends_as_an_undisturbed_one(few, tmp_pat
     training = TeacherTraining(epochs=3, batch_size=32, augment=AugmentSettings(), smoothing=0.1)
     whole, begun, resumed = (TeacherTrainer(SETTINGS, training, few, CPU) for _ in range(3))
     while not whole.done:
-        whole.run_epoch(lambda images: None)
-    begun.run_epoch(lambda images: None)
-    torch.save(begun.state_dict(), tmp_path / "state.pt")
-    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        whole.run_epoch()
+    begun.run_epoch()
+    state = begun.learner.state_dict()
+    needed = {key: state[key] for key in ("teacher", "optimizer", "schedule", "selection", "epoch")}
+    torch.save(needed, tmp_path / "state.pt")
+    resumed.learner.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     torch.manual_seed(99)
     while not resumed.done:
-        resumed.run_epoch(lambda images: None)
+        resumed.run_epoch()
     assert same(resumed.finish()[0].state_dict(), whole.finish()[0].state_dict())
 
 
 def test_a_state_on_disk_is_kept_on_the_way_and_gone_on_from(few, tmp_path, monkeypatch):
-    monkeypatch.setattr("tvt_ray.teachers.training.SECONDS_BETWEEN_STATES", 0)
+    monkeypatch.setattr("tvt_ray.training.loop.SECONDS_BETWEEN_STATES", 0)
     training, epochs = TeacherTraining(epochs=3, batch_size=32), []
     run_epoch = TeacherTrainer.run_epoch
 
@@ -115,8 +116,8 @@ def test_measuring_changes_nothing(few):
     assert pace.load_s > 0
     assert pace.step_s > 0
     for subject in (plain, measured):
-        subject.run_epoch(lambda images: None)
-    assert same(measured.state_dict()["teacher"], plain.state_dict()["teacher"])
+        subject.run_epoch()
+    assert same(measured.teacher.state_dict(), plain.teacher.state_dict())
 
 
 def test_settled_statistics_are_the_averages_over_all_images(few):
@@ -141,14 +142,14 @@ def test_settling_never_sees_a_single_image(digits, count):
 def test_a_short_training_is_worth_more_with_settled_statistics(digits):
     """Three steps at a rate of 0.1: running averages still hold what they began with."""
     subject = TeacherTrainer(SETTINGS, TeacherTraining(epochs=1, batch_size=500), digits, CPU)
-    subject.run_epoch(lambda images: None)
-    assert subject.finish()[1] > subject.selection.val_acc + 10
+    subject.run_epoch()
+    assert subject.finish()[1] > subject.learner.selection.val_acc + 10
 
 
 def test_accuracy_is_of_evaluation_mode(few):
     teacher = build_teacher(SETTINGS, 10).train()
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
-    assert evaluate_teacher(teacher, eval_loader(few.val, 16)) == teacher_accuracy(teacher, few.val)
+    assert teacher_accuracy(teacher, few.val) == teacher_accuracy(teacher.eval(), few.val)
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ray
 
+from tvt_ray.cluster.connection import driver_node
+from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location, write_atomically
 
 STATE_FILE = "checkpoint.pt"
+POLL_SECONDS = 0.5
 Metrics = dict[str, float]  # an epoch's, as a cohort gives them
 
 
@@ -37,3 +41,28 @@ class TrainingBoard:
         """Those that are kept."""
         files = {name: self.folder / name / STATE_FILE for name in names}
         return {name: file.read_bytes() for name, file in files.items() if file.exists()}
+
+
+def start_board(folder: Location) -> Any:
+    """A board on the driver's node, which keeps states below the folder."""
+    return TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
+
+
+def show_epochs(board: Any, meter: Meter, on_epoch: Callable[[str, Metrics], None], go_on: Callable[[], bool]) -> None:
+    """Shows epochs as they end, until `go_on` says that none is to come. It is called again and again, and waits."""
+    while True:
+        more = go_on()
+        for name, metrics in ray.get(board.take.remote()):
+            on_epoch(name, metrics)
+            done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
+            meter.advance(1, f"{name.rpartition('/')[2]} {done}, {metrics['images_per_s']:,.0f} images/s")
+        if not more:
+            return
+
+
+def root_cause(error: BaseException) -> str:
+    """The last line of the deepest message: Ray wraps a worker's exception in several of its own."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

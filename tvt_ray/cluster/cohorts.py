@@ -9,13 +9,11 @@ from typing import Any
 
 import ray
 
-from tvt_ray.cluster.board import TrainingBoard
+from tvt_ray.cluster.board import POLL_SECONDS, root_cause, show_epochs, start_board
 from tvt_ray.cluster.cohort_worker import CohortWorker, state_name
-from tvt_ray.cluster.connection import driver_node
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.cluster.slots import allot_cohorts
-from tvt_ray.cluster.training import POLL_SECONDS, root_cause
-from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.cohort import DistillInputs, Tasks, cohorts_of
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter
@@ -39,12 +37,9 @@ class CohortPool:
         """`folder`: below which states are kept. `num_students`: that mostly train at a time."""
         self.settings, self.num_students, self.size, self.plugins = settings, num_students, cohort_size, plugins
         self.share = allot_cohorts(settings, num_students)  # all workers take the same, so that one fits where one was
-        self.shared = [ray.put(inputs)]
-        self.board = TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
-        self.starting, self.workers = (
-            dict[Any, Any](),
-            list[Any](),
-        )  # by what is there when one has; and those that have
+        self.shared, self.board = [ray.put(inputs)], start_board(folder)
+        self.idle: list[Any] = []  # workers
+        self.busy: dict[Any, tuple[Any, Tasks]] = {}  # by what is there when they are done; no tasks: with starting
 
     def __enter__(self) -> CohortPool:
         return self
@@ -52,7 +47,7 @@ class CohortPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for actor in [*self.starting.values(), *self.workers, self.board]:
+        for actor in [*self.idle, *(worker for worker, _ in self.busy.values()), self.board]:
             ray.kill(actor)
 
     def train(self, tasks: Sequence[DistillTask], epochs: int, meter: Meter, on_epoch: EpochHeard) -> None:
@@ -62,17 +57,27 @@ class CohortPool:
         """
         self._grow(allot_cohorts(self.settings, self.num_students).jobs)
         by_name = {state_name(task): task for task in tasks}
+        waiting = deque(cohorts_of(by_name, len(self.idle) + len(self.busy), self.size))
+        failures: list[tuple[Tasks, Exception]] = []
 
         def hear(name: str, metrics: Mapping[str, float]) -> None:
             on_epoch(by_name[name], metrics)
 
-        count = len(self.starting) + len(self.workers)
-        failures = self._run(deque(self._cohorts(tasks, count)), epochs, meter, hear)
-        if failures:
-            first, reason = failures[0]
-            ids = ", ".join(task.arch_id for task in first)
-            cohorts = "a cohort" if len(failures) == 1 else f"{len(failures)} cohorts"
-            raise RunError(f"{cohorts} failed; {ids}: {self._explain(reason)}")
+        def go_on() -> bool:
+            while waiting and self.idle:  # the first that is there and free
+                worker, cohort = self.idle.pop(0), waiting.popleft()
+                self.busy[worker.train.remote(self.shared, self.board, cohort, epochs)] = worker, cohort
+            failures.extend(self._collect(hear))
+            return any(cohort for _, cohort in self.busy.values()) or bool(waiting and (self.idle or self.busy))
+
+        show_epochs(self.board, meter, hear, go_on)
+        reason = [error for cohort, error in failures if not cohort] or [RunError("no worker is left")]
+        failed = [each for each in failures if each[0]] + [(cohort, reason[-1]) for cohort in waiting]
+        if failed:
+            first, error = failed[0]
+            ids = ", ".join(task.arch_id for task in first.values())
+            cohorts = "a cohort" if len(failed) == 1 else f"{len(failed)} cohorts"
+            raise RunError(f"{cohorts} failed; {ids}: {self._explain(error)}")
 
     def _explain(self, error: Exception) -> str:
         if isinstance(error, ray.exceptions.ActorDiedError) and not error.actor_init_failed:
@@ -83,64 +88,25 @@ class CohortPool:
         """Up to as many workers as fit the cluster by now; they are started again as often as trainings are."""
         resources = {"num_cpus": self.share.cpus, "num_gpus": self.share.gpus}
         retries = {"max_restarts": self.share.max_failures, "max_task_retries": self.share.max_failures}
-        for _ in range(count - len(self.starting) - len(self.workers)):
+        for _ in range(count - len(self.idle) - len(self.busy)):
             made = CohortWorker.options(**resources, **retries)  # type: ignore[attr-defined]
             worker = made.remote(self.share, list(self.plugins))
-            self.starting[worker.ready.remote()] = worker
+            self.busy[worker.ready.remote()] = worker, {}
 
-    def _cohorts(self, tasks: Sequence[DistillTask], jobs: int) -> list[list[DistillTask]]:
-        """Of one seed each, as many as keep all workers busy, none larger than it may be."""
-        by_seed: dict[int, list[DistillTask]] = {}
-        for task in tasks:
-            by_seed.setdefault(task.settings.seed, []).append(task)
-        cohorts = []
-        for same in by_seed.values():
-            count = min(len(same), max(jobs, -(-len(same) // self.size)))
-            cohorts += [same[first::count] for first in range(count)]
-        return cohorts
-
-    def _run(
-        self, waiting: deque[list[DistillTask]], epochs: int, meter: Meter, hear: Callable[..., None]
-    ) -> list[tuple[list[DistillTask], Exception]]:
-        """The cohorts that failed, and why. One that waits goes to the first worker that is there and free."""
-        idle, running = list(self.workers), dict[Any, tuple[Any, list[DistillTask]]]()
-        failures: list[tuple[list[DistillTask], Exception]] = []
-        never_came: Exception = RunError("no worker is left")
-        while running or (waiting and (idle or self.starting)):
-            while waiting and idle:
-                worker, cohort = idle.pop(0), waiting.popleft()
-                running[worker.train.remote(self.shared, self.board, cohort, epochs)] = worker, cohort
-            for ref in ray.wait([*running, *self.starting], timeout=POLL_SECONDS)[0]:
-                worker, cohort = running.pop(ref, (self.starting.get(ref), []))
-                error = self._collect(ref, hear)
-                if self.starting.pop(ref, None) and not error:
-                    self.workers.append(worker)
-                elif error and not cohort:
-                    never_came = error
-                elif error:
-                    failures.append((cohort, error))
-                if not isinstance(error, ray.exceptions.ActorDiedError):
-                    idle.append(worker)
-                elif worker in self.workers:  # it died more often than it may be started again
-                    self.workers.remove(worker)
-            self._tell(meter, hear)
-        return failures + [(cohort, never_came) for cohort in waiting]
-
-    def _collect(self, ref: Any, hear: Callable[..., None]) -> Exception | None:
-        """All epochs of a cohort that is there, or why it is not; nothing of a worker that has begun."""
-        try:
-            histories: Mapping[str, list[Mapping[str, float]]] = ray.get(ref) or {}
-        except ray.exceptions.RayError as error:
-            reason: Exception = error
-            return reason
-        for name, history in histories.items():
-            for metrics in history:
-                hear(name, metrics)
-        return None
-
-    def _tell(self, meter: Meter, hear: Callable[[str, Mapping[str, float]], None]) -> None:
-        """Of epochs that have ended since the last time."""
-        for name, metrics in ray.get(self.board.take.remote()):
-            hear(name, metrics)
-            done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
-            meter.advance(1, f"{name} {done}, {metrics['images_per_s']:,.0f} images/s")
+    def _collect(self, hear: Callable[[str, Mapping[str, float]], None]) -> list[tuple[Tasks, Exception]]:
+        """Waits a little for a worker. One that is done tells all epochs of its cohort: of which it failed, and why."""
+        failures: list[tuple[Tasks, Exception]] = []
+        for ref in ray.wait(list(self.busy), timeout=POLL_SECONDS)[0]:
+            worker, cohort = self.busy.pop(ref)
+            try:
+                histories: Mapping[str, list[Mapping[str, float]]] = ray.get(ref) or {}
+            except ray.exceptions.RayError as error:
+                failures.append((cohort, error))
+                if isinstance(error, ray.exceptions.ActorDiedError):
+                    continue  # it died more often than it may be started again
+                histories = {}
+            self.idle.append(worker)
+            for name, history in histories.items():
+                for metrics in history:
+                    hear(name, metrics)
+        return failures

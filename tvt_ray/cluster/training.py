@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +15,19 @@ import ray.train.torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
-from tvt_ray.cluster.board import TrainingBoard
-from tvt_ray.cluster.cohort_worker import divide_cpus, read_states, train_until
-from tvt_ray.cluster.connection import driver_node
+from tvt_ray.cluster.board import POLL_SECONDS, root_cause, show_epochs, start_board
+from tvt_ray.cluster.cohort_worker import train_until
 from tvt_ray.cluster.quiet import quiet
 from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
 from tvt_ray.cluster.slots import Allotment
-from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.cohort import Cohort, DistillInputs, Tasks, cohorts_of
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.vision_compat import ensure_torchvision
 
-POLL_SECONDS = 0.5
-# At least: Train's controller takes a report every two seconds, and who reports again before that is held.
-SECONDS_BETWEEN_REPORTS = 5.0
 # Train's workers would each print every step of their start-up; the dashboard shows runs with state tracking on.
 TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
@@ -56,9 +50,7 @@ class Watch:
     student: Callable[[str, Trained], None]
 
 
-def train_students(
-    tasks: Mapping[str, DistillTask], inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch
-) -> None:
+def train_students(tasks: Tasks, inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch) -> None:
     """Trains every task in as many Ray Train jobs as run at a time, each job's students side by side.
 
     `tasks`: each by its place below `folder`. What a student goes on from is checkpoint.pt there, which the next call
@@ -69,13 +61,12 @@ def train_students(
         quiet({"ray.train": logging.ERROR}, TRAIN_SETTINGS),
         jobs_end_with_their_workers(),
         tempfile.TemporaryDirectory(prefix="tvt_train_") as own,
+        Meter("distilling", sum(task.settings.epochs for task in tasks.values()), "epochs") as meter,
     ):
-        shared = ray.put(inputs)
-        board = TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
-        pool = ThreadPoolExecutor(share.jobs, "distill")
+        shared, board, pool = ray.put(inputs), start_board(folder), ThreadPoolExecutor(share.jobs, "distill")
         jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, watch.student) for cohort in cohorts]
         try:
-            _watch(jobs, board, sum(task.settings.epochs for task in tasks.values()), watch.epoch)
+            show_epochs(board, meter, watch.epoch, lambda: bool(wait(jobs, POLL_SECONDS).not_done))
         except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their connection
             pool.shutdown(wait=False, cancel_futures=True)
             ray.shutdown()
@@ -88,43 +79,8 @@ def train_students(
         raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {names}: {root_cause(error)}")
 
 
-def cohorts_of(tasks: Mapping[str, DistillTask], count: int) -> list[dict[str, DistillTask]]:
-    """Tasks by their places, in a multiple of `count` cohorts where there are so many; in each all have one seed."""
-    by_seed: dict[int, list[str]] = {}
-    for place, task in tasks.items():
-        by_seed.setdefault(task.settings.seed, []).append(place)
-    each = count // math.gcd(count, len(by_seed))  # so that none is left to train alone at the end
-    parts = [places[first::each] for places in by_seed.values() for first in range(min(each, len(places)))]
-    return [{place: tasks[place] for place in part} for part in parts]
-
-
-def _watch(
-    jobs: Sequence[Future[None]], board: Any, num_epochs: int, on_epoch: Callable[[str, Mapping[str, float]], None]
-) -> None:
-    """Shows epochs as they end, until all jobs have."""
-    with Meter("distilling", num_epochs, "epochs") as meter:
-        while True:
-            finished = all(job.done() for job in jobs)
-            for place, metrics in ray.get(board.take.remote()):
-                on_epoch(place, metrics)
-                done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
-                name = place.rpartition("/")[2]
-                meter.advance(1, f"{name} {done}, {metrics['images_per_s']:,.0f} images/s")
-            if finished:
-                return
-            time.sleep(POLL_SECONDS)
-
-
-def root_cause(error: BaseException) -> str:
-    """The last line of the deepest message: Ray wraps a worker's exception in several of its own."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
-
-
 def _run_job(
-    cohort: Mapping[str, DistillTask],
+    cohort: Tasks,
     shared: Sequence[Any],
     board: Any,
     share: Allotment,
@@ -152,46 +108,27 @@ def _run_job(
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Runs on every worker."""
-    places: dict[str, str] = {task.name: place for place, task in config["tasks"].items()}
-    tasks: list[DistillTask] = list(config["tasks"].values())
-    board, share = config["board"], config["share"]
-    load_plugins(tasks[0].plugins)
-    ensure_torchvision()  # before a timm teacher is unpickled
-    cohort = _make_cohort(tasks, ray.get(config["shared"][0]), share)
-    cohort.load_state_dict(read_states(board, places, cohort.worker.device))
-    divide_cpus(cohort, share)
-    train_until(cohort, cohort.settings.epochs, board, places, told_seldom(cohort, ray.train.report))
-    test_accs = cohort.test()
-    return {
-        places[name]: {
-            "weights": save({key: value.cpu().contiguous() for key, value in learner.selection.state.items()}),
-            "val_acc": learner.selection.val_acc,
-            "test_acc": test_accs[name],
-            "history": learner.history,
-        }
-        for name, learner in cohort.learners.items()
-    }
+    """Runs on every worker.
 
-
-def told_seldom(
-    cohort: Cohort, report: Callable[[dict[str, int]], object], seconds: float = SECONDS_BETWEEN_REPORTS
-) -> Callable[[dict[str, int]], None]:
-    """For every epoch of a cohort: reports the last one, and of the others those that end `seconds` after the report
-    before, by the first worker's clock. All workers report, or none: they wait there for a fellow that failed.
+    Train hears of epochs whose states are kept: its controller takes a report every two seconds, and who reports again
+    before that is held. All workers report, or none: they wait there for a fellow that failed.
     """
-    reported = time.monotonic()
-
-    def tell(metrics: dict[str, int]) -> None:
-        nonlocal reported
-        if cohort.worker.agreed(cohort.done or time.monotonic() - reported >= seconds):
-            report(metrics)
-            reported = time.monotonic()
-
-    return tell
-
-
-def _make_cohort(tasks: Sequence[DistillTask], inputs: DistillInputs, share: Allotment) -> Cohort:
+    tasks, share = config["tasks"], config["share"]
+    load_plugins(next(iter(tasks.values())).plugins)
+    ensure_torchvision()  # before a timm teacher is unpickled
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     worker = WorkerContext(device, context.get_world_rank(), context.get_world_size(), ray.train.torch.prepare_model)
-    return Cohort(tasks, inputs, worker)
+    cohort = Cohort(list(tasks.values()), ray.get(config["shared"][0]), worker)
+    cohort.use(cohort.division(share.cpus, share.loader_workers))
+    train_until(cohort.num_epochs, cohort, tasks, config["board"], ray.train.report)
+    test_accs = cohort.test()
+    return {
+        place: {
+            "weights": save({key: value.cpu().contiguous() for key, value in learner.selection.state.items()}),
+            "val_acc": learner.selection.val_acc,
+            "test_acc": test_accs[task.name],
+            "history": learner.history,
+        }
+        for place, task in tasks.items()
+        for learner in (cohort.learners[task.name],)
+    }

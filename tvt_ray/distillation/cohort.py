@@ -5,28 +5,29 @@ Every training is one of a cohort, of a single student or of many; any number of
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import heapq
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tvt_ray.data.batches import eval_loader
 from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import train_transform
-from tvt_ray.distillation.learner import DistillTask, Learner, WorkerContext
-from tvt_ray.distillation.losses import Outputs
+from tvt_ray.distillation.learner import DistillTask, StudentLearner
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.distillation.targets import Targets
 from tvt_ray.students.sources import Source
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
+from tvt_ray.training.learner import TrainBatch, WorkerContext
+from tvt_ray.training.loaders import ShuffledBatches, seed_everything
+from tvt_ray.training.loop import Loop
 from tvt_ray.vision_compat import ensure_torchvision
 
-Metrics = dict[str, float]
+Tasks: TypeAlias = Mapping[str, DistillTask]  # by names that are not those of a cohort, which tell seeds apart
 
 
 @dataclass(frozen=True)
@@ -40,147 +41,57 @@ class DistillInputs:
     init: Source | None = None  # of students whose settings name some; None: all begin with what is drawn
 
 
-class Cohort:
+class Cohort(Loop[StudentLearner]):
     """Students with one recipe, dataset and teacher. What a student learns does not depend on who learns beside it.
 
     Losses may differ, since they concern a student alone: one may follow the teacher beside one that does not. So may
     `init`: a student begins with the inputs' weights where its settings name some, else with what is drawn.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[DistillTask],
-        inputs: DistillInputs,
-        worker: WorkerContext,
-        loader_workers: int = 0,
-    ) -> None:
+    def __init__(self, tasks: Sequence[DistillTask], inputs: DistillInputs, worker: WorkerContext) -> None:
         """All tasks have the same image size, classes, and settings but for loss and init, and names of their own.
 
         Raises ValueError otherwise.
         """
         ensure_torchvision()
-        self.settings, self.image_size, num_classes = shared_by(tasks)
+        settings, image_size, num_classes = shared_by(tasks)
+        self.settings, self.inputs, labels = settings, inputs, inputs.train.labels
         self.taught = any(task.settings.loss.follow_teacher for task in tasks)
-        self.inputs, self.worker, labels = inputs, worker, inputs.train.labels
         self.teacher = inputs.teacher.to(worker.device).freeze()
-        self.targets = Targets(self.settings, labels, num_classes)
-        self.batches = ShuffledBatches(
-            labels, self.settings.batch_size, self.settings.seed, worker.rank, worker.world_size, self.settings.sampling
+        self.targets = Targets(settings, labels, num_classes)
+        batches = ShuffledBatches(
+            labels, settings.batch_size, settings.seed, worker.rank, worker.world_size, settings.sampling
         )
-        self.load_with(loader_workers)
-        channels = self._teacher_channels()
-        self.learners = {
-            task.name: Learner(
-                task, channels, len(inputs.val), len(self.batches), worker, inputs.init if task.settings.init else None
-            )
-            for task in tasks
-        }
-
-    def load_with(self, num_workers: int) -> None:
-        """From now on, so many processes load and augment images (0: this one)."""
-        transform = train_transform(self.settings.augment, self.image_size)
-        self.loader = train_loader(self.inputs.train, transform, self.batches, num_workers)
-
-    @torch.inference_mode()
-    def _teacher_channels(self) -> list[int]:
-        size = self.teacher.image_size
-        _, maps = self.teacher(torch.zeros(1, 3, size, size, device=self.worker.device))
-        return [stage.shape[1] for stage in maps]
-
-    @property
-    def epoch(self) -> int:
-        """Epochs that all of them have behind them."""
-        return min(learner.epoch for learner in self.learners.values())
-
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are behind them."""
-        return self.epoch >= self.settings.epochs
-
-    def run_epoch(self, on_batch: Callable[[int], None] = lambda images: None) -> dict[str, Metrics]:
-        """Trains for an epoch all students that lack it, and validates them: each one's metrics.
-
-        `on_batch` hears how many images each batch had, over all students of this worker.
-        """
-        with generators_as_they_were():
-            return self._run_epoch(on_batch)
-
-    def _run_epoch(self, on_batch: Callable[[int], None]) -> dict[str, Metrics]:
-        start, epoch, metrics = time.perf_counter(), self.epoch, dict[str, Metrics]()
-        behind = [learner for learner in self.learners.values() if learner.epoch == epoch]
-        losses, waited = self._train_epoch(behind, on_batch)
-        train_s = time.perf_counter() - start
-        for learner, terms in zip(behind, losses, strict=True):
-            begun = time.perf_counter()
-            measured = learner.end_epoch(terms, lambda student: self.accuracy(student, self.inputs.val))
-            speed = {
-                "images_per_s": len(self.inputs.train) / train_s,
-                "data_wait_share": waited / train_s,
-                "seconds": train_s / len(behind) + time.perf_counter() - begun,
-            }
-            learner.history.append({**measured, **speed})
-            metrics[learner.task.name] = learner.history[-1]
-        return metrics
-
-    def _train_epoch(self, learners: Sequence[Learner], on_batch: Callable[[int], None]) -> tuple[list[Metrics], float]:
-        """Each learner's mean terms, and the seconds that went into waiting for images."""
-        epoch, sizes, device = self.epoch, self.batches.sizes(), self.worker.device
-        self.batches.set_epoch(epoch)
-        totals: list[dict[str, Tensor]] = [{} for _ in learners]
-        seen, waited, batches = 0, 0.0, iter(self.loader)
-        for step, size in enumerate(sizes):
-            asked = time.perf_counter()
-            images, labels = self.placed(next(batches))
-            waited += time.perf_counter() - asked
-            seed_everything(f"{self.settings.seed}/{epoch}/{step}/{self.worker.rank}")  # of mixing
-            mixed, targets = self.targets(images, labels)
-            taught = self.teach(mixed)
-            for learner, total in zip(learners, totals, strict=True):
-                for name, value in learner.train_step(step, mixed, targets, taught, size).items():
-                    total[name] = total.get(name, torch.zeros((), device=device)) + len(images) * value
-            seen += len(images)
-            on_batch(len(images) * len(learners))
-        return [{name: value.item() / seen for name, value in total.items()} for total in totals], waited
-
-    def placed(self, batch: Batch) -> Batch:
-        """On the worker's device, in the memory format that the settings ask for."""
-        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
-        images, labels = (part.to(self.worker.device, non_blocking=True) for part in batch)
-        return images.contiguous(memory_format=layout), labels
+        channels, steps = _map_channels(self.teacher, worker.device), len(batches)
+        super().__init__(
+            {task.name: StudentLearner(task, channels, len(inputs.val), steps, worker, inputs.init) for task in tasks},
+            inputs.train,
+            inputs.val,
+            image_size,
+            train_transform(settings.augment, image_size),
+            batches,
+            settings.epochs,
+            worker,
+            settings.channels_last,
+        )
 
     @torch.no_grad()
-    def teach(self, images: Tensor) -> Outputs:
-        """What the teacher makes of a batch: logits and stage maps; nothing where no student's loss asks."""
-        if not self.taught:
-            return torch.empty(0), ()
-        taught: Outputs = self.teacher(images)
-        return taught
-
-    @torch.inference_mode()
-    def accuracy(self, student: nn.Module, split: Split) -> float:
-        """Top-1 accuracy in percent, each worker reading its share of the images."""
-        student, worker = student.eval(), self.worker
-        share = split.take(np.arange(worker.rank, len(split), worker.world_size))
-        correct = torch.zeros(2, dtype=torch.float64, device=worker.device)
-        for images, labels in eval_loader(share, self.image_size):
-            hits = student(images.to(worker.device)).argmax(1) == labels.to(worker.device)
-            correct += torch.tensor([hits.sum(), len(hits)], device=worker.device)
-        if worker.world_size > 1:
-            torch.distributed.all_reduce(correct)
-        return 100 * float(correct[0] / correct[1])
+    def prepare(self, step: int, images: Tensor, labels: Tensor) -> TrainBatch:
+        """Images and labels mixed as the settings say, and what the teacher makes of them where a loss asks."""
+        seed_everything(f"{self.settings.seed}/{self.epoch}/{step}/{self.worker.rank}")  # of mixing
+        images, targets = self.targets(images, labels)
+        batch = TrainBatch(step, images, targets, self.sizes[step])
+        return dataclasses.replace(batch, taught=self.teacher(images)) if self.taught else batch
 
     def test(self) -> dict[str, float]:
         """Test accuracy in percent of each student with the weights that are kept, which it then holds."""
-        return {name: self.accuracy(learner.kept(), self.inputs.test) for name, learner in self.learners.items()}
+        return self.accuracies({name: learner.kept() for name, learner in self.learners.items()}, self.inputs.test)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on, by student; loads with weights_only=True."""
-        return {name: learner.state_dict() for name, learner in self.learners.items()}
 
-    def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken. A student that it lacks begins, and catches up."""
-        for name, state in states.items():
-            self.learners[name].load_state_dict(state)
+@torch.inference_mode()
+def _map_channels(teacher: Teacher, device: torch.device) -> list[int]:
+    _, maps = teacher(torch.zeros(1, 3, teacher.image_size, teacher.image_size, device=device))
+    return [stage.shape[1] for stage in maps]
 
 
 def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
@@ -195,3 +106,26 @@ def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
     if len({task.name for task in tasks}) < len(tasks):
         raise ValueError(f"a cohort's students have names of their own; got {[task.name for task in tasks]}")
     return shared[0]
+
+
+def cohorts_of(tasks: Tasks, count: int, largest: int | None = None) -> list[Tasks]:
+    """Groups of tasks of one seed, none above `largest`, by which `count` cohorts at a time are done soonest.
+
+    What students of a cohort share, images and teacher, is reckoned to take as long as one of them.
+    """
+    by_seed: dict[int, list[str]] = {}
+    for name, task in tasks.items():
+        by_seed.setdefault(task.settings.seed, []).append(name)
+
+    def parts(size: int) -> list[list[str]]:
+        counts = [(names, math.ceil(len(names) / size)) for names in by_seed.values()]
+        return [names[first::each] for names, each in counts for first in range(each)]
+
+    def time(size: int) -> int:
+        ends = [0] * count
+        for part in parts(size):
+            heapq.heapreplace(ends, ends[0] + len(part) + 1)
+        return max(ends)
+
+    size = min(range(1, min(largest or len(tasks), len(tasks)) + 1), key=time)
+    return [{name: tasks[name] for name in part} for part in parts(size)]

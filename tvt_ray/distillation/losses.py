@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from tvt_ray.strict import Strict
 from tvt_ray.students.layers import Block, Student
-
-Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
+from tvt_ray.training.learner import Outputs
 
 
 class LossSettings(Strict):

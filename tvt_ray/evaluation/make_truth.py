@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import write_atomically
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.states import from_bytes, to_bytes
 
 
@@ -47,7 +48,7 @@ def train_cohort(
     while not cohort.done:
         cohort.run_epoch(on_batch)
         write_atomically(state_file, to_bytes(cohort.state_dict()))
-    return {arch_id: cohort.accuracy(learner.student, inputs.test) for arch_id, learner in cohort.learners.items()}
+    return cohort.accuracies({name: each.student for name, each in cohort.learners.items()}, inputs.test)
 
 
 def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from tvt_ray.data.datasets import load_dataset, recarved
 from tvt_ray.data.image_size import header_facts, median_side
 from tvt_ray.data.splits import Dataset
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask, WorkerContext
-from tvt_ray.distillation.pace import measure
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.planning.recipe import DataFacts, Machine, Speeds, recipe, val_fraction
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import make_task
@@ -28,6 +27,7 @@ from tvt_ray.spaces import Arch
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTrainer
+from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.pace import Pace, divide, step_seconds
 
 NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
@@ -157,7 +157,7 @@ def _drawn(config: RunConfig, num_classes: int) -> list[Arch]:
 def _student_pace(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch, device: torch.device) -> Pace:
     task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
     cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device))
-    pace = measure(cohort, os.cpu_count() or 1)
+    pace = cohort.measure(os.cpu_count() or 1)
     cohort.teacher.cpu()
     return pace
 

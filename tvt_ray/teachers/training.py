@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +12,6 @@ from PIL import Image
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
-from torch.utils.data import DataLoader
 
 from tvt_ray.data.batches import accuracy, eval_loader
 from tvt_ray.data.splits import Dataset, Split
@@ -26,12 +23,12 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX
-from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, seed_everything, train_loader
-from tvt_ray.training.pace import Pace, divide, finished, measure_pace
-from tvt_ray.training.selection import Selection, Weights, resolve_weights
+from tvt_ray.training.learner import Learner, TrainBatch, WorkerContext
+from tvt_ray.training.loaders import ShuffledBatches, generators_as_they_were, seed_everything
+from tvt_ray.training.loop import Loop
+from tvt_ray.training.selection import Weights
 from tvt_ray.training.states import from_bytes, to_bytes
 
-SECONDS_BETWEEN_STATES = 10.0
 SETTLING_BATCH = 256
 
 
@@ -58,105 +55,66 @@ class TeacherTraining(Strict):
         return max(self.epochs, math.ceil(self.min_steps / steps))
 
 
-class TeacherTrainer:
-    """Holds all that changes while a teacher trains; any epoch's state can be gone on from."""
+class TeacherLearner(Learner):
+    """A teacher: SGD, cosine, and cross-entropy."""
 
     def __init__(
-        self, settings: TeacherSettings, training: TeacherTraining, data: Dataset, device: torch.device
+        self, settings: TeacherSettings, training: TeacherTraining, data: Dataset, steps: int, device: torch.device
     ) -> None:
-        self.training, self.data, self.device = training, data, device
+        """`steps`: batches in an epoch."""
+        self.training = training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             self.teacher = build_teacher(settings, data.num_classes).to(device)
-        self.batches = ShuffledBatches(data.train.labels, training.batch_size, training.seed)
-        self.num_epochs = training.num_epochs(len(data.train))
         fine_tuned = settings.name.startswith(PREFIX) and settings.pretrained is not False
-        self.optimizer = torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.teacher.parameters(),
             training.lr or (0.01 if fine_tuned else 0.1),
             momentum=0.9,
             weight_decay=training.weight_decay,
             nesterov=True,
         )
-        steps = self.num_epochs * len(self.batches)
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, steps)
-        self.selection = Selection(resolve_weights(training.weights, len(data.val), has_ema=False))
-        self.epoch = 0
-        self.loader = self._loader(0)
+        total = training.num_epochs(len(data.train)) * steps
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total)
+        worker, num_val = WorkerContext(device), len(data.val)
+        super().__init__(self.teacher, self.teacher, optimizer, worker, steps, num_val, training.weights)
 
-    def _loader(self, num_workers: int) -> DataLoader[Batch]:
-        return train_loader(
-            self.data.train, teacher_transform(self.training, self.teacher.image_size), self.batches, num_workers
-        )
+    def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
+        """Cross-entropy alone."""
+        logits = model(batch.images)[0]
+        return {"loss": F.cross_entropy(logits, batch.targets, label_smoothing=self.training.smoothing)}
 
-    def load_with(self, num_workers: int) -> None:
-        """From now on, so many processes load and augment images (0: this one)."""
-        self.loader = self._loader(num_workers)
+    def _begin_step(self, step: int) -> None:
+        seed_everything(f"{self.training.seed}/{self.epoch}/{step}")  # of dropout, where a CNN has some
 
-    @property
-    def done(self) -> bool:
-        """Whether all epochs are behind it."""
-        return self.epoch >= self.num_epochs
+    def _update(self, step: int) -> None:
+        super()._update(step)
+        self.schedule.step()
 
-    def run_epoch(self, on_batch: Callable[[int], None]) -> None:
-        """Trains for an epoch and validates. `on_batch` hears how many images each batch had."""
-        self.teacher.train()
-        self.batches.set_epoch(self.epoch)
-        for step, (images, labels) in enumerate(self.loader):
-            seed_everything(f"{self.training.seed}/{self.epoch}/{step}")  # of dropout, where a CNN has some
-            self._gradients(images, labels)
-            self.optimizer.step()
-            self.schedule.step()
-            on_batch(len(images))
-        self.epoch += 1
-        val_acc = evaluate_teacher(self.teacher, eval_loader(self.data.val, self.teacher.image_size), self.device)
-        self.selection.offer(self.epoch, val_acc, self.teacher.state_dict())
+    def _parts(self) -> dict[str, Any]:
+        return {"teacher": self.teacher, "schedule": self.schedule, **super()._parts()}
 
-    def _gradients(self, images: Tensor, labels: Tensor) -> None:
-        logits = self.teacher(images.to(self.device))[0]
-        self.optimizer.zero_grad()
-        loss = F.cross_entropy(logits, labels.to(self.device), label_smoothing=self.training.smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
 
-    def measure(self, cpus: int) -> Pace:
-        """What a batch takes on one thread and on `cpus`; weights and BatchNorm's statistics stay as they are."""
-        kept = {key: value.clone() for key, value in self.teacher.state_dict().items()}
-        pace = measure_pace(self._measure_batch, cpus)
-        self.optimizer.zero_grad()
-        self.teacher.load_state_dict(kept)
-        return pace
+class TeacherTrainer(Loop[TeacherLearner]):
+    """A teacher's training on a dataset."""
 
-    def _measure_batch(self) -> Pace:
-        start = time.perf_counter()
-        images, labels = next(iter(self.loader))
-        loaded = time.perf_counter()
-        self._gradients(images, labels)
-        return Pace(loaded - start, finished(self.device) - loaded, on_gpu=self.device.type == "cuda")
+    def __init__(
+        self, settings: TeacherSettings, training: TeacherTraining, data: Dataset, device: torch.device
+    ) -> None:
+        self.data = data
+        batches = ShuffledBatches(data.train.labels, training.batch_size, training.seed)
+        self.learner = TeacherLearner(settings, training, data, len(batches), device)
+        self.teacher, size = self.learner.teacher, self.learner.teacher.image_size
+        num_epochs, transform = training.num_epochs(len(data.train)), teacher_transform(training, size)
+        learners = {settings.name: self.learner}
+        super().__init__(learners, data.train, data.val, size, transform, batches, num_epochs, self.learner.worker)
 
     def finish(self) -> tuple[Teacher, float]:
         """The frozen teacher with the weights that are kept, its statistics settled; percent on validation."""
-        self.teacher.load_state_dict(self.selection.state)
-        settle(self.teacher, self.data.train, self.device)
-        val_acc = evaluate_teacher(self.teacher, eval_loader(self.data.val, self.teacher.image_size), self.device)
-        return self.teacher.cpu().freeze(), val_acc
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next epoch depends on; loads with weights_only=True."""
-        return {
-            "teacher": self.teacher.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "selection": self.selection.state_dict(),
-            "epoch": self.epoch,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from where `state_dict` was taken."""
-        self.teacher.load_state_dict(state["teacher"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.selection.load_state_dict(state["selection"])
-        self.epoch = state["epoch"]
+        self.learner.kept()
+        settle(self.teacher, self.train, self.worker.device)
+        val_acc = teacher_accuracy(self.teacher, self.data.val)
+        return self.teacher.freeze(), val_acc
 
 
 def train_teacher(
@@ -166,38 +124,31 @@ def train_teacher(
 
     `state_file`: where the state is kept every few seconds, and what an interrupted training goes on from.
     """
-    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), torch.get_num_threads()
-    trainer = TeacherTrainer(settings, training, data, device)
+    threads = torch.get_num_threads()
+    trainer = TeacherTrainer(settings, training, data, _device())
+    learner, epochs = trainer.learner, trainer.num_epochs
     if state_file is not None and state_file.exists():
-        trainer.load_state_dict(from_bytes(state_file.read_bytes(), device))
-    name, epochs = settings.name, trainer.num_epochs
-    say(f"teacher: {name} has no weights yet: training it on {data.name} ({epochs - trainer.epoch} epochs)")
+        learner.load_state_dict(from_bytes(state_file.read_bytes(), trainer.worker.device))
+    say(f"teacher: {settings.name} has no weights yet: training it on {data.name} ({epochs - trainer.epoch} epochs)")
+
+    def keep() -> None:
+        if state_file is not None and not trainer.done:
+            state = to_bytes(learner.state_dict())
+            keep_if_possible(lambda: write_atomically(state_file, state), "an unfinished teacher")
+
+    def count(images: int) -> None:
+        val_acc = max(learner.selection.val_acc, 0)
+        meter.advance(images, f"epoch {trainer.epoch + 1} of {epochs}, val {val_acc:.1f} %")
+
+    title, images = f"teacher {settings.name}", len(data.train)
     try:
         with generators_as_they_were():
-            _train(trainer, state_file, name)
+            with Meter(title, epochs * images, "images", trainer.epoch * images) as meter:
+                trainer.use(trainer.division(threads))
+                trainer.train_until(epochs, lambda metrics: None, keep, count)
             return trainer.finish()
     finally:
         torch.set_num_threads(threads)
-
-
-def _train(trainer: TeacherTrainer, state_file: Location | None, name: str) -> None:
-    cpus = min(torch.get_num_threads(), os.cpu_count() or 1)
-    division = divide(cpus, trainer.measure(cpus))
-    torch.set_num_threads(division.threads)
-    trainer.load_with(division.loader_workers)
-    images, kept = trainer.num_epochs * len(trainer.data.train), time.monotonic()
-    with Meter(f"teacher {name}", images, "images") as meter:
-        meter.advance(trainer.epoch * len(trainer.data.train))
-        while not trainer.done:
-            note = f"epoch {trainer.epoch + 1} of {trainer.num_epochs}, val {max(trainer.selection.val_acc, 0):.1f} %"
-            trainer.run_epoch(lambda count, note=note: meter.advance(count, note))  # type: ignore[misc]
-            if state_file is not None and time.monotonic() - kept >= SECONDS_BETWEEN_STATES:
-                keep_if_possible(lambda: _keep(trainer, state_file), "an unfinished teacher")
-                kept = time.monotonic()
-
-
-def _keep(trainer: TeacherTrainer, state_file: Location) -> None:
-    write_atomically(state_file, to_bytes(trainer.state_dict()))
 
 
 def teacher_transform(training: TeacherTraining, image_size: int) -> Callable[[Image.Image], Tensor]:
@@ -216,19 +167,17 @@ def settle(teacher: Teacher, split: Split, device: torch.device | None = None) -
     update_bn(eval_loader(split, teacher.image_size, next(sizes, 2)), teacher.requires_grad_(False), device)
 
 
-def evaluate_teacher(teacher: Teacher, loader: DataLoader[Batch], device: torch.device | str = "cpu") -> float:
-    """Top-1 accuracy in percent, in evaluation mode."""
-    teacher.eval()
-    return accuracy(lambda images: teacher(images)[0], loader, device)
-
-
 def teacher_accuracy(teacher: Teacher, split: Split, image_size: int | None = None) -> float:
     """Top-1 accuracy in percent on a split, on the GPU if there is one.
 
     `image_size`: pixels of the images that the teacher is given, such as a student's; None: its own.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader = eval_loader(split, image_size or teacher.image_size)
-    result = evaluate_teacher(teacher.to(device), loader, device)
+    device = _device()
+    teacher.to(device).eval()
+    result = accuracy(lambda images: teacher(images)[0], eval_loader(split, image_size or teacher.image_size), device)
     teacher.cpu()
     return result
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

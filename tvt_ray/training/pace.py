@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-
-from tvt_ray.training.loaders import generators_as_they_were
 
 
 @dataclass(frozen=True)
@@ -31,24 +27,6 @@ def scaling_of(one_s: float, many_s: float, threads: int) -> float:
     if threads < 2:
         return 0.0
     return min(max(math.log(one_s / many_s) / math.log(threads), 0.0), 1.0)
-
-
-def measure_pace(measure_batch: Callable[[], Pace], cpus: int) -> Pace:
-    """What `measure_batch` says of the second of two batches, on one thread and on `cpus`.
-
-    Threads and generators are as they were afterwards.
-    """
-    threads = torch.get_num_threads()
-    with generators_as_they_were():
-        one, many = (_on_threads(measure_batch, count) for count in (1, cpus))
-    torch.set_num_threads(threads)
-    return dataclasses.replace(one, scaling=scaling_of(one.step_s, many.step_s, cpus))
-
-
-def _on_threads(measure_batch: Callable[[], Pace], threads: int) -> Pace:
-    torch.set_num_threads(threads)
-    measure_batch()
-    return measure_batch()
 
 
 def finished(device: torch.device) -> float:

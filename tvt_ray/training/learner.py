@@ -1,0 +1,189 @@
+"""A network while it trains: what teachers and students have in common. Plain torch."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tvt_ray.training.precision import Amp, autocast, choose_precision
+from tvt_ray.training.selection import Selection, Weights, resolve_weights
+
+Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
+Metrics: TypeAlias = dict[str, float]
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Which of a training's workers this is, what it runs on, and how a model is made distributed there (DDP)."""
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    wrap: Callable[[nn.Module], nn.Module] = lambda module: module
+
+    def agreed(self, yes: bool) -> bool:
+        """What the first worker says, on all of them."""
+        if self.world_size == 1:
+            return yes
+        said = torch.tensor([yes], dtype=torch.int8, device=self.device)
+        torch.distributed.broadcast(said, 0)
+        return bool(said)
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """A batch as all learners of a loop are given it."""
+
+    step: int  # in its epoch
+    images: Tensor  # (B, 3, H, W), of this worker
+    targets: Tensor  # labels (B,), or shares of classes (B, classes)
+    size: int  # images over all workers
+    taught: Outputs = (torch.empty(0), ())  # what a teacher makes of the images, where there is one
+
+
+class Learner(ABC):
+    """Holds all that changes while a network trains. A kind of learner brings network, optimiser, schedule and loss.
+
+    What is to stay frozen is left out of the optimiser, and evaluates where `train` of its module says so.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        core: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        worker: WorkerContext,
+        steps: int,
+        num_val: int,
+        weights: Weights,
+        *,
+        ema_decay: float | None = None,
+        grad_accum_steps: int = 1,
+        clip_grad: float | None = None,
+        amp: Amp = "off",
+        compiled: bool = False,
+    ) -> None:
+        """`core`: of the network, what is validated and kept. `steps`: batches in an epoch. `num_val`: images that
+        validate. `grad_accum_steps`: batches for one step of the optimiser.
+        """
+        self.network, self.core, self.optimizer, self.worker, self.steps = network, core, optimizer, worker, steps
+        self.grad_accum_steps, self.clip_grad, self.amp = grad_accum_steps, clip_grad, amp
+        self.average = _timm_average(core, ema_decay)
+        self.selection = Selection(resolve_weights(weights, num_val, self.average is not None))
+        self.precision: torch.dtype | None = None
+        self.precision_chosen = False
+        self.scaler = torch.amp.GradScaler(worker.device.type, enabled=False)
+        self.epoch = 0
+        self.history: list[Metrics] = []
+        model = worker.wrap(network)
+        self.model: Any = torch.compile(model) if compiled else model
+
+    @abstractmethod
+    def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
+        """The loss's terms, as means over this worker's images, and `loss`, which is minimised."""
+
+    @abstractmethod
+    def _begin_step(self, step: int) -> None:
+        """Seeds what the network draws, and sets the learning rate where that is done beforehand."""
+
+    def train_step(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """A step of the optimiser where gradients are due: the loss's terms.
+
+        The gradient is of the mean over all workers' images.
+        """
+        self.model.train()
+        self._begin_step(batch.step)
+        self._choose_precision(batch)
+        with autocast(self.precision, self.worker.device):
+            terms = self.losses(self.model, batch)
+        share, group = len(batch.images) * self.worker.world_size / batch.size, self._group(batch.step)
+        if batch.step == group.start:
+            self.optimizer.zero_grad()
+        self.scaler.scale(terms["loss"] * (share / len(group))).backward()  # type: ignore[no-untyped-call]
+        if batch.step == group[-1]:
+            self._update(batch.step)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _group(self, step: int) -> range:
+        """The steps whose gradients are added up with this one's; the last of an epoch may be fewer."""
+        start = step // self.grad_accum_steps * self.grad_accum_steps
+        return range(start, min(start + self.grad_accum_steps, self.steps))
+
+    def _update(self, step: int) -> None:
+        if self.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update(self.core, step=self.epoch * self.steps + step)
+
+    def _choose_precision(self, batch: TrainBatch) -> None:
+        """Once; a training that goes on elsewhere keeps to what was chosen."""
+        if not self.precision_chosen:
+            with torch.random.fork_rng(devices=[]):
+                rehearse = functools.partial(self.rehearse, batch)
+                self.set_precision(choose_precision(self.amp, self.worker.device, rehearse))
+
+    def rehearse(self, batch: TrainBatch) -> None:
+        """What a step computes, without the step: for who times it. Statistics of BatchNorm move."""
+        self.network.train()
+        self.losses(self.network, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+        self.optimizer.zero_grad()
+
+    def set_precision(self, precision: torch.dtype | None) -> None:
+        """What the rest of the training computes in."""
+        self.precision, self.precision_chosen = precision, True
+        self.scaler = torch.amp.GradScaler(self.worker.device.type, enabled=precision is torch.float16)
+
+    def validated(self) -> dict[str, nn.Module]:
+        """The networks that are validated after an epoch, by the metrics that they give."""
+        return {"val_acc": self.core, **({} if self.average is None else {"ema_val_acc": self.average.module})}
+
+    def end_epoch(self, losses: Metrics, accuracies: Metrics) -> Metrics:
+        """Keeps what is to be kept, by the accuracies (percent) of what is validated: the epoch's metrics."""
+        self.epoch += 1
+        chosen = "ema_val_acc" if self.average is not None and self.selection.rule == "ema" else "val_acc"
+        self.selection.offer(self.epoch, accuracies[chosen], self.validated()[chosen].state_dict())
+        lr = self.optimizer.param_groups[0]["lr"]
+        return {"epoch": self.epoch, **losses, **accuracies, "kept_val_acc": self.selection.val_acc, "lr": lr}
+
+    def kept(self) -> nn.Module:
+        """The core with the weights that are kept."""
+        self.core.load_state_dict(self.selection.state)
+        return self.core
+
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, by its key in this learner's."""
+        average = {} if self.average is None else {"average": self.average.module}
+        return {"optimizer": self.optimizer, "selection": self.selection, "scaler": self.scaler, **average}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on; loads with weights_only=True."""
+        precision = str(self.precision).removeprefix("torch.") if self.precision_chosen else ""
+        states = {key: part.state_dict() for key, part in self._parts().items()}
+        return {**states, "precision": precision, "epoch": self.epoch, "history": self.history}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from where `state_dict` was taken. What the state does not say stays as it is."""
+        state = {**self.state_dict(), **state}
+        if state["precision"]:
+            self.set_precision(getattr(torch, state["precision"], None))
+        for key, part in self._parts().items():
+            part.load_state_dict(state[key])
+        self.epoch, self.history = state["epoch"], list(state["history"])
+
+
+def _timm_average(core: nn.Module, decay: float | None) -> Any:
+    """A moving average that begins fast: after n steps its decay is at most 1 - (n + 1)^(-2/3)."""
+    if decay is None:
+        return None
+    from timm.utils import ModelEmaV3
+
+    return ModelEmaV3(core, decay=decay, use_warmup=True)
