@@ -27,7 +27,7 @@ from tvt_ray.training.loaders import ShuffledBatches, seed_everything
 from tvt_ray.training.loop import Loop
 from tvt_ray.vision_compat import ensure_torchvision
 
-Tasks: TypeAlias = Mapping[str, DistillTask]  # by names that are not those of a cohort, which tell seeds apart
+Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class TrainBatch:
 class Learner(ABC):
     """Holds all that changes while a network trains. A kind of learner brings network, optimiser, schedule and loss.
 
-    What is to stay frozen is left out of the optimiser, and evaluates where `train` of its module says so.
+    What stays frozen is left out of the optimiser, and `train` of its own module keeps it in evaluation mode.
     """
 
     def __init__(
