@@ -66,8 +66,8 @@ def test_what_is_wrong_with_settings_is_said_before_any_work(tmp_path):
         (TeacherSettings(weights=tmp_path / "folder"), "there is no file .*folder"),
         (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
         (TeacherSettings(name="timm:resnet19"), "timm has no model 'resnet19'; near: .*resnet18"),
-        (TeacherSettings(weights=tmp_path / "page.pth"), r"page\.pth cannot be read as weights: it is a web"),
-        (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "page.pth"), "is a web page"),
+        (TeacherSettings(weights=tmp_path / "page.pth"), r"page\.pth cannot be read as weights: it is text"),
+        (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "page.pth"), "is text"),
         (TeacherSettings(pretrained=tmp_path / "t.pth"), "resnet20 is trained from scratch; a file as teacher"),
         (TeacherSettings(name="timm:vit_tiny_patch16_224"), "timm:vit_tiny_patch16_224 cannot teach: its maps"),
         (

@@ -1,19 +1,20 @@
 """What a file of weights holds. Its format is told by its content, and nothing of it is run.
 
-Of a pickle, tensors and plain values are read. Whatever else it names (an argparse.Namespace beside the weights, a
-numpy number, a whole module) becomes a `StandIn`: a class of ours that keeps nothing and does nothing. No class or
-function that a file names is imported or called, but those few that PyTorch makes tensors with.
+`torch.load(weights_only=True)` reads tensors and plain values. Whatever else a file names (an argparse.Namespace beside
+the weights, a numpy number, a whole module) becomes a `StandIn`: a class of ours that keeps nothing and does nothing.
+No class or function that a file names is imported or called, but those few that PyTorch makes tensors with.
+`timm.models.load_state_dict` reads the same way, but refuses all such names save one, and goes by the file's ending.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 import re
 import tarfile
 import warnings
 import zipfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,29 +28,16 @@ RESAVE = "where it was made, save the weights alone: torch.save(model.state_dict
 AGAIN = "copy or download it again"
 UNPACK = "unpack it, and give the file of weights that is in it"
 
-# (how a file begins that holds no weights, what it is, what to do)
-STRANGERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"version https://git-lfs", "a git-lfs pointer, which stands for the weights", "fetch them with `git lfs pull`"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", RESAVE),
-    (b"\x93NUMPY", "a NumPy array", RESAVE),
-    (b"\x1f\x8b", "a gzip archive", UNPACK),
-    (b"BZh", "a bzip2 archive", UNPACK),
-    (b"\xfd7zXZ\x00", "an xz archive", UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
-    (b"Rar!", "a RAR archive", UNPACK),
+# (how files begin that hold no weights, what they are, and what to do)
+STRANGERS: tuple[tuple[tuple[bytes, ...], str], ...] = (
+    ((b"version https://git-lfs",), "a git-lfs pointer, which stands for the weights; fetch them with `git lfs pull`"),
+    ((b"\x89HDF\r\n\x1a\n",), f"an HDF5 file, as Keras writes; {RESAVE}"),
+    ((b"\x93NUMPY",), f"a NumPy array; {RESAVE}"),
+    ((b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!"), f"a compressed archive; {UNPACK}"),
 )
-# (a member's ending, what a zip archive with such a member is, what to do); torch.save writes a zip archive, too
-ARCHIVES: tuple[tuple[str, str, str], ...] = (
-    ("/constants.pkl", "a TorchScript archive, which is a program", RESAVE),
-    ("archive_format", "an exported program (torch.export)", RESAVE),
-    ("serialized_exported_program.json", "an exported program (torch.export)", RESAVE),
-    (".npy", "an archive of NumPy arrays", RESAVE),
-)
-
+PROGRAMS = ("/constants.pkl", "archive_format", "serialized_exported_program.json")  # members' endings
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 TORCH_PICKLE = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that torch.save's older format begins with
-OLD_NAMES = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules, as pickles name them and as PyTorch does
-OLD_PICKLES = 4  # of that format: the number, the version, the machine, and what was saved
 SNIFF_BYTES = 1024
 
 
@@ -90,47 +78,36 @@ def unreadable(path: Location, problem: str) -> UsageError:
 
 def describe_stranger(data: bytes) -> str | None:
     """What a file's content is, and what to do, where it is in no format of weights; None where it is."""
-    head = data[:SNIFF_BYTES].removeprefix(b"\xef\xbb\xbf")
-    for begin, what, advice in STRANGERS:
-        if head.startswith(begin):
-            return f"is {what}; {advice}"
-    if data.startswith(ZIP):
+    head = data[:SNIFF_BYTES]
+    for begins, what in STRANGERS:
+        if head.startswith(begins):
+            return f"is {what}"
+    if head.startswith(ZIP):
         return _describe_zip(data)
-    if data.startswith(PICKLE):
-        return None if TORCH_PICKLE in data[:64] else f"is a Python pickle that torch.save did not write; {RESAVE}"
+    if head.startswith(PICKLE):
+        return None if TORCH_PICKLE in head[:64] else f"is a Python pickle that torch.save did not write; {RESAVE}"
     if _is_safetensors(data):
         return None
-    return "is empty (0 bytes); " + AGAIN if not data else _describe_text(head) or _describe_rest(data)
+    if all(byte >= 0x20 or byte in b"\t\r\n" for byte in head):  # a login or an error page, most often
+        begin = head.decode(errors="replace").lstrip("\ufeff\r\n\t ")[:40].split("\n")[0].strip()
+        return f"is text (it begins with {begin!r}), not weights; {AGAIN}" if data else f"is empty (0 bytes); {AGAIN}"
+    if tarfile.is_tarfile(io.BytesIO(data)):
+        return f"is a tar archive; {UNPACK}"
+    return "is in no format that is read: safetensors, or what torch.save writes (.pt, .pth, .bin, .ckpt, .tar)"
 
 
 def _describe_zip(data: bytes) -> str | None:
+    """As torch.save writes since 2020."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
         return f"is cut short or damaged (a zip archive without its end, {len(data):,} bytes); {AGAIN}"
-    for ending, what, advice in ARCHIVES:
-        if any(name.endswith(ending) for name in names):
-            return f"is {what}; {advice}"
+    if any(name.endswith(PROGRAMS) for name in names):
+        return f"is a program (TorchScript or torch.export); {RESAVE}"
     if not any(name.endswith("data.pkl") for name in names):
-        return f"is a zip archive with {names[0]} in it, not a file of weights; {UNPACK}"
+        return f"is a zip archive with {names[0] if names else 'nothing'} in it, not a file of weights; {UNPACK}"
     return None
-
-
-def _describe_text(head: bytes) -> str | None:
-    text = head.lstrip().lower()
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<error")):
-        return f"is a web page, as a login or an error page is, saved in the place of the weights; {AGAIN}"
-    if all(byte >= 0x20 or byte in b"\t\r\n" for byte in head):
-        begin = head[:40].decode(errors="replace").split("\n")[0].strip()
-        return f"is text (it begins with {begin!r}), not weights; {AGAIN}"
-    return None
-
-
-def _describe_rest(data: bytes) -> str:
-    if tarfile.is_tarfile(io.BytesIO(data)):
-        return f"is a tar archive; {UNPACK}"
-    return "is in no format that is read: safetensors, or what torch.save writes (.pt, .pth, .bin, .ckpt, .tar)"
 
 
 def _is_safetensors(data: bytes) -> bool:
@@ -146,43 +123,39 @@ def _read_safetensors(path: Location, data: bytes) -> Any:
 
 
 def _read_torch(path: Location, data: bytes) -> Any:
-    try:
-        return _load_torch(data, [])
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL (\S+)", str(error))
-    except Exception as error:  # of a damaged file, any
-        raise unreadable(path, f"is damaged ({told(error)}); {AGAIN}") from None
-    try:
-        return _load_torch(data, stand_ins(data))
-    except Exception:
-        objects = f"Python objects that are not read (such as {named[1]})" if named else "what is not read"
-        raise unreadable(path, f"holds {objects}; {RESAVE}") from None
+    """Read again with one more stand-in for each name that PyTorch refuses, until nothing or the same is refused."""
+    names: list[str] = []
+    while True:
+        try:
+            return _load_torch(data, names)
+        except Exception as error:  # of a damaged file, any
+            refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+            if refused is None or refused[1] in names:
+                raise unreadable(path, _describe_failure(error, names)) from None
+            names.append(refused[1])
 
 
-def _load_torch(data: bytes, allowed: list[type]) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals(list(allowed)):
+def _load_torch(data: bytes, names: Sequence[str]) -> Any:
+    with warnings.catch_warnings(), torch.serialization.safe_globals([_stand_in(name) for name in names]):
         warnings.simplefilter("ignore")
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+
+
+def _stand_in(name: str) -> type[StandIn]:
+    """A class of ours for one that a file names. PyTorch leaves the module out where that is `builtins`."""
+    module, _, last = name.rpartition(".")
+    return type(last, (StandIn,), {"__module__": module or "builtins"})
+
+
+def _describe_failure(error: Exception, names: Sequence[str]) -> str:
+    if names:
+        return f"holds Python objects that are not read ({', '.join(names)}); {RESAVE}"
+    if isinstance(error, pickle.UnpicklingError):
+        return f"holds what is not read; {RESAVE}"
+    return f"is damaged ({told(error)}); {AGAIN}"
 
 
 def told(error: Exception) -> str:
     """What an error says, in a line; advice to unpickle whatever a file holds is not passed on."""
     text = f"{type(error).__name__}: {first_line(error)}"
     return type(error).__name__ if "weights_only" in text else text
-
-
-def stand_ins(data: bytes) -> list[type]:
-    """A class of ours for each class or function that a torch file names; PyTorch prefers its own where it has one."""
-    named = sorted({str(arg) for op, arg in _operations(data) if op == "GLOBAL"})
-    parts = [module_and_name.partition(" ") for module_and_name in named]
-    return [type(name, (StandIn,), {"__module__": OLD_NAMES.get(module, module)}) for module, _, name in parts]
-
-
-def _operations(data: bytes) -> list[tuple[str, Any]]:
-    """Of a torch file's pickles, by name and argument; none is carried out."""
-    stream, num_pickles = io.BytesIO(data), OLD_PICKLES
-    if data.startswith(ZIP):
-        with zipfile.ZipFile(stream) as archive:
-            inside = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            stream, num_pickles = io.BytesIO(archive.read(inside)), 1
-    return [(op.name, arg) for _ in range(num_pickles) for op, arg, _ in pickletools.genops(stream)]
