@@ -83,7 +83,7 @@ def test_a_repeated_architecture_is_refused_and_whether_the_lines_agree_is_said(
     with pytest.raises(UsageError, match=r"line 6 repeats the architecture of .*line 1, with the same accuracies"):
         read_ground_truth(write(tmp_path / "t.jsonl", [*lines, lines[0]]), SPACE, 10)
     other = {**lines[0], "x_acc": 61.5}
-    with pytest.raises(UsageError, match=r"line 1, with other accuracies \(x_acc 61\.5 here, 50 there\); keep one of"):
+    with pytest.raises(UsageError, match="line 1, with other accuracies; keep one of them, or"):
         read_ground_truth(write(tmp_path / "t.jsonl", [*lines, other]), SPACE, 10)
 
 

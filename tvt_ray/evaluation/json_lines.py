@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tvt_ray.errors import UsageError
-
-# How a file begins that is not plain UTF-8, as editors and shells on Windows write it.
-CODINGS: tuple[tuple[bytes, str], ...] = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, Any]]:
@@ -39,14 +29,11 @@ def _read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    coding = next((coding for mark, coding in CODINGS if data.startswith(mark)), "utf-8")
+    coding = json.detect_encoding(data)  # UTF-8, or what editors and shells on Windows write
     try:
-        text = data.decode(coding)
+        return data.decode(coding)
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no {coding.upper()} text (byte {error.start:,}); save it as UTF-8") from None
-    if "\0" in text:
-        raise UsageError(f"{path} is no {coding.upper()} text (it has zero bytes, as UTF-16 has); save it as UTF-8")
-    return text
 
 
 def _each_key_once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

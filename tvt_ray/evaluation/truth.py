@@ -32,6 +32,11 @@ class Trained:
     arch_id: str
     params: int  # as the file counts them; by arithmetic where it does not, or gives thousands or millions
     accuracies: Mapping[str, float]  # percent, by the file's column names
+    where: str = ""  # the file and the line
+
+    def scaled(self, by: Mapping[str, float]) -> Trained:
+        """With each column's accuracies so many times as large."""
+        return dataclasses.replace(self, accuracies={key: by[key] * v for key, v in self.accuracies.items()})
 
 
 @dataclass(frozen=True)
@@ -81,29 +86,21 @@ def read_ground_truth(path: Path, configured: Space, num_classes: int) -> list[G
         raise UsageError(f"there is no ground-truth file {path}")
     by_space: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for where, line in read_json_lines(path):
-        _check_line(where, line)
-        by_space.setdefault(_space_name(line, configured, where), []).append((where, line))
+        if not isinstance(line, dict) or not isinstance(line.get("arch"), dict):
+            raise UsageError(
+                f"{where}: a line is an object with the keys space, arch and accuracies named *{ACCURACY_SUFFIX}"
+            )
+        name = line.get("space", configured.name)
+        if not isinstance(name, str) or name not in SPACES:
+            raise UsageError(f"{where}: unknown search space {name!r}; choices: {', '.join(SPACES)}")
+        by_space.setdefault(name, []).append((where, line))
     if not by_space:
         raise UsageError(f"{path} has no lines")
     return [_read_space(name, lines, configured, num_classes) for name, lines in by_space.items()]
 
 
-def _check_line(where: str, line: Any) -> None:
-    if not isinstance(line, dict) or not isinstance(line.get("arch"), dict):
-        raise UsageError(
-            f"{where}: a line is an object with the keys space, arch and accuracies named *{ACCURACY_SUFFIX}"
-        )
-
-
-def _space_name(line: Mapping[str, Any], configured: Space, where: str) -> str:
-    name = line.get("space", configured.name)
-    if not isinstance(name, str) or name not in SPACES:
-        raise UsageError(f"{where}: unknown search space {name!r}; choices: {', '.join(SPACES)}")
-    return name
-
-
 def _read_space(
-    name: str, lines: Sequence[tuple[str, dict[str, Any]]], configured: Space, num_classes: int
+    name: str, lines: Sequence[tuple[str, Mapping[str, Any]]], configured: Space, num_classes: int
 ) -> GroundTruth:
     published = parse_space({"name": name})
     problem: UsageError | None = None
@@ -113,9 +110,10 @@ def _read_space(
         except UsageError as error:
             problem = problem or error
             continue
-        _check_columns(entries, lines)
-        _check_repeats(entries, lines)
-        return GroundTruth(space, tuple(_in_percent(entries, lines)))
+        _check_columns(entries)
+        _check_repeats(entries)
+        scale = {column: _scale(column, entries) for column in entries[0].accuracies}
+        return GroundTruth(space, tuple(entry.scaled(scale) for entry in entries))
     assert problem is not None
     raise problem
 
@@ -126,7 +124,11 @@ def _read_entry(where: str, line: Mapping[str, Any], space: Space, num_classes: 
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from None
     params = _read_params(where, line, space.cost(arch, num_classes).params)
-    return Trained(arch, space.arch_id(arch), params, _read_accuracies(where, line))
+    accuracies = {key: value for key, value in line.items() if key.endswith(ACCURACY_SUFFIX) and value is not None}
+    for key, value in accuracies.items():
+        if not _is_number(value) or not 0 <= value <= 100:
+            raise UsageError(f"{where}: {key} is {value!r}; an accuracy is a number from 0 to 100, in percent")
+    return Trained(arch, space.arch_id(arch), params, {key: float(v) for key, v in accuracies.items()}, where)
 
 
 def _read_params(where: str, line: Mapping[str, Any], exact: int) -> int:
@@ -134,10 +136,10 @@ def _read_params(where: str, line: Mapping[str, Any], exact: int) -> int:
 
     Raises UsageError for what cannot be the architecture's in any of these.
     """
-    given: dict[str, float] = {k: v for k, v in line.items() if k.startswith(PARAMS_PREFIX) and _is_number(v)}
+    given: list[tuple[str, float]] = [(k, v) for k, v in line.items() if k.startswith(PARAMS_PREFIX) and _is_number(v)]
     if not given:
         return exact
-    key, value = next(iter(given.items()))
+    key, value = given[0]
     if 0 < value < 1e15:
         if 1 / 10 < value / exact < 10:
             return round(value)
@@ -148,68 +150,45 @@ def _read_params(where: str, line: Mapping[str, Any], exact: int) -> int:
     )
 
 
-def _read_accuracies(where: str, line: Mapping[str, Any]) -> dict[str, float]:
-    """As the file has them; null stands for none."""
-    given = {key: value for key, value in line.items() if key.endswith(ACCURACY_SUFFIX) and value is not None}
-    for key, value in given.items():
-        if not _is_number(value) or not 0 <= value <= 100:
-            raise UsageError(f"{where}: {key} is {value!r}; an accuracy is a number from 0 to 100, in percent")
-    return {key: float(value) for key, value in given.items()}
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _check_columns(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _check_columns(entries: Sequence[Trained]) -> None:
     first = entries[0].accuracies.keys()
     if not first:
-        raise UsageError(f"{lines[0][0]} has no accuracy: a column named *{ACCURACY_SUFFIX}, in percent")
-    for entry, (where, _) in zip(entries, lines, strict=True):
+        raise UsageError(f"{entries[0].where} has no accuracy: a column named *{ACCURACY_SUFFIX}, in percent")
+    for entry in entries:
         if entry.accuracies.keys() != first:
             missing = sorted(first ^ entry.accuracies.keys())
-            raise UsageError(f"{where}: all lines have the same accuracy columns; {missing[0]} is not in all")
+            raise UsageError(f"{entry.where}: all lines have the same accuracy columns; {missing[0]} is not in all")
 
 
-def _check_repeats(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    seen: dict[str, tuple[str, Trained]] = {}
-    for entry, (where, _) in zip(entries, lines, strict=True):
-        if entry.arch_id in seen:
-            earlier, other = seen[entry.arch_id]
-            told = _describe_difference(entry, other)
-            raise UsageError(f"{where} repeats the architecture of {earlier}, {told}; keep one of them, or their mean")
-        seen[entry.arch_id] = where, entry
+def _check_repeats(entries: Sequence[Trained]) -> None:
+    seen: dict[str, Trained] = {}
+    for entry in entries:
+        first = seen.setdefault(entry.arch_id, entry)
+        if first is not entry:
+            same = "the same" if first.accuracies == entry.accuracies else "other"
+            raise UsageError(
+                f"{entry.where} repeats the architecture of {first.where}, with {same} accuracies; keep one of them, "
+                "or their mean"
+            )
 
 
-def _describe_difference(entry: Trained, other: Trained) -> str:
-    differing = [key for key, value in entry.accuracies.items() if value != other.accuracies[key]]
-    if not differing:
-        return "with the same accuracies"
-    key = differing[0]
-    return f"with other accuracies ({key} {entry.accuracies[key]:g} here, {other.accuracies[key]:g} there)"
-
-
-def _in_percent(entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> list[Trained]:
+def _scale(column: str, entries: Sequence[Trained]) -> float:
     """A column of fractions becomes one of percent, which is said. Raises UsageError where a column mixes the two."""
-    scale = {column: _scale(column, entries, lines) for column in entries[0].accuracies}
-    return [
-        dataclasses.replace(entry, accuracies={key: scale[key] * value for key, value in entry.accuracies.items()})
-        for entry in entries
-    ]
-
-
-def _scale(column: str, entries: Sequence[Trained], lines: Sequence[tuple[str, dict[str, Any]]]) -> float:
-    values = [entry.accuracies[column] for entry in entries]
-    fractions = [number for number, value in enumerate(values) if 0 < value < 1]
-    if not fractions:
+    highest = max(entry.accuracies[column] for entry in entries)
+    fraction = next((entry for entry in entries if 0 < entry.accuracies[column] < 1), None)
+    if fraction is None:
         return 1.0
-    first = fractions[0]
-    if max(values) > 1:
+    found = f"{fraction.where}: {column} is {fraction.accuracies[column]:g}"
+    if highest > 1:
         raise UsageError(
-            f"{lines[first][0]}: {column} is {values[first]:g}, and up to {max(values):g} in other lines: a column is "
-            "in percent or in fractions; if less than 1 % is meant, leave such lines out"
+            f"{found}, and up to {highest:g} in other lines: a column is in percent or in fractions; if less than 1 % "
+            "is meant, leave such lines out"
         )
-    say(f"{lines[first][0]}: {column} is {values[first]:g}, and nowhere above 1: fractions, taken as percent")
+    say(f"{found}, and nowhere above 1: fractions, taken as percent")
     return 100.0
 
 
