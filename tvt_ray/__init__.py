@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.version import __version__
 
 if TYPE_CHECKING:
     from tvt_ray.exports.folder import DistilledStudent, load_student
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from tvt_ray.verbs.search import search
     from tvt_ray.verbs.session import Session
 
-__version__ = "0.1.0"
 __all__ = [
     "DistilledStudent",
     "Run",

@@ -174,7 +174,7 @@ def test_files_that_are_no_config(tmp_path):
         parse_assignment("seed=[")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"seed: 1 # \xe9", b"\x00"], ids=repr)
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"seed: 1 # \xe9", b"\x00"], ids=repr)
 def test_a_file_that_is_not_utf8_is_one_line(content, tmp_path):
     (tmp_path / "c.yaml").write_bytes(content)
     with pytest.raises(UsageError, match=r"c\.yaml is not YAML: ") as error:
@@ -189,9 +189,11 @@ def test_a_key_that_is_there_twice_is_refused_with_file_and_lines(tmp_path):
     with pytest.raises(UsageError) as error:
         load_config(tmp_path / "c.yaml")
     assert str(error.value) == (
-        f"{tmp_path / 'c.yaml'} is not YAML: line 4: the key 'epochs' is there twice (first in line 2)"
+        f"{tmp_path / 'c.yaml'} is not YAML: line 4, column 3: the key 'epochs' is there twice (first in line 2)"
     )
-    with pytest.raises(UsageError, match=r"--set space: .* is not YAML: line 1: the key 'name' is there twice"):
+    with pytest.raises(
+        UsageError, match=r"--set space: .* is not YAML: line 1, column 13: the key 'name' is there twice"
+    ):
         parse_assignment("space={name: pit, name: autoformer}")
 
 

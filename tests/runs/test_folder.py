@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import make_row
 from tests.runs.conftest import SPACE
+from tvt_ray import __version__
+from tvt_ray.cli.main import build_parser
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
@@ -90,6 +92,13 @@ def test_everything_that_was_written_is_read_back(run_folder, run_config, rows):
         "measurements",
         "rows",
     ]
+
+
+def test_the_config_says_what_it_is_which_version_wrote_it_and_how_to_go_on(run_folder):
+    header = [line for line in run_folder.config_file.read_text().splitlines() if line.startswith("#")]
+    assert f"as tvt_ray {__version__} resolved" in header[0]
+    command = header[1].partition("tvt ")[2].replace("THIS_FOLDER", str(run_folder.path))
+    assert build_parser().parse_args(shlex.split(command)).resume
 
 
 def test_a_folder_without_a_config_holds_no_run(location):

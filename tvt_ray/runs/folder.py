@@ -28,8 +28,13 @@ from tvt_ray.spaces.base import Space
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.parts import Parts
+from tvt_ray.version import __version__
 
 NUM_LISTED = 10  # in top.json and on the terminal
+CONFIG_HEADER = f"""\
+# Every setting of a run, defaults included, as tvt_ray {__version__} resolved and wrote them.
+# Go on with the run:  tvt search --run-dir THIS_FOLDER --resume
+"""
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ class RunFolder:
 
     def claim(self, config: RunConfig) -> None:
         """Writes config.yaml: from here on the folder holds this run, ranked by its score."""
-        write_atomically(self.config_file, config.to_yaml().encode())
+        write_atomically(self.config_file, (CONFIG_HEADER + config.to_yaml()).encode())
 
     def check_data(self, identity: DataIdentity) -> None:
         """Raises UsageError unless these are the images that the run is of, wherever they lie now."""

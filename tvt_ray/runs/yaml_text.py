@@ -2,53 +2,53 @@
 
 from __future__ import annotations
 
-import codecs
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
+from yaml.reader import ReaderError
 
 from tvt_ray.errors import UsageError
-
-TAB_ADVICE = "; indent with spaces, since YAML knows no tabs"
 
 
 class _Loader(yaml.SafeLoader):
     """Looks at the keys as they are written. What `<<` merges in comes later, and may be overridden."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """A mapping of the text. Raises ValueError for a key that it has twice."""
+        """A mapping of the text, each key once."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)  # type: ignore[no-untyped-call]
-        lines: dict[tuple[str, str], int] = {}
+        seen: dict[tuple[str, str], yaml.Node] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                name, line = (key.tag, key.value), key.start_mark.line + 1
-                if name in lines:
-                    raise ValueError(f"line {line}: the key {key.value!r} is there twice (first in line {lines[name]})")
-                lines[name] = line
+                first = seen.setdefault((key.tag, key.value), key)
+                if first is not key:
+                    problem = f"the key {key.value!r} is there twice (first in line {first.start_mark.line + 1})"
+                    raise ConstructorError(problem=problem, problem_mark=key.start_mark)
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A node's value. Raises ValueError where text is not what its tag, or its look, says."""
+        """A node's value, with the place of one that cannot be made."""
         try:
             return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
         except (ValueError, KeyError, IndexError, AttributeError, OverflowError) as error:  # 2024-13-45, !!bool maybe
-            if not isinstance(node, yaml.ScalarNode):
-                raise
-            kind = node.tag.rpartition(":")[2]
-            raise ValueError(f"line {node.start_mark.line + 1}: {node.value!r} is no {kind} ({error})") from None
+            problem = f"{node.value!r} is no {node.tag.rpartition(':')[2]} ({error})"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark) from None
 
 
 def parse(text: bytes | str) -> Any:
-    """The value of the one document in a text, which is UTF-8. None where it is empty.
+    """The value of the one document in a text, UTF-8 or UTF-16. None where it is empty.
 
     Raises ValueError that says in one line what is wrong, and where.
     """
     try:
-        return yaml.load(_decode(text), _Loader)
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
-        raise ValueError(_describe(error)) from None
-    except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        place = error.problem_mark
+        where = f"line {place.line + 1}, column {place.column + 1}: " if place else ""
+        raise ValueError(where + ", ".join(filter(None, (error.context, error.problem)))) from None
+    except ReaderError as error:
+        line = len(text[: error.position + 1].splitlines())
+        raise ValueError(f"line {line}: {error.character:#x}: {error.reason}; save it as UTF-8") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -65,23 +65,3 @@ def parse_assignment(text: str) -> dict[str, Any]:
     for part in reversed(key.strip().split(".")):
         nested = {part: nested}
     return dict(nested)
-
-
-def _decode(text: bytes | str) -> str:
-    if isinstance(text, str):
-        return text
-    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError("it is UTF-16; save it as UTF-8")
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        line = text.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"line {line}: byte {text[error.start]:#04x} is not UTF-8; save it as UTF-8") from None
-
-
-def _describe(error: yaml.MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    problem = ", ".join(filter(None, (error.context, error.problem)))
-    tab = TAB_ADVICE if "'\\t'" in problem else ""
-    return f"{where}{problem}{tab}"
