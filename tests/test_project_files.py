@@ -70,6 +70,12 @@ def test_pre_commit_runs_what_make_check_runs_with_the_tools_of_the_environment(
     assert entries == make_commands()
 
 
+def test_an_installed_package_has_every_file_of_its_own():
+    patterns = SETUP["options.package_data"]["tvt_ray"].split(", ")
+    files = {path for path in (REPO / "tvt_ray").rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files == {path for pattern in patterns for path in (REPO / "tvt_ray").glob(pattern)}
+
+
 def test_the_citation_is_of_this_version_and_names_the_paper():
     citation = yaml.safe_load((REPO / "CITATION.cff").read_text())
     assert citation.keys() >= {"cff-version", "message", "title", "authors"}  # what the format demands

@@ -41,7 +41,7 @@ def found():
 def test_the_page_says_who_is_better_and_escapes_names(found):
     page = comparison_page(found).decode()
     assert "The student names 81.0 % of 100 images right" in page
-    assert "DeiT-Ti&#x27;s &lt;shape&gt;" in page
+    assert "DeiT-Ti&#39;s &lt;shape&gt;" in page
     assert "<shape>" not in page
     assert "&lt;b&gt;, 54.20 % of the test images" in page
     assert "<li>the largest &amp; more: it is the student</li>" in page

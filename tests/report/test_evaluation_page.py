@@ -1,10 +1,10 @@
 """The page of an evaluation: what it says, and that it says nothing as a browser's instruction."""
 
-import html
 import re
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
 from tvt_ray.quality.evaluation import Evaluation, Mistake
 from tvt_ray.quality.statistics import quality_of
@@ -72,8 +72,8 @@ def test_strangers_texts_are_shown_and_not_obeyed():
     page = page_of(Evaluation(EVIL, EVIL, "f", EVIL, found.quality, mistakes, (EVIL,), "p", "j"), [PIXELS])
     assert "<script" not in page
     assert "alert('&')" not in page
-    assert table_of(page, "Classes")[1][0] == table_of(page, "Confusion")[1][0] == html.escape(EVIL)
-    assert html.escape(EVIL) in page.partition("<figcaption>")[2]
+    assert table_of(page, "Classes")[1][0] == table_of(page, "Confusion")[1][0] == str(escape(EVIL))
+    assert str(escape(EVIL)) in page.partition("<figcaption>")[2]
 
 
 def test_mistakes_are_shown_as_pictures_with_what_they_were_taken_for():

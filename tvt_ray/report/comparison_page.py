@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from tvt_ray.quality.comparison import Comparison, Estimate, Rival
 from tvt_ray.quality.statistics import Interval
 from tvt_ray.report.figures import BLUE, GREY, RED
-from tvt_ray.report.html import diagram, drawn, escape, facts_list, page, table
+from tvt_ray.report.html import drawn, page
 from tvt_ray.spaces.budget import format_count
 
 COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")
@@ -17,25 +17,8 @@ COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")
 
 def comparison_page(found: Comparison) -> bytes:
     """The page: verdict, figure, and a line for each rival."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in found.left_out)
-    parts = [
-        f'<p class="verdict">{escape(" ".join(found.verdict))}</p>',
-        facts_list(_facts(found)),
-        diagram(drawn(lambda: plot_comparison(found)), "test accuracy of the student and its rivals"),
-        table(COLUMNS, map(rival_cells, found.rivals)),
-        f"<p>Left out:</p><ul>{notes}</ul>" if notes else "",
-    ]
-    return page(f"{found.rivals[0].arch_id} and its rivals", "".join(parts))
-
-
-def _facts(found: Comparison) -> dict[str, str]:
-    seeds = ", ".join(map(str, found.seeds))
-    return {
-        "dataset": f"{found.dataset}, {found.num_images:,} test images",
-        "trainings": f"{found.epochs} epochs each by the same recipe; seeds {seeds}",
-        "teacher": f"{found.teacher}, {found.teacher_acc:.2f} %",
-        "majority class": f"{found.majority_class}, {found.majority:.2f} % of the test images",
-    }
+    figure = drawn(lambda: plot_comparison(found))
+    return page("comparison", found=found, figure=figure, columns=COLUMNS, lines=map(rival_cells, found.rivals))
 
 
 def rival_cells(each: Rival, name: str | None = None) -> list[str]:

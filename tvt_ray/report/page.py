@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+
+from markupsafe import Markup
 
 from tvt_ray.refining.learned import Learned
 from tvt_ray.report.figures import plot_search
-from tvt_ray.report.html import Html, diagram, drawn, escape, facts_list, page, table
+from tvt_ray.report.html import drawn, page
 from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.ranking import Entry, Ranking
@@ -29,47 +31,28 @@ def write_report(
         return
     figure = drawn(lambda: plot_search(ranking))
     write_atomically(path.with_suffix(".png"), figure.light)
-    parts = [
-        facts_list(_facts(rows, ranking, config)),
-        diagram(figure, "score against FLOPs with the Pareto front", "wide"),
-        _measured(learned) if learned and learned.measurements else "",
-        "<h2>Best architectures, one of each shape</h2>",
-        _table(ranking.top(NUM_LISTED), config.space),
-        f"<h2>Config</h2><pre>{escape(config.to_yaml())}</pre>",
-    ]
-    write_atomically(path, page("Training-free ViT search", "".join(parts)))
+    prediction = learned.prediction if learned else None
+    content = page(
+        "run",
+        title="Training-free ViT search",
+        rows=rows,
+        num_failed=sum(row.status != "ok" for row in rows),
+        ranking=ranking,
+        config=config,
+        figure=figure,
+        measured=drawn(lambda: plot_measured(learned)) if learned and learned.measurements else None,
+        lessons=[lesson.sentence() for lesson in prediction.lessons] if prediction else (),
+        **_table(ranking.top(NUM_LISTED), config.space),
+    )
+    write_atomically(path, content)
 
 
-def _facts(rows: Sequence[Row], ranking: Ranking, config: RunConfig) -> Mapping[str, str]:
-    failed = sum(row.status != "ok" for row in rows)
-    return {
-        "dataset": config.data.name,
-        "teacher": config.teacher.name,
-        "space": f"{config.space.name}, {config.space.image_size} pixels, {config.space.size():,} architectures",
-        "budget": str(config.budget),
-        "searcher": ", ".join(sorted({row.searcher for row in rows})),
-        "scored": f"{len(ranking.scored):,}, of {ranking.num_shapes:,} different shapes",
-        **({"failed": f"{failed:,}"} if failed else {}),
-        "score": ranking.by,
-        "seed": str(config.seed),
-    }
-
-
-def _measured(learned: Learned) -> str:
-    """Curves, predictions, and what was learned, in words."""
-    lessons = learned.prediction.lessons if learned.prediction else ()
-    words = "".join(f"<li>{escape(lesson.sentence())}</li>" for lesson in lessons)
-    said = "validation accuracy by epoch of each student, and predicted accuracy against parameters"
-    image = diagram(drawn(lambda: plot_measured(learned)), said, "wide")
-    return f"<h2>What short trainings taught</h2>{image}<ul>{words}</ul>"
-
-
-def _table(best: Sequence[Entry], space: Space) -> str:
+def _table(best: Sequence[Entry], space: Space) -> dict[str, Sequence[Sequence[str]]]:
     names = sorted(best[0].row.readings)
     lines = []
     for number, (row, score) in enumerate(((each.row, each.score) for each in best), 1):
-        name = Html(f"{escape(space.describe(arch_of(row, space)))}<br><code>{escape(row.arch_id)}</code>")
+        name = Markup("{}<br><code>{}</code>").format(space.describe(arch_of(row, space)), row.arch_id)
         counts = [f"{score:.4f}", format_count(row.params), format_count(row.flops)]
         readings = [f"{row.readings[name]:.5g}" if name in row.readings else "" for name in names]
         lines.append([str(number), name, *counts, *readings])
-    return table(("#", "architecture", "score", "parameters", "FLOPs", *names), lines, "architectures")
+    return {"columns": ("#", "architecture", "score", "parameters", "FLOPs", *names), "lines": lines}
