@@ -63,7 +63,7 @@ def test_many_classes_have_several_sheets(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_names_of_any_length_and_script_are_shown_as_they_are(tmp_path):
     split = Split.whole(EncodedImages([encode(Image.new("L", (9, 5), 77))] * 3, ["a"] * 3), [0, 1, 2])
-    names = ("$x_1$ \\frac", "a" * 200, "猫")
+    names = ("$x_1$ \\frac\n", "a" * 200, "猫")
     (path,) = write_contact_sheets(tmp_path, Dataset("imagefolder:/d/$y$", split, split, split, names), 32)
     with Image.open(path) as sheet:
         assert sheet.width < 1300

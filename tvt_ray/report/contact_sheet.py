@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib import font_manager
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from tvt_ray.data.preprocess import resize
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import square_tensor
-from tvt_ray.storage.locations import write_atomically
+from tvt_ray.storage.locations import shown, write_atomically
 
 SHOWN = {"train": 8, "test": 4}  # images of a class, by split
 CLASSES_PER_SHEET = 20
 CELL_RANGE = (64, 128)  # pixels of an image on the sheet, at least and at most
 GAP, BLOCK_GAP, MARGIN, HEADER = 4, 20, 16, 92  # pixels
-DPI, CHAR_WIDTH, LONGEST_NAME = 100, 8.2, 32
+SMALL, MEDIUM, LARGE = 11, 13, 17  # heights of letters in pixels
+LONGEST_NAME = 32
 INK, GREY = "#1f2933", "#66788a"
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -55,61 +55,52 @@ class _Sheet:
     image_size: int
 
     @property
-    def cell(self) -> int:
-        """An image's side."""
-        return cell_side(self.image_size)
+    def step(self) -> int:
+        """From one image to the next."""
+        return cell_side(self.image_size) + GAP
 
-    @property
+    @functools.cached_property
     def blocks(self) -> dict[str, int]:
         """Where each split's columns begin; left of the first are the names."""
-        longest = max(len(_short(self.data.class_names[label])) for label in self.labels)
-        train = MARGIN + math.ceil(CHAR_WIDTH * max(14, longest)) + 2 * GAP
-        return {"train": train, "test": train + SHOWN["train"] * (self.cell + GAP) + BLOCK_GAP}
+        texts = [text for label in self.labels for text in self._texts(label)]
+        train = MARGIN + math.ceil(max(_font(MEDIUM).getlength(text) for text in texts)) + 2 * GAP
+        return {"train": train, "test": train + SHOWN["train"] * self.step + BLOCK_GAP}
 
-    def top(self, row: int) -> int:
-        """Where a row begins."""
-        return HEADER + row * (self.cell + GAP)
+    def _texts(self, label: int) -> tuple[str, str]:
+        train, test = (int((self.data.split(name).labels == label).sum()) for name in SHOWN)
+        return _short(self.data.class_names[label]), f"{train:,} + {test:,}"
 
     def draw(self) -> bytes:
         """As PNG. Every pixel of an image lies where it is put: nothing is resampled."""
-        canvas = self._mosaic()
-        height, width, _ = canvas.shape
-        figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI)
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.imshow(canvas, interpolation="none", aspect="auto")
-        axes.set_axis_off()
-        self._write_header(axes)
+        width = self.blocks["test"] + SHOWN["test"] * self.step + MARGIN
+        sheet = Image.new("RGB", (width, HEADER + len(self.labels) * self.step + MARGIN), "white")
+        self._write_header(pen := ImageDraw.Draw(sheet))
         for row, label in enumerate(self.labels):
-            self._write_class(axes, row, label)
-        return _png(figure)
-
-    def _mosaic(self) -> Pixels:
-        width = self.blocks["test"] + SHOWN["test"] * (self.cell + GAP) + MARGIN
-        canvas = np.full((self.top(len(self.labels)) + MARGIN, width, 3), 255, np.uint8)
-        for row, label in enumerate(self.labels):
+            top = HEADER + row * self.step
             for split, left in self.blocks.items():
                 for column, image in enumerate(self._images(split, label)):
-                    x, y = left + column * (self.cell + GAP), self.top(row)
-                    canvas[y : y + self.cell, x : x + self.cell] = thumbnail(image, self.image_size)
-        return canvas
+                    pixels = thumbnail(image, self.image_size)
+                    sheet.paste(Image.fromarray(pixels), (left + column * self.step, top))
+            right, middle = self.blocks["train"] - 2 * GAP, top + (self.step - GAP) / 2
+            name, counts = self._texts(label)
+            pen.text((right, middle - 2), name, INK, _font(MEDIUM), "rs")
+            pen.text((right, middle + 14), counts, GREY, _font(SMALL), "rs")
+        buffer = io.BytesIO()
+        sheet.save(buffer, "PNG")
+        return buffer.getvalue()
 
     def _images(self, split_name: str, label: int) -> list[Image.Image]:
         split = self.data.split(split_name)
         mine = np.random.default_rng(label).permutation(np.flatnonzero(split.labels == label))
         return [split[int(place)][0] for place in mine[: SHOWN[split_name]]]
 
-    def _write_header(self, axes: Axes) -> None:
-        _write(axes, MARGIN, 26, _short(self.data.name.rpartition("/")[2], 60), size=12, weight="bold")
+    def _write_header(self, pen: ImageDraw.ImageDraw) -> None:
+        pen.text((MARGIN, 26), _short(self.data.name.rpartition("/")[2], 60), INK, _font(LARGE), "ls")
         seen = f"centre squares at {self.image_size} x {self.image_size} pixels, as networks see them"
-        _write(axes, MARGIN, 48, f"{seen}; beside a class the number of its training + test images", GREY)
+        counts = "beside a class the number of its training + test images"
+        pen.text((MARGIN, 48), f"{seen}; {counts}", GREY, _font(MEDIUM), "ls")
         for split, title in (("train", "training"), ("test", "test")):
-            _write(axes, self.blocks[split], HEADER - 8, title, GREY)
-
-    def _write_class(self, axes: Axes, row: int, label: int) -> None:
-        right, middle = self.blocks["train"] - 2 * GAP, self.top(row) + self.cell / 2
-        train, test = (int((self.data.split(name).labels == label).sum()) for name in self.blocks)
-        _write(axes, right, middle - 2, _short(self.data.class_names[label]), align="right")
-        _write(axes, right, middle + 14, f"{train:,} + {test:,}", GREY, size=8, align="right")
+            pen.text((self.blocks[split], HEADER - 8), title, GREY, _font(MEDIUM), "ls")
 
 
 def cell_side(image_size: int) -> int:
@@ -133,27 +124,12 @@ def thumbnail(image: Image.Image, image_size: int) -> Pixels:
     return pixels
 
 
-def _write(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    colour: str = INK,
-    size: float = 9,
-    weight: str = "normal",
-    align: str = "left",
-) -> None:
-    """`x`, `y`: of the baseline. Texts are shown as they are, dollar signs and all."""
-    axes.text(x, y, text, color=colour, fontsize=size, fontweight=weight, ha=align, va="baseline", parse_math=False)
+@functools.cache
+def _font(height: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's own, which has Latin, Greek and Cyrillic letters. Of other scripts it shows boxes."""
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), height)
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    name = shown(name)
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # of scripts that the font lacks: it shows boxes
-        figure.savefig(buffer, format="png", dpi=DPI)
-    return buffer.getvalue()
