@@ -5,12 +5,11 @@ Found out before any work by a run of two blank images. Of a network that may be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
@@ -20,7 +19,6 @@ if TYPE_CHECKING:  # the settings know the table of teachers, which knows this f
     from tvt_ray.teachers.settings import TeacherSettings
 
 BLANK_IMAGES, BLANK_CLASSES = 2, 2
-DRAWS = frozenset({"normal_", "uniform_", "trunc_normal_", "random_", "bernoulli_"})
 Maps: TypeAlias = tuple[Tensor, ...]
 Build: TypeAlias = Callable[["TeacherSettings", int, State | None], Teacher]  # as in the table of teachers
 
@@ -28,7 +26,7 @@ Build: TypeAlias = Callable[["TeacherSettings", int, State | None], Teacher]  # 
 def check_maps(settings: TeacherSettings, build: Build, is_large: bool = False) -> Teacher:
     """An untrained teacher that was seen to give three stage maps of its images, the coarsest last.
 
-    A large one comes without numbers, in milliseconds. Torch has to import for that what timm has imported already.
+    A large one comes without numbers, in a tenth of a second. Torch has to import for that what timm has imported.
     Raises UsageError for a network that gives no such maps, or not of images of that size.
     """
     untrained = settings.untrained()
@@ -49,23 +47,10 @@ def check_maps(settings: TeacherSettings, build: Build, is_large: bool = False) 
     return teacher
 
 
-class _NoDraws(TorchFunctionMode):
-    """Tensors stay as they are where they would be filled at random: for those without numbers, that takes seconds."""
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Carries out all other functions."""
-        given = kwargs or {}
-        if func.__name__ in DRAWS:
-            return args[0] if args else given["tensor"]
-        return func(*args, **given)
-
-
 def _try_shapes(settings: TeacherSettings, build: Build) -> tuple[Teacher, Maps]:
     """Where shapes alone fail, the network in full works, or says better what is wrong."""
     try:
-        with torch.device("meta"), _NoDraws():
+        with torch.device("meta"):
             return _run_blank(settings, build)
     except UsageError:
         raise
