@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 
 from rich.console import Console
@@ -68,7 +69,7 @@ class Meter:
         self._last_line = time.monotonic()
         rate = (self.done - self._start_done) / max(self._last_line - self._start, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        eta = f", {_duration(left)} left" if 0 < left < float("inf") else ""
+        eta = f", {timedelta(seconds=round(left))} left" if 0 < left < float("inf") else ""
         note = f", {note}" if note else ""
         print(
             f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s{eta}{note}",
@@ -87,12 +88,6 @@ def _make_bar(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def say(text: str) -> None:

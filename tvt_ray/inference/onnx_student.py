@@ -20,7 +20,6 @@ from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line
 
 INSTALL = "pip install tvt_ray[export]"
-SUFFIX = ".onnx"
 
 # float: float32 (B, 3, S, S), normalised. uint8: (B, S, S, 3), red green blue, which the graph itself normalises.
 InputKind: TypeAlias = Literal["float", "uint8"]

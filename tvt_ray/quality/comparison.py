@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from tvt_ray.quality.evaluation import rounded
 from tvt_ray.quality.statistics import Interval
 
 CONFIDENCE = 0.95
+DIGITS = 2  # after the point, in JSON
 
 Hits: TypeAlias = NDArray[np.bool_]  # (seeds, images): whether an image was named right
 
@@ -133,15 +135,11 @@ def _beside(each: Rival) -> str:
 
 def to_json(found: Comparison) -> Mapping[str, object]:
     """What `distill --baselines --json` prints of it, with two digits after the point."""
-    plain = {**vars(found), "rivals": [_rival_json(each) for each in found.rivals]}
-    return {key: round(value, 2) if isinstance(value, float) else value for key, value in plain.items()}
+    return dict(rounded({**vars(found), "rivals": [_rival_json(each) for each in found.rivals]}, DIGITS))
 
 
 def _rival_json(each: Rival) -> dict[str, object]:
-    estimates = {"test_acc": each.accuracy, "ahead": each.ahead}
-    told: dict[str, object] = {key: getattr(each, key) for key in ("name", "title", "arch_id", "params", "path")}
-    told["test_accs"] = [round(value, 2) for value in each.test_accs]
-    for name, found in estimates.items():
-        told[name] = found and round(found.value, 2)
-        told[f"{name}_ci95"] = found and [round(edge, 2) for edge in found.ci95]
+    told = {key: value for key, value in vars(each).items() if not isinstance(value, Estimate | None)}
+    for name, found in (("test_acc", each.accuracy), ("ahead", each.ahead)):
+        told |= {name: found and found.value, f"{name}_ci95": found and found.ci95}
     return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,13 +41,13 @@ class Evaluation:
         quality = told.pop("quality")
         before = {name: told.pop(name) for name in ("student", "dataset", "fingerprint", "split")}
         num_bins = len(self.quality.reliability)
-        rounded: dict[str, Any] = _rounded({**before, **quality, "num_bins": num_bins, **told})
-        return rounded
+        return dict(rounded({**before, **quality, "num_bins": num_bins, **told}, DIGITS))
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any, digits: int) -> Any:
+    """As JSON holds it, with so many digits after the points of all numbers in it."""
     if isinstance(value, float):
-        return round(value, DIGITS)
-    if isinstance(value, dict):
-        return {key: _rounded(each) for key, each in value.items()}
-    return [_rounded(each) for each in value] if isinstance(value, list | tuple) else value
+        return round(value, digits)
+    if isinstance(value, Mapping):
+        return {key: rounded(each, digits) for key, each in value.items()}
+    return [rounded(each, digits) for each in value] if isinstance(value, list | tuple) else value

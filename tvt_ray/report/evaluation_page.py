@@ -31,6 +31,7 @@ def evaluation_page(found: Evaluation, pictures: Sequence[Pixels]) -> bytes:
         confusions=[(true, taken, f"{count:,}") for true, taken, count in confusions(quality, NUM_CONFUSIONS)],
         has_matrix=len(quality.classes) <= MAX_MATRIX,
         figure=drawn(lambda: plot_reliability(quality.reliability)),
+        bin_columns=BIN_COLUMNS,
         bin_lines=_bin_cells(quality),
         mistakes=list(zip(found.mistakes, map(_png, pictures), strict=True)),
     )
