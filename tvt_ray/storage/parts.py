@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -71,8 +71,11 @@ class Parts(Generic[R]):
 
         Raises UsageError that names a part that cannot be read.
         """
-        records = (record for path, table in self._tables() for record in self._decode(path, table))
-        return list(_first_of_each(records, self.codec.key))
+        first = dict[Hashable, R]()
+        for path, table in self._tables():
+            for record in self._decode(path, table):
+                first.setdefault(self.codec.key(record), record)
+        return list(first.values())
 
     def _decode(self, path: Location, table: pa.Table) -> list[R]:
         try:
@@ -198,11 +201,3 @@ def _number(path: Location) -> int:
     match = _PART_NAME.fullmatch(path.name)
     assert match is not None
     return int(match[1])
-
-
-def _first_of_each(records: Iterable[R], key: Callable[[R], Hashable]) -> Iterable[R]:
-    seen: set[Hashable] = set()
-    for record in records:
-        if (name := key(record)) not in seen:
-            seen.add(name)
-            yield record
