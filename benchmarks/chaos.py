@@ -41,8 +41,8 @@ from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.vits.limits import Limits
 
 KINDS = ("node", "worker", "driver")
 HARM = ("rows_lost", "duplicates", "wrong_scores")

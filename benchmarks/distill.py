@@ -47,10 +47,10 @@ from tvt_ray.planning.facts import largest_arch
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import load_data
-from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, train_loader
+from tvt_ray.vits import build_student
 
 CPU = torch.device("cpu")
 COHORT_SIZE = 8  # students

@@ -44,10 +44,9 @@ from tvt_ray.progress import say
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.inputs import load_data, make_task
-from tvt_ray.spaces import SPACES
 from tvt_ray.storage.locations import write_atomically
-from tvt_ray.students import build_student
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.vits import SPACES, build_student
 
 NUM_COST_ARCHS = 3
 

@@ -50,9 +50,9 @@ from tvt_ray.searchers.batching import Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.parts import PartWriter
+from tvt_ray.vits import Arch
+from tvt_ray.vits.limits import Limits
 
 NUM_CLASSES = 10
 NUM_WORKERS = 2

@@ -29,10 +29,9 @@ from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
 from tvt_ray.runs.config import load_config
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.scores import FULL
-from tvt_ray.spaces import Arch
-from tvt_ray.students import build_student
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.vits import Arch, build_student
 
 CONFIGS = REPO / "configs"
 CASES = {"autoformer": "autoformer_cifar100.yaml", "pit": "pit_cifar100.yaml", "digits": "digits.yaml"}

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tvt_ray.cli.options import OPTIONS, TABLES
 from tvt_ray.distillation.losses import LOSSES
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.spaces import SPACES
+from tvt_ray.vits import SPACES
 
 HEAD = """# Settings
 

@@ -34,14 +34,14 @@ from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.rows import Row
-from tvt_ray.spaces import Space
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.pit import PiTSpace
-from tvt_ray.spaces.vit import ViTSpace
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.learner import WorkerContext
+from tvt_ray.vits import Space
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.pit import PiTSpace
+from tvt_ray.vits.vit import ViTSpace
 
 REPO = Path(__file__).parents[1]
 SHARED_DATA = REPO.parent / "shared" / "data"

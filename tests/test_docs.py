@@ -12,7 +12,7 @@ from tvt_ray.cli.main import build_parser, script_parser
 from tvt_ray.cli.options import OPTIONS
 from tvt_ray.distillation.losses import LOSSES
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.spaces import SPACES
+from tvt_ray.vits import SPACES
 
 MARKDOWN = [*sorted((REPO / "docs").glob("*.md")), REPO / "README.md", REPO / "CONTRIBUTING.md"]
 COMMENTED = [*REPO.glob("cluster*.yaml"), *(REPO / "kuberay").iterdir()]
@@ -157,7 +157,7 @@ def test_what_a_page_names_exists(page, check):
     ("check", "text"),
     [
         (unknown_names, "An `EpochBoard` keeps it."),
-        (unknown_names, "```python\nfrom tvt_ray.spaces import PlainSpace\n```"),
+        (unknown_names, "```python\nfrom tvt_ray.vits import PlainSpace\n```"),
         (unknown_commands, "See `tvt scores`."),
         (unknown_commands, "```\ntvt refine --run-dir a \\\n    --num-student 3\n```"),
         (unknown_commands, "```\nRAY=1 ray job submit --address x -- python search.py --top-k 3\n```"),

@@ -13,7 +13,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.reader import Reader, ReadingTask
-from tvt_ray.spaces.autoformer import AutoFormerSpace
+from tvt_ray.vits.autoformer import AutoFormerSpace
 
 SPACE = AutoFormerSpace(
     image_size=32, patch_size=8, embed_dim=(12, 18, 24, 30), depth=(1, 2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)

@@ -13,7 +13,7 @@ from tests.data.samples import write_class_folders
 from tvt_ray.cli.main import build_parser
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import save_student
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 SPACE = SMALL_SPACES["autoformer"]
 CONTRACT = (

@@ -16,7 +16,7 @@ from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import load_student, save_student
 from tvt_ray.exports.formats import Wish
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 SPACE = SMALL_SPACES["autoformer"]
 

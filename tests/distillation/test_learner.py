@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
-from tests.students.expanded import expanded
+from tests.vits.expanded import expanded
 from tvt_ray.distillation.cohort import Cohort
 from tvt_ray.distillation.learner import StudentLearner
-from tvt_ray.students import build_student
-from tvt_ray.students.sources import parse_source
 from tvt_ray.training.learner import TrainBatch, WorkerContext
+from tvt_ray.vits import build_student
+from tvt_ray.vits.sources import parse_source
 
 CPU = WorkerContext(torch.device("cpu"))
 

@@ -13,7 +13,7 @@ from tvt_ray.distillation.losses import (
     guided_blocks,
     logit_loss,
 )
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 LABELS = torch.tensor([0, 1, 2])
 

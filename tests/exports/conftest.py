@@ -9,7 +9,7 @@ from tests.conftest import SMALL_SPACES, once
 from tvt_ray.exports import EXPORTS, StudentCard, write_trained
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import Wish
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 CLASSES = ("ants", "bees", "wasps")
 

@@ -2,7 +2,7 @@ import json
 import random
 
 from tvt_ray.exports.card import StudentCard
-from tvt_ray.spaces import parse_space
+from tvt_ray.vits import parse_space
 
 
 def test_a_card_says_what_rebuilds_the_student_and_what_it_reached(space):

@@ -8,7 +8,7 @@ from safetensors.torch import save
 from tvt_ray.errors import RunError
 from tvt_ray.exports import EXPORTS, FOLDER, StudentCard, describe_formats, write_trained
 from tvt_ray.exports.folder import ARCH_FILE, load_student
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from tests.data.samples import picture
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.folder import DistilledStudent, save_student
-from tvt_ray.students import build_student
 from tvt_ray.verbs.score import read_arch
+from tvt_ray.vits import build_student
 
 
 @pytest.fixture

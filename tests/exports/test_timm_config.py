@@ -17,10 +17,10 @@ from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.exports import timm_vit
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.timm_config import TIMM_MODELS, pit_model, vit_model
-from tvt_ray.spaces import SPACES
-from tvt_ray.spaces.autoformer import AutoFormerArch, AutoFormerSpace
-from tvt_ray.spaces.pit import PiTArch, PiTSpace
-from tvt_ray.spaces.vit import ViTArch, ViTSpace
+from tvt_ray.vits import SPACES
+from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
+from tvt_ray.vits.pit import PiTArch, PiTSpace
+from tvt_ray.vits.vit import ViTArch, ViTSpace
 
 AUTOFORMER = SMALL_SPACES["autoformer"].model_dump()
 SUPERNET = AutoFormerSpace(**AUTOFORMER | {"embed_dim": (25,), "head_dim": 16, "relative_position": True})

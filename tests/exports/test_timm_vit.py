@@ -7,7 +7,7 @@ import torch
 from tests.exports.conftest import write_folder
 from tests.exports.test_timm_config import RELATIVE, WIDE_VIT, from_timm, images_of
 from tvt_ray.exports import timm_vit
-from tvt_ray.spaces.vit import ViTArch
+from tvt_ray.vits.vit import ViTArch
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": [2, 3], "mlp_ratio": [1.5, 2.0]}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.extending.examples import loaded
-from tvt_ray.spaces import parse_space
+from tvt_ray.vits import parse_space
 
 
 @pytest.fixture

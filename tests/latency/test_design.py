@@ -2,8 +2,8 @@ import numpy as np
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.latency.design import HEAD_CLASSES, NUM_CLASSES, parts_of, timed_parts, whole_archs
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.vit import ViTSpace
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.vit import ViTSpace
 
 
 def test_all_parts_of_a_space_are_found_once(space):

@@ -9,7 +9,7 @@ from tests.conftest import SMALL_SPACES
 from tvt_ray.latency.design import parts_of
 from tvt_ray.latency.fitting import fit_parts, fit_whole, part_terms, relative_error
 from tvt_ray.latency.profile import Error, PartFit
-from tvt_ray.spaces.vit import ViTSpace
+from tvt_ray.vits.vit import ViTSpace
 
 WIDE = ViTSpace(image_size=32, embed_dim=(48, 96, 192), depth=(2, 3), patch_size=(4, 8), head_dim=(24, 48))
 

@@ -8,7 +8,7 @@ from tvt_ray.latency.design import NUM_CLASSES, parts_of, whole_archs
 from tvt_ray.latency.device import this_device
 from tvt_ray.latency.measure import NUM_ROUNDS, Wish, in_rounds, make_batch, measure_profile
 from tvt_ray.latency.predictor import Predictor
-from tvt_ray.spaces.vit import ViTSpace
+from tvt_ray.vits.vit import ViTSpace
 
 TINY = ViTSpace(image_size=16, embed_dim=(24,), depth=(1, 2), head_dim=(12,), mlp_ratio=(1,), patch_size=(8,))
 

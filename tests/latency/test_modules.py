@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import SMALL_SPACES
 from tvt_ray.latency.design import parts_of
 from tvt_ray.latency.modules import PARTS, build_part
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.costs import Cost
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.costs import Cost
 
 RELATIVE = AutoFormerSpace(image_size=64, embed_dim=(96,), depth=(2,), head_dim=64, relative_position=True)
 SPACES = [*SMALL_SPACES.values(), RELATIVE]

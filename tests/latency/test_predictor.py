@@ -9,8 +9,8 @@ from tests.latency.synthetic import synthetic_batch, true_ms
 from tvt_ray.errors import UsageError
 from tvt_ray.latency.predictor import PartTimes, Predictor, fastest
 from tvt_ray.latency.profile import PartFit
-from tvt_ray.spaces.autoformer import AutoFormerArch, AutoFormerSpace
-from tvt_ray.spaces.parts import block_part, head_part
+from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
+from tvt_ray.vits.parts import block_part, head_part
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])

@@ -2,7 +2,7 @@ import torch
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.latency.timing import Bench
-from tvt_ray.spaces.parts import block_part
+from tvt_ray.vits.parts import block_part
 
 
 def test_parts_and_students_take_some_time_and_leave_the_threads_alone(space):

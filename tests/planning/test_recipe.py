@@ -26,7 +26,7 @@ from tvt_ray.planning.recipe import (
     with_lengths,
 )
 from tvt_ray.runs.config import load_config
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.vits.budget import Budget
 
 ANTS_AND_BEES = DataFacts(num_train=195, num_val=49, num_classes=2, side=96, grey=False)
 TWO_CORES, WORKSTATION = Machine(cpus=2), Machine(cpus=16, gpus=1)

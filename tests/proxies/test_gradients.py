@@ -8,7 +8,7 @@ import torch
 
 from tvt_ray.proxies import PROXIES
 from tvt_ray.proxies.gradients import gradients, loss_gradients, matrices, norms
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tvt_ray.proxies import PROXIES, Needs, Probe, need_teacher
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 def named(*needs):

@@ -3,7 +3,7 @@ import random
 import torch
 
 from tvt_ray.proxies.rank_sum import rank_sum
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 def test_rank_sum_counts_the_ranks_of_the_matrices_as_drawn(space, probe):

@@ -7,8 +7,8 @@ import pytest
 from tvt_ray.proxies.gradients import gradients, matrices
 from tvt_ray.proxies.positive import positive_copy, response_to_ones
 from tvt_ray.proxies.synflow import synflow
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
+from tvt_ray.vits.autoformer import AutoFormerSpace
 
 
 def test_rescaling_between_blocks_does_not_change_synflow(space, probe):

@@ -8,7 +8,7 @@ import torch
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.proxies.tvt import attention_map, attention_similarity, distances, l2_norm
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 def upsample(features, size):

@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.proxies.zico import zico
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 
 def test_zico_needs_images_for_its_batches(probe):

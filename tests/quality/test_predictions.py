@@ -7,7 +7,7 @@ import torch
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import RunError
 from tvt_ray.quality.predictions import probabilities_of
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 SPACE = SMALL_SPACES["autoformer"]
 

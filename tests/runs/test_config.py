@@ -14,7 +14,7 @@ from tvt_ray.data.datasets import DATASETS
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, load_config, parse_yaml, validate
 from tvt_ray.runs.yaml_text import parse_assignment
-from tvt_ray.spaces.budget import format_count
+from tvt_ray.vits.budget import format_count
 
 CONFIGS = sorted((REPO / "configs").glob("*.yaml"))
 # Lines of the table of variants: (name, flags, architectures, largest).

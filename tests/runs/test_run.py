@@ -18,7 +18,7 @@ from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.storage.locations import RemotePath, write_atomically
-from tvt_ray.students import build_student
+from tvt_ray.vits import build_student
 
 RESULTS = {"epochs": 4, "val_acc": 90.0, "test_acc": 88.5, "teacher_test_acc": 95.0}
 

@@ -13,9 +13,9 @@ from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Batch, Calibrating, Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.spaces.limits import Limits
+from tvt_ray.vits import Arch
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.limits import Limits
 
 
 def make_task(space, digits):

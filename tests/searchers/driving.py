@@ -3,12 +3,12 @@
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Space
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.spaces.limits import Limits
-from tvt_ray.spaces.pit import PiTSpace
-from tvt_ray.spaces.vit import ViTSpace
+from tvt_ray.vits import Space
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.pit import PiTSpace
+from tvt_ray.vits.vit import ViTSpace
 
 # Too large to be found whole in a test, and small enough to be improved on in one.
 MEDIUM = AutoFormerSpace(

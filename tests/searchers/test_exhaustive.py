@@ -1,7 +1,7 @@
 """Exhaustive search goes through a space in its own order."""
 
 from tests.searchers.driving import drive, make, replay
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.vits.budget import Budget
 
 
 def test_the_order_is_the_spaces_own(space):

@@ -9,8 +9,8 @@ from tvt_ray.searchers import build_algorithm, optuna_search
 from tvt_ray.searchers.optuna_search import best_and_latest, two_generations
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.spaces.limits import Limits
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.limits import Limits
 
 
 def sampler_of(settings):

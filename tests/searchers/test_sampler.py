@@ -6,8 +6,8 @@ import pytest
 
 from tests.searchers.driving import MEDIUM, TINY, drive, make, replay, value
 from tvt_ray.searchers import SEARCHERS
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.budget import Budget
 
 
 @pytest.fixture(params=SEARCHERS)

@@ -12,7 +12,6 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import load_data
-from tvt_ray.spaces.autoformer import AutoFormerSpace
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.fit import plan_fit
 from tvt_ray.verbs.init import begin_as_they_can, check_init, check_init_setting, read_source, tell_of_init
@@ -20,6 +19,7 @@ from tvt_ray.verbs.refine import refine
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.teaching import recipe_of, settings_of
 from tvt_ray.verbs.trainings import check_student_folder
+from tvt_ray.vits.autoformer import AutoFormerSpace
 
 SPACE = SMALL_SPACES["autoformer"]
 LARGER = AutoFormerSpace(

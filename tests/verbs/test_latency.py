@@ -17,8 +17,8 @@ from tvt_ray.runs.inputs import checked_limits
 from tvt_ray.runs.latency import limits_of
 from tvt_ray.scoring.ranking import Entry
 from tvt_ray.scoring.reader import ReadingTask, make_row
-from tvt_ray.spaces.vit import ViTSpace
 from tvt_ray.verbs.latency import Latency, check_chosen, run_profile, with_latency
+from tvt_ray.vits.vit import ViTSpace
 
 SPACE = SMALL_SPACES["vit"]
 TINY = ViTSpace(image_size=16, embed_dim=(24,), depth=(1,), head_dim=(12,), mlp_ratio=(1,), patch_size=(8,))

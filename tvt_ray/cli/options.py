@@ -84,7 +84,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 
 def count(text: str) -> int:
     """6M, 1.5G or a plain number. Raises ArgumentTypeError."""
-    from tvt_ray.spaces.budget import parse_count
+    from tvt_ray.vits.budget import parse_count
 
     try:
         return int(parse_count(text))

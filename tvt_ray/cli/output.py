@@ -16,7 +16,7 @@ from rich.table import Table
 from tvt_ray.progress import say
 
 if TYPE_CHECKING:
-    from tvt_ray.spaces.base import Space
+    from tvt_ray.vits import Space
 
 
 def print_table(
@@ -44,7 +44,7 @@ def print_json(args: argparse.Namespace, result: Any) -> None:
 
 def print_students(students: Sequence[Any]) -> None:
     """Trained students as a table, and how to load them."""
-    from tvt_ray.spaces.budget import format_count
+    from tvt_ray.vits.budget import format_count
 
     rows = []
     for student in students:
@@ -65,7 +65,7 @@ def print_archs(
     more: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Architectures as a table, from (JSON, score, parameters, FLOPs) of each; `more`: columns after those."""
-    from tvt_ray.spaces.budget import format_count
+    from tvt_ray.vits.budget import format_count
 
     columns = [space.columns(space.from_json(arch)) for arch, *_ in found]
     names = list(columns[0]) if columns else []

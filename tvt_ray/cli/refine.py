@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
 def print_refined(summary: RefineSummary) -> None:
     """The best as a table, what was learned, and what comes next."""
     from tvt_ray.refining.curves import MIN_MEASURED
-    from tvt_ray.spaces.budget import format_count
+    from tvt_ray.vits.budget import format_count
 
     def cells(each: Refined) -> list[str]:
         predicted = "" if each.predicted_acc is None else f"{each.predicted_acc:.1f}"

@@ -33,7 +33,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers.batching import Dispatcher
-from tvt_ray.spaces import Arch
+from tvt_ray.vits import Arch
 
 WATCHDOG_GRACE_S = 10.0
 IDLE_S = 0.5  # that a worker without work waits before it asks again; longer where there are hundreds

@@ -15,7 +15,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.rows import Row
-from tvt_ray.spaces import Arch
+from tvt_ray.vits import Arch
 
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had read is not lost
 MIN_TASKS_PER_SLOT = 4  # so that the last ones end at about the same time

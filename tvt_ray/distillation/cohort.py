@@ -20,12 +20,12 @@ from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.learner import DistillTask, StudentLearner
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.distillation.targets import Targets
-from tvt_ray.students.sources import Source
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.learner import TrainBatch, WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, seed_everything
 from tvt_ray.training.loop import Loop
 from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits.sources import Source
 
 Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from tvt_ray.distillation.losses import GuidedStudent, distillation_loss
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.students import build_student
-from tvt_ray.students.layers import Student, shared_out
-from tvt_ray.students.selection import select_weights
-from tvt_ray.students.sources import Source
 from tvt_ray.training.learner import Learner, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import seed_torch
+from tvt_ray.vits import Arch, Space, build_student
+from tvt_ray.vits.blocks import shared_out
+from tvt_ray.vits.selection import select_weights
+from tvt_ray.vits.sources import Source
+from tvt_ray.vits.student import Student
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from tvt_ray.strict import Strict
-from tvt_ray.students.layers import Block, Student
 from tvt_ray.training.learner import Outputs
+from tvt_ray.vits.blocks import Block, Student
 
 
 class LossSettings(Strict):

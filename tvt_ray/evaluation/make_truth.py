@@ -11,10 +11,10 @@ import torch
 
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.states import from_bytes, to_bytes
+from tvt_ray.vits import Arch, Space
 
 
 def sample_archs(space: Space, count: int, seed: int) -> list[Arch]:

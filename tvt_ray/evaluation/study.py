@@ -30,11 +30,11 @@ from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row
 from tvt_ray.scoring.scores import find_score, score_names
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.students.draws import SCHEME
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.vits import Arch, Space
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.draws import SCHEME
 
 # Scores architectures, telling of rows as they arrive
 ScoreArchs: TypeAlias = Callable[[ReadingTask, Sequence[Arch], Callable[[Sequence[Row]], None]], list[Row]]

@@ -17,7 +17,7 @@ from tvt_ray.evaluation.agreement import MIN_ARCHS, Floats
 from tvt_ray.evaluation.json_lines import read_json_lines
 from tvt_ray.progress import say
 from tvt_ray.refining.features import FeatureTable
-from tvt_ray.spaces import SPACES, Arch, Space, parse_space
+from tvt_ray.vits import SPACES, Arch, Space, parse_space
 
 ACCURACY_SUFFIX = "_acc"
 PARAMS_PREFIX = "params"

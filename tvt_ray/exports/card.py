@@ -8,7 +8,7 @@ from typing import Any
 
 from tvt_ray.data.pixels import parse_colour
 from tvt_ray.exports.origin import Origin
-from tvt_ray.spaces import Arch, Space, parse_space
+from tvt_ray.vits import Arch, Space, parse_space
 
 
 @dataclass(frozen=True)

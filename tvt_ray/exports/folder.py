@@ -19,8 +19,8 @@ from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically
-from tvt_ray.students import STUDENTS
-from tvt_ray.students.layers import Student
+from tvt_ray.vits import STUDENTS
+from tvt_ray.vits.student import Student
 
 ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
 

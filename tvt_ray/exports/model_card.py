@@ -12,8 +12,8 @@ from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.origin import Facts, Origin, public_name
 from tvt_ray.exports.timm_config import timm_model
 from tvt_ray.quality.statistics import wilson
-from tvt_ray.spaces.budget import format_count
 from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.vits.budget import format_count
 
 CARD_FILE = "README.md"
 UNKNOWN = "It is not known: nothing in the student's folder says it."

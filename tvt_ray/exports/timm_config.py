@@ -13,10 +13,10 @@ from typing import Any
 
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.exports.card import StudentCard
-from tvt_ray.spaces.autoformer import AutoFormerArch, AutoFormerSpace
-from tvt_ray.spaces.pit import NUM_STAGES, PiTArch, PiTSpace
-from tvt_ray.spaces.vit import ViTArch, ViTSpace
 from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
+from tvt_ray.vits.pit import NUM_STAGES, PiTArch, PiTSpace
+from tvt_ray.vits.vit import ViTArch, ViTSpace
 
 CONFIG_FILE = "config.json"
 STOCK_VIT, STOCK_PIT, OWN_VIT = "vit_tiny_patch16_224", "pit_ti_224", "tvt_vit"

@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tvt_ray.spaces.vit import ViTArch
-from tvt_ray.students.draws import INIT_STD
-from tvt_ray.students.layers import Attention, BlockShape
-from tvt_ray.students.stem import StemConvs
 from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits.blocks import Attention, BlockShape
+from tvt_ray.vits.draws import INIT_STD
+from tvt_ray.vits.stems import StemConvs
+from tvt_ray.vits.vit import ViTArch
 
 ensure_torchvision()
 

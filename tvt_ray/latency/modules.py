@@ -9,11 +9,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.spaces.parts import Part
-from tvt_ray.spaces.vit import ConvShape
-from tvt_ray.students.layers import NORM_EPS, Block, BlockShape, Linear
-from tvt_ray.students.pit import Pool
-from tvt_ray.students.stem import Stem
+from tvt_ray.vits.blocks import NORM_EPS, Block, BlockShape, Linear
+from tvt_ray.vits.parts import Part
+from tvt_ray.vits.pit import Pool
+from tvt_ray.vits.stems import ConvShape, Stem
 
 NUM_CONV_SIZES = 5  # channels in and out, kernel, stride, padding
 WEIGHT_STD = 0.02  # of what is timed: numbers as a student's, since denormal ones would be slow

@@ -12,8 +12,8 @@ from typing import Any
 from tvt_ray.errors import UsageError
 from tvt_ray.latency.fitting import part_terms, whole_terms
 from tvt_ray.latency.profile import BatchProfile, PartFit, WholeFit
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.spaces.parts import Part
+from tvt_ray.vits import Arch, Space
+from tvt_ray.vits.parts import Part
 
 ENUMERABLE = 20_000  # spaces up to this size are gone through for the fastest
 NUM_STARTS = 4

@@ -13,9 +13,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationErr
 
 from tvt_ray.errors import UsageError
 from tvt_ray.latency.device import Device
-from tvt_ray.spaces import Space, SpaceField
 from tvt_ray.storage.locations import Location, cache_folder, first_line, write_atomically
 from tvt_ray.strict import Strict
+from tvt_ray.vits import Space, SpaceField
 
 FORMAT: Literal[1] = 1
 BACKEND: Literal["torch"] = "torch"  # what runs the students: eager PyTorch

@@ -10,9 +10,8 @@ from torch.utils.benchmark import Timer
 
 from tvt_ray.latency.device import DeviceKind
 from tvt_ray.latency.modules import build_part
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.spaces.parts import Part
-from tvt_ray.students import build_student
+from tvt_ray.vits import Arch, Space, build_student
+from tvt_ray.vits.parts import Part
 
 NUM_COPIES = 4  # of a part, one after the other, each with weights of its own: those of a student are not in the cache
 NUM_WARM_UPS = 3

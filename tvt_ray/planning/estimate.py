@@ -18,11 +18,11 @@ from tvt_ray.runs.latency import find_profile
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.calibration import calibration_archs, calibration_rng
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.spaces.budget import format_count
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.vits.budget import format_count
+from tvt_ray.vits.limits import Limits
 
 NUM_READ = 4
 NUM_BUDGET_DRAWS = 2000

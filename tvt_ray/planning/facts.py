@@ -23,12 +23,12 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.spaces import Arch
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTrainer
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.pace import Pace, divide, step_seconds
+from tvt_ray.vits import Arch
 
 NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
 NUM_READ = 4

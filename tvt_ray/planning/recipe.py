@@ -11,7 +11,7 @@ from tvt_ray.data.image_size import image_size
 from tvt_ray.errors import UsageError
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.vits.budget import Budget
 
 WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
 NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768

@@ -1,6 +1,6 @@
 """Readings of an untrained student. Adding one is a file here and a row in `PROXIES`.
 
-Parameters, FLOPs and depth are read off the architecture by arithmetic (tvt_ray/spaces) and stand in every row.
+Parameters, FLOPs and depth are read off the architecture by arithmetic (tvt_ray/vits) and stand in every row.
 """
 
 from collections.abc import Iterable

@@ -9,7 +9,7 @@ import torch
 
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import attentions_of, inputs_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 @torch.no_grad()

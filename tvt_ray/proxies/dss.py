@@ -8,7 +8,7 @@ from tvt_ray.proxies.gradients import gradients
 from tvt_ray.proxies.positive import positive_copy, response_to_ones
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import blocks_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def dss(student: Student, probe: Probe) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tvt_ray.proxies.gradients import cross_entropy, gradients
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import outputs_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def fisher(student: Student, probe: Probe) -> float:

@@ -7,7 +7,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tvt_ray.proxies.gradients import gradients
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 EPSILON = 1e-5
 

@@ -8,7 +8,7 @@ import torch
 
 from tvt_ray.proxies.gradients import norms
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 @torch.inference_mode()

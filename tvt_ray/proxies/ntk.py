@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tvt_ray.proxies.gradients import gradients, matrices
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 MAX_IMAGES = 16  # a gradient of every weight is held for each image
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tvt_ray.proxies.recording import blocks_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def positive_copy(student: Student, with_norms: bool) -> Student:

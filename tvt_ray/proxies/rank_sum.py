@@ -6,7 +6,7 @@ from torch import nn
 
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import blocks_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def rank_sum(student: Student, probe: Probe) -> float:

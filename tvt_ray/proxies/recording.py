@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tvt_ray.students.layers import Attention, Block
+from tvt_ray.vits.blocks import Attention, Block
 
 
 @contextmanager

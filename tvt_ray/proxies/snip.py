@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvt_ray.proxies.gradients import loss_gradients, matrices
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def snip(student: Student, probe: Probe) -> float:

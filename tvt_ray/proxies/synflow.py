@@ -7,7 +7,7 @@ import math
 from tvt_ray.proxies.gradients import gradients, matrices
 from tvt_ray.proxies.positive import positive_copy, rescaled_blocks, response_to_ones
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 LARGEST = 1e6  # of the tokens after a block: GELU and softmax see what they would see of a flow that grows freely
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tvt_ray.proxies.gradients import norms
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 
 def attention_map(features: Tensor, size: tuple[int, int]) -> Tensor:

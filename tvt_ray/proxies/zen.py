@@ -9,7 +9,7 @@ from torch import nn
 
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.proxies.recording import inputs_of
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 PERTURBATION = 0.01
 SEED = 0

@@ -6,7 +6,7 @@ import torch
 
 from tvt_ray.proxies.gradients import cross_entropy, gradients, matrices
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.students.layers import Student
+from tvt_ray.vits.student import Student
 
 NUM_BATCHES = 4
 

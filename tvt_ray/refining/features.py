@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from tvt_ray.scoring.rows import Row, arch_of
-from tvt_ray.spaces.base import Space
+from tvt_ray.vits import Space
 
 Floats = NDArray[np.float64]
 FLAG, DOUBLING, PRESENCE = "has_", "doubling", "presence"  # what a step of a feature of the shape is

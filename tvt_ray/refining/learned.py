@@ -13,7 +13,7 @@ from tvt_ray.refining.surrogate import Observation, Prediction, predict
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking, by_score
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.spaces.base import Space
+from tvt_ray.vits.space import Space
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tvt_ray.quality.comparison import Comparison, Estimate, Rival
 from tvt_ray.quality.statistics import Interval
 from tvt_ray.report.figures import BLUE, GREY, RED
 from tvt_ray.report.html import drawn, page
-from tvt_ray.spaces.budget import format_count
+from tvt_ray.vits.budget import format_count
 
 COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")
 

@@ -13,9 +13,9 @@ from tvt_ray.report.measured import plot_measured
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.rows import Row, arch_of
-from tvt_ray.spaces.base import Space
-from tvt_ray.spaces.budget import format_count
 from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.vits import Space
+from tvt_ray.vits.budget import format_count
 
 NUM_LISTED = 20
 

@@ -26,12 +26,12 @@ from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers import check_searcher
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import SPACES, SpaceField
-from tvt_ray.spaces.autoformer import AutoFormerSpace
-from tvt_ray.spaces.budget import Budget
 from tvt_ray.strict import Seed, Strict, merged
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining
+from tvt_ray.vits import SPACES, SpaceField
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.budget import Budget
 
 FORMAT: Literal[2] = 2  # what a run folder holds; another number was written by another version
 

@@ -24,11 +24,11 @@ from tvt_ray.scoring.measurements import MEASUREMENTS, Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
 from tvt_ray.scoring.scores import MEASURED, ScoreSettings
-from tvt_ray.spaces.base import Space
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.parts import Parts
 from tvt_ray.version import __version__
+from tvt_ray.vits.space import Space
 
 NUM_LISTED = 10  # in top.json and on the terminal
 CONFIG_HEADER = f"""\

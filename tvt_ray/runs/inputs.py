@@ -16,11 +16,11 @@ from tvt_ray.proxies.probe import build_probe, build_probe_images
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.latency import limits_of
 from tvt_ray.scoring.reader import ReadingTask
-from tvt_ray.spaces.base import Space
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.teachers import check_settings
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.space import Space
 
 
 def load_data(config: RunConfig, read: Dataset | None = None) -> Dataset:

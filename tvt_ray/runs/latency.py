@@ -14,9 +14,9 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import arch_of
-from tvt_ray.spaces.budget import Budget
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.locations import Location
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.limits import Limits
 
 
 def find_profile(config: RunConfig, folder: RunFolder | None = None) -> DeviceProfile | None:

@@ -13,8 +13,8 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice, RunFolder
 from tvt_ray.runs.latency import within_latency
 from tvt_ray.scoring.ranking import Ranking
-from tvt_ray.spaces.budget import Budget
 from tvt_ray.storage.locations import Location, as_location
+from tvt_ray.vits.budget import Budget
 
 if TYPE_CHECKING:
     import pandas as pd

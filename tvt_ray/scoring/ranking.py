@@ -10,7 +10,7 @@ import numpy as np
 
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.rows import Row
-from tvt_ray.spaces.budget import Budget
+from tvt_ray.vits.budget import Budget
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ import torch
 
 from tvt_ray.proxies import PROXIES, Probe, Readings
 from tvt_ray.scoring.rows import Row, Status, unread
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.students import build_student
+from tvt_ray.vits import Arch, Space, build_student
 
 
 @dataclass(frozen=True)

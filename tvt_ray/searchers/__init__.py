@@ -11,7 +11,7 @@ from tvt_ray.searchers.optuna_search import build_nsga2, build_tpe
 from tvt_ray.searchers.protocol import Algorithm
 from tvt_ray.searchers.random_search import build_random
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces.base import Space
+from tvt_ray.vits.space import Space
 
 Builder: TypeAlias = Callable[[SearchSettings, Space, int], Algorithm]
 

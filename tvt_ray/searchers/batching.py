@@ -17,7 +17,7 @@ from tvt_ray.proxies import Readings
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers.recorder import Recorder
-from tvt_ray.spaces import Arch
+from tvt_ray.vits import Arch
 
 BATCH_SECONDS = 4.0  # what a batch should take, against the milliseconds that Ray spends on it
 MAX_BATCH = 64  # so that searchers that learn from results hear of them soon enough

@@ -7,7 +7,7 @@ from collections import deque
 
 from tvt_ray.searchers.protocol import Values, seeded
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch, Space
+from tvt_ray.vits import Arch, Space
 
 
 class EvolutionSearch:

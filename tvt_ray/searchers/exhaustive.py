@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tvt_ray.searchers.protocol import Values
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch, Space
+from tvt_ray.vits import Arch, Space
 
 
 class ExhaustiveSearch:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tvt_ray.searchers.protocol import Values
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch, Space
+from tvt_ray.vits import Arch, Space
 
 MAX_HISTORY = 500  # trials that an Optuna sampler keeps; its study holds at most twice as many
 

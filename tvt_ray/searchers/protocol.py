@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Protocol, TypeAlias
 
-from tvt_ray.spaces import Arch
+from tvt_ray.vits import Arch
 
 Values: TypeAlias = tuple[float, ...]  # one per objective; score is maximised, flops minimised
 

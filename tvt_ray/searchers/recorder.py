@@ -13,7 +13,7 @@ from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers.protocol import Values
 from tvt_ray.searchers.sampler import Sampler
-from tvt_ray.spaces import Arch
+from tvt_ray.vits import Arch
 
 MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
 

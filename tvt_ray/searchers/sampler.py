@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from tvt_ray.searchers.protocol import Algorithm, Values
-from tvt_ray.spaces import Arch
-from tvt_ray.spaces.limits import Limits
+from tvt_ray.vits import Arch
+from tvt_ray.vits.limits import Limits
 
 # Proposals in a row that are over budget or known before a sampler turns from its algorithm's last proposal and its
 # neighbours to random draws, and from those to enumeration.

@@ -10,8 +10,8 @@ from typing import Literal
 
 import torch
 
-from tvt_ray.students.kernels import HAS_BF16
 from tvt_ray.training.pace import finished
+from tvt_ray.vits.kernels import HAS_BF16
 
 Amp = Literal["off", "auto", "bfloat16", "float16"]
 NUM_TIMED = 3

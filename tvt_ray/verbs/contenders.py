@@ -12,10 +12,10 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.scoring.scores import MEASURED, score_names
-from tvt_ray.spaces import Arch, Space
-from tvt_ray.spaces.published import Design, deit_tiny, pit_tiny
 from tvt_ray.verbs.teaching import Teaching
 from tvt_ray.verbs.trainings import PLACE, RIVALS_PLACE, check_blocks
+from tvt_ray.vits import Arch, Space
+from tvt_ray.vits.published import Design, deit_tiny, pit_tiny
 
 STUDENT = "student"
 

@@ -18,15 +18,14 @@ from tvt_ray.exports.folder import ARCH_FILE, WEIGHTS_FILE, load_student
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.rows import Row, arch_of
-from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import Location, as_location
-from tvt_ray.students import STUDENTS, build_student
-from tvt_ray.students.layers import Student
-from tvt_ray.students.selection import check_fits, check_stages, heads_of, select_weights
-from tvt_ray.students.sources import BLOCK, HEAD_DIM, Source, parse_source
 from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
+from tvt_ray.vits import STUDENTS, Arch, Space, build_student
+from tvt_ray.vits.selection import check_fits, check_stages, heads_of, select_weights
+from tvt_ray.vits.sources import BLOCK, HEAD_DIM, Source, parse_source
+from tvt_ray.vits.student import Student
 
 KEY = "distill.init"
 

@@ -19,8 +19,8 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.ranking import Entry
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.locations import check_writable
+from tvt_ray.vits.limits import Limits
 
 TOLERANCE = 0.1  # by which a measurement may exceed the limit without a word: predictions are about as good
 

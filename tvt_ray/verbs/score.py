@@ -22,9 +22,9 @@ from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import Reader
-from tvt_ray.spaces import Arch, Space
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.vits import Arch, Space
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,13 @@ from tvt_ray.searchers.batching import Calibrating, Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.spaces import Arch
 from tvt_ray.storage.locations import as_location
 from tvt_ray.storage.parts import PartWriter
-from tvt_ray.students.kernels import HAS_BF16
 from tvt_ray.verbs.latency import Latency, check_chosen, with_latency
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Session
+from tvt_ray.vits import Arch
+from tvt_ray.vits.kernels import HAS_BF16
 
 
 def search(

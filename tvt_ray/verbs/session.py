@@ -21,14 +21,14 @@ from tvt_ray.runs.latency import find_profile
 from tvt_ray.runs.process import Stopwatch, end_without_ray, process_as_it_was
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.rows import Row
-from tvt_ray.spaces.limits import Limits
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.storage.locks import FolderLock
-from tvt_ray.students.sources import Source
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.verdict import Verdict, judge
 from tvt_ray.verbs.init import read_source
+from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.sources import Source
 
 Changes: TypeAlias = RunConfig | Mapping[str, Any] | None  # of a config: another one, or settings that change
 

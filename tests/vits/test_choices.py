@@ -1,0 +1,39 @@
+"""Architectures as tuples of choice indices."""
+
+import random
+
+import pytest
+
+from tvt_ray.vits.choices import check_choice, check_keys, cross_indices, digest, mutate_indices
+
+DIMENSIONS = (3, 1, 2, 4)
+
+
+def test_a_mutation_is_another_tuple_within_the_dimensions():
+    rng, start = random.Random(0), (0, 0, 1, 3)
+    for _ in range(200):
+        child = mutate_indices(start, DIMENSIONS, rng)
+        assert child != start
+        assert all(0 <= index < count for index, count in zip(child, DIMENSIONS, strict=True))
+
+
+def test_a_crossover_takes_each_position_from_a_parent():
+    rng, first, second = random.Random(0), (0, 0, 0, 0), (2, 0, 1, 3)
+    children = {cross_indices(first, second, rng) for _ in range(200)}
+    assert children == {(a, 0, b, c) for a in (0, 2) for b in (0, 1) for c in (0, 3)}
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1}) != digest({"a": 1, "b": [3]})
+
+
+def test_a_choice_is_found_or_refused_with_the_others():
+    assert check_choice("depth", 13, (12, 13)) == 1
+    with pytest.raises(ValueError, match="depth is 14, allowed: 12, 13"):
+        check_choice("depth", 14, (12, 13))
+
+
+def test_the_space_may_stand_beside_the_keys():
+    check_keys("pit", {"a": 1, "space": "pit"}, ("a",))
+    with pytest.raises(ValueError, match="belongs to the space 'autoformer', the search space is 'pit'"):
+        check_keys("pit", {"a": 1, "space": "autoformer"}, ("a",))
