@@ -16,8 +16,7 @@ from tests.exports.conftest import CLASSES, write_folder
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.exports import timm_vit
 from tvt_ray.exports.folder import load_student
-from tvt_ray.exports.timm_config import TIMM_MODELS, pit_model, vit_model
-from tvt_ray.vits import SPACES
+from tvt_ray.vits import SPACES, Space
 from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
 from tvt_ray.vits.pit import PiTArch, PiTSpace
 from tvt_ray.vits.vit import ViTArch, ViTSpace
@@ -46,7 +45,7 @@ CASES = [
     *[(WIDE_VIT, ViTArch(24, 2, 2, 1.5, patch, "patch", pool), "vit_tiny_patch16_224") for patch, pool in POOLS],
     *[(WIDE_VIT, ViTArch(36, 2, 3, 3, patch, "conv", pool), "tvt_vit") for patch, pool in POOLS],
 ]
-STOCK = [case for case in CASES if case[2] != timm_vit.NAME]
+STOCK = [case for case in CASES if case[2] != timm_vit.OWN_VIT]
 
 
 def images_of(space, count=7):
@@ -60,7 +59,7 @@ def from_timm(folder, **kwargs):
 
 
 def test_every_space_of_the_package_is_known_to_timm():
-    assert TIMM_MODELS.keys() == SPACES.keys()
+    assert all(space.timm_model is not Space.timm_model for space in SPACES.values())
 
 
 @pytest.mark.parametrize(("space", "arch", "architecture"), CASES, ids=[case[0].arch_id(case[1]) for case in CASES])
@@ -205,11 +204,11 @@ def test_what_timm_would_push_to_the_hub_is_the_student(student_folder, space, t
 
 
 def test_arguments_are_plain_values():
-    pit = pit_model(PiTSpace(), PiTArch(16, (1, 6, 6), (2, 4, 8), 2))
+    pit = PiTSpace().timm_model(PiTArch(16, (1, 6, 6), (2, 4, 8), 2))
     assert pit.is_stock
     assert pit.model_args["base_dims"] == [16, 16, 16]
     assert pit.num_features == 128
-    vit = vit_model(ViTSpace(), ViTArch(96, 2, 3, 1, 16, "conv", "mean"))
+    vit = ViTSpace().timm_model(ViTArch(96, 2, 3, 1, 16, "conv", "mean"))
     assert not vit.is_stock
     assert vit.model_args["stem"] == "conv"
     assert vit.first_conv == "patch_embed.backbone.convs.0"

@@ -17,7 +17,7 @@ from tvt_ray.scoring.rows import SCHEMA
 def test_every_kind_has_a_section_with_an_example_and_a_table():
     titles = re.findall(r"^## An? (\w+)$", PROSE, re.MULTILINE)
     assert tuple(titles) == KINDS
-    assert [kind for kind, _, _ in TABLES] == [*KINDS[:7], "student", *KINDS[7:]]
+    assert [kind for kind, _, _ in TABLES] == list(KINDS)
     assert EXAMPLES.keys() == {f"my_{kind}" for kind in KINDS}
 
 
@@ -67,7 +67,6 @@ def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_pat
         "LOSSES": {"relations"},
         "SEARCHERS": {"climb"},
         "SPACES": {"plain"},
-        "STUDENTS": {"plain"},
         "EXPORTS": {"summary"},
         "COMMANDS": set(),  # added in the package alone
     }

@@ -10,7 +10,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.latency.predictor import PartTimes, Predictor, fastest
 from tvt_ray.latency.profile import PartFit
 from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
-from tvt_ray.vits.parts import block_part, head_part
+from tvt_ray.vits.blocks import Block, TokenHead
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])
@@ -26,13 +26,13 @@ def test_what_adds_up_is_predicted_exactly_whatever_the_classes(space, batch_siz
 
 def test_a_part_takes_what_was_measured_else_what_its_kind_says():
     fit = PartFit(ms=1, ms_per_mflop=0, ms_per_mparam=1e6, ms_per_mvalue=0)
-    block, other = block_part(17, 24, 2, 24, 48), block_part(17, 24, 3, 24, 48)
+    block, other = Block.part(17, 24, 2, 24, 48), Block.part(17, 24, 3, 24, 48)
     times = PartTimes({("block", block.sizes): 0.5}, {"block": fit})
     assert times.part_ms(block) == 0.5
     assert times.part_ms(other) == pytest.approx(1 + other.cost.params)
     assert times.sum_ms([block, block, other]) == pytest.approx(2 + other.cost.params)
     with pytest.raises(UsageError, match="knows no parts of kind 'head': block"):
-        times.part_ms(head_part(1, 24, 10))
+        times.part_ms(TokenHead.part(1, 24, 10))
 
 
 def test_a_deeper_student_is_never_predicted_to_be_faster():

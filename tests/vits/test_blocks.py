@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.vits.inputs import images
 from tvt_ray.vits import build_student
-from tvt_ray.vits.student import tokens_to_map
+from tvt_ray.vits.blocks import tokens_to_map
 
 
 def test_drop_path_acts_in_training_alone(space):

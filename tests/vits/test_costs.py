@@ -10,7 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tvt_ray.vits import build_student
 from tvt_ray.vits.autoformer import AutoFormerSpace
-from tvt_ray.vits.costs import Cost, add_costs, block_cost, conv_output_size, linear_cost
+from tvt_ray.vits.blocks import Block
+from tvt_ray.vits.costs import Cost, add_costs, conv_output_size, linear_cost
 from tvt_ray.vits.pit import PiTSpace
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 
@@ -83,7 +84,7 @@ def test_a_linear_has_a_bias_and_runs_at_every_position():
 def test_a_block_is_its_four_linears_two_norms_and_two_products():
     linears = [linear_cost(17, *sizes) for sizes in ((24, 3 * 16), (16, 24), (24, 36), (36, 24))]
     norms, products = Cost(2 * (24 + 24), 0), Cost(0, 2 * 17 * 17 * 16)
-    assert block_cost(17, 24, 16, 36) == add_costs([*linears, norms, products])
+    assert Block.part(17, 24, 2, 16, 36).cost == add_costs([*linears, norms, products])
 
 
 @pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [(224, 16, 8, 0), (27, 3, 2, 1), (32, 8, 8, 0)])

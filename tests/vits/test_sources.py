@@ -7,7 +7,6 @@ from tests.conftest import SMALL_SPACES
 from tests.vits.expanded import heads_of
 from tests.vits.inputs import images
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.timm_config import pit_model
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
 from tvt_ray.vits.selection import select_weights
@@ -82,7 +81,7 @@ def test_a_student_of_the_sizes_of_a_timm_pit_computes_what_it_does():
 
     space = SMALL_SPACES["pit"]
     arch = space.largest_arch(3)
-    described, student = pit_model(space, arch), build_student(space, arch, 3, seed=0)
+    described, student = space.timm_model(arch), build_student(space, arch, 3, seed=0)
     torch.manual_seed(0)
     model = timm.create_model(described.architecture, num_classes=3, **described.model_args).eval()
     source = source_of(model)

@@ -1,9 +1,11 @@
-"""The convolutional stem, by hand."""
+"""Stems, by hand."""
 
+import pytest
 import torch
 
 from tests.vits.inputs import images
 from tvt_ray.vits import build_student
+from tvt_ray.vits.stems import ConvShape, ConvStem, Patches
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 
 SPACE = ViTSpace(image_size=32, embed_dim=(24,), depth=(1,), head_dim=(8,), patch_size=(4,))
@@ -30,3 +32,22 @@ def test_patches_are_a_convolution_alone():
         patch = images(SPACE)[0, :, 4:8, 8:12]  # row 1, column 2
         expected = (stem.proj.weight * patch).sum((1, 2, 3)) + stem.proj.bias
         assert torch.allclose(stem(images(SPACE))[0, 1 * 8 + 2], expected, atol=1e-5)
+
+
+def test_a_patch_stem_is_one_convolution():
+    assert Patches.convs(192, 16) == (ConvShape(3, 192, 16, 16, 0),)
+
+
+@pytest.mark.parametrize(
+    ("dim", "patch", "expected"),
+    [
+        (192, 16, [(3, 24, 3, 2, 1), (24, 48, 3, 2, 1), (48, 96, 3, 2, 1), (96, 192, 3, 2, 1), (192, 192, 1, 1, 0)]),
+        (192, 4, [(3, 96, 3, 2, 1), (96, 192, 3, 2, 1), (192, 192, 1, 1, 0)]),
+        (192, 12, [(3, 48, 3, 2, 1), (48, 96, 3, 2, 1), (96, 192, 3, 3, 0)]),  # three pixels are left
+        (48, 16, [(3, 16, 3, 2, 1), (16, 16, 3, 2, 1), (16, 24, 3, 2, 1), (24, 48, 3, 2, 1), (48, 48, 1, 1, 0)]),
+        (8, 2, [(3, 16, 3, 2, 1), (16, 8, 1, 1, 0)]),
+    ],
+)
+def test_a_convolutional_stem_halves_the_map_and_doubles_the_channels(dim, patch, expected):
+    """The first is the stem of ViT_C-1GF (Xiao et al. 2021): 24, 48, 96, 192 channels, then 1 x 1."""
+    assert list(ConvStem.convs(dim, patch)) == expected

@@ -1,12 +1,15 @@
-"""What is the ViT space's own."""
+"""What is the ViT family's own: its choices, and that its students are timm's."""
 
 import dataclasses
 import math
 import random
 
 import pytest
+import torch
 
-from tvt_ray.vits.stems import ConvShape
+from tests.vits.inputs import images
+from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits import build_student
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 
 SPACE = ViTSpace()
@@ -46,27 +49,6 @@ def test_a_crossover_takes_the_width_of_the_heads_with_any_width_of_the_trunk():
     assert {(each.embed_dim, each.embed_dim // each.num_heads) for each in children} == {
         (96, 32), (96, 48), (384, 32), (384, 48),
     }  # fmt: skip
-
-
-def test_a_patch_stem_is_one_convolution():
-    arch = dataclasses.replace(ARCH, stem="patch")
-    assert arch.stem_convs == (ConvShape(3, 192, 16, 16, 0),)
-
-
-@pytest.mark.parametrize(
-    ("dim", "patch", "expected"),
-    [
-        (192, 16, [(3, 24, 3, 2, 1), (24, 48, 3, 2, 1), (48, 96, 3, 2, 1), (96, 192, 3, 2, 1), (192, 192, 1, 1, 0)]),
-        (192, 4, [(3, 96, 3, 2, 1), (96, 192, 3, 2, 1), (192, 192, 1, 1, 0)]),
-        (192, 12, [(3, 48, 3, 2, 1), (48, 96, 3, 2, 1), (96, 192, 3, 3, 0)]),  # three pixels are left
-        (48, 16, [(3, 16, 3, 2, 1), (16, 16, 3, 2, 1), (16, 24, 3, 2, 1), (24, 48, 3, 2, 1), (48, 48, 1, 1, 0)]),
-        (8, 2, [(3, 16, 3, 2, 1), (16, 8, 1, 1, 0)]),
-    ],
-)
-def test_a_convolutional_stem_halves_the_map_and_doubles_the_channels(dim, patch, expected):
-    """The first is the stem of ViT_C-1GF (Xiao et al. 2021): 24, 48, 96, 192 channels, then 1 x 1."""
-    arch = ViTArch(dim, 6, dim // 8, 3.0, patch, "conv", "mean")
-    assert list(arch.stem_convs) == expected
 
 
 def test_a_description_names_every_choice():
@@ -142,3 +124,63 @@ def test_a_space_of_one_has_nothing_to_mutate_to():
     (arch,) = space.enumerate()
     with pytest.raises(ValueError, match="single architecture"):
         space.mutate(arch, random.Random(0))
+
+
+SMALL = ViTSpace(
+    image_size=32, embed_dim=(24, 48), depth=(1, 3), head_dim=(8, 12), mlp_ratio=(1.5, 3), patch_size=(4, 8)
+)
+PATCHED = [arch for arch in SMALL.enumerate() if arch.stem == "patch"]
+
+
+def timm_model(space, arch, num_classes):
+    ensure_torchvision()
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=space.image_size,
+        patch_size=arch.patch_size,
+        num_classes=num_classes,
+        global_pool={"token": "token", "mean": "avg"}[arch.pool],
+        class_token=arch.pool == "token",
+        embed_dim=arch.embed_dim,
+        depth=arch.depth,
+        num_heads=arch.num_heads,
+        mlp_ratio=arch.mlp_ratio,
+    ).eval()
+
+
+@pytest.mark.parametrize("arch", PATCHED[::5], ids=SMALL.arch_id)
+def test_a_student_with_patches_computes_what_timms_vision_transformer_does(arch):
+    student, model = build_student(SMALL, arch, 5, seed=0), timm_model(SMALL, arch, 5)
+    model.load_state_dict(student.state_dict())
+    with torch.no_grad():
+        # Without a class token timm's tokens lie in another order in memory, and their mean is summed in that.
+        bound = 0 if arch.pool == "token" else 1e-6
+        assert (student(images(SMALL, 8)) - model(images(SMALL, 8))).abs().max() <= bound
+
+
+def test_patches_are_initialised_as_timm_does_but_for_the_class_token():
+    arch = ViTArch(48, 3, 6, 3.0, 4, "patch", "token")
+    ours, theirs = build_student(SMALL, arch, 5, seed=0).state_dict(), timm_model(SMALL, arch, 5).state_dict()
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        if value.numel() > 1000:
+            assert value.std().item() == pytest.approx(theirs[key].std().item(), rel=0.1), key
+        elif key not in ("cls_token", "patch_embed.proj.bias", "head.weight"):
+            assert torch.equal(value, theirs[key]), key
+
+
+@pytest.mark.parametrize("pool", ["token", "mean"])
+def test_positions_and_class_token_are_those_that_the_pooling_needs(pool):
+    student = build_student(SMALL, ViTArch(24, 1, 3, 1.5, 8, "conv", pool), 5, seed=0)
+    assert student.pos_embed.shape == (1, 17 if pool == "token" else 16, 24)
+    assert (student.cls_token is not None) == (pool == "token")
+
+
+@pytest.mark.parametrize("arch", [arch for arch in SMALL.enumerate() if arch.depth == 1][::5], ids=SMALL.arch_id)
+def test_an_image_is_seen_alike_whatever_is_beside_it(arch):
+    """In training too: no statistics of a batch are used, nor are any kept."""
+    student = build_student(SMALL, arch, 5, seed=0).train()
+    assert not list(student.buffers())
+    with torch.no_grad():  # a single block drops nothing
+        assert torch.allclose(student(images(SMALL, 4))[:1], student(images(SMALL, 4)[:1]), atol=1e-5)

@@ -6,7 +6,7 @@ Shape suffixes: B = images, C = channels, H, W = map axes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tvt_ray.strict import Strict
 from tvt_ray.training.learner import Outputs
-from tvt_ray.vits.blocks import Block, Student
+from tvt_ray.vits.student import Student
 
 
 class LossSettings(Strict):
@@ -95,7 +95,7 @@ class GuidedStudent(nn.Module):
         self.student, self.settings = student, settings
         guided = "guidance" in settings.terms
         self.blocks = guided_blocks(student.num_blocks, settings) if guided else ()
-        widths = _map_channels(student, self.blocks)
+        widths = student.block_widths
         self.projections = nn.ModuleList(
             nn.Conv2d(widths[block], channels, 1)
             for block, channels in zip(self.blocks, teacher_channels, strict=False)
@@ -106,12 +106,6 @@ class GuidedStudent(nn.Module):
         logits, maps = self.student.logits_and_maps(images, self.blocks)
         pairs = zip(self.projections, self.blocks, strict=True)
         return logits, tuple(projection(maps[block]) for projection, block in pairs)
-
-
-def _map_channels(student: Student, blocks: Sequence[int]) -> Mapping[int, int]:
-    """Channels of the blocks' maps, which PiT widens from stage to stage: read off each block's last layer."""
-    widths = [module.mlp.fc2.out_features for module in student.modules() if isinstance(module, Block)]
-    return {block: widths[block] for block in blocks}
 
 
 def cross_entropy(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:

@@ -19,7 +19,6 @@ from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically
-from tvt_ray.vits import STUDENTS
 from tvt_ray.vits.student import Student
 
 ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
@@ -77,7 +76,7 @@ def load_student(folder: str | Path | RemotePath) -> DistilledStudent:
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{folder / ARCH_FILE} does not describe a student: {str(error).splitlines()[0]}") from None
     with torch.device("meta"):
-        student = STUDENTS[card.space.name](card.space, card.arch, len(card.class_names))
+        student = card.space.build(card.arch, len(card.class_names))
     try:
         student.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()), assign=True)
     except (RuntimeError, SafetensorError) as error:

@@ -17,8 +17,9 @@ from tvt_ray.data.preprocess import normalize
 from tvt_ray.errors import UsageError
 from tvt_ray.exports import onnx_file, torch_program
 from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent
-from tvt_ray.exports.timm_config import CONFIG_FILE, TIMM_MODELS, timm_model, write_config
+from tvt_ray.exports.timm_config import CONFIG_FILE, write_config
 from tvt_ray.inference.onnx_student import OnnxStudent
+from tvt_ray.vits import SPACES, Space
 
 ONNX_FILE, INT8_FILE, PROGRAM_FILE = "model.onnx", "model.int8.onnx", "model.pt2"
 
@@ -116,8 +117,8 @@ def _load_timm(file: Path) -> Computes:
 
 def _check_timm(student: DistilledStudent, wish: Wish) -> None:
     _plain("timm", wish)
-    if timm_model(student.card) is None:
-        known = ", ".join(TIMM_MODELS)
+    if student.card.space.timm_model(student.card.arch) is None:
+        known = ", ".join(name for name, space in SPACES.items() if space.timm_model is not Space.timm_model)
         raise UsageError(f"timm has models for students of the spaces {known}; got {student.card.space.name}")
 
 

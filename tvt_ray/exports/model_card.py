@@ -10,7 +10,6 @@ import yaml
 from tvt_ray.data.notes import listing
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.origin import Facts, Origin, public_name
-from tvt_ray.exports.timm_config import timm_model
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits.budget import format_count
@@ -59,7 +58,7 @@ def _parts(card: StudentCard, origin: Origin) -> dict[str, str]:
 
 
 def _front_matter(card: StudentCard) -> str:
-    is_timm = timm_model(card) is not None
+    is_timm = card.space.timm_model(card.arch) is not None
     head = {
         "library_name": "timm" if is_timm else "tvt_ray",
         "license": "other",
@@ -137,7 +136,7 @@ def _limits(card: StudentCard, origin: Origin) -> str:
 
 
 def _use(card: StudentCard) -> str:
-    model = timm_model(card)
+    model = card.space.timm_model(card.arch)
     code = ["import tvt_ray", 'tvt_ray.load_student("FOLDER").predict([image])  # PIL images -> [(label, probability)]']
     if model is not None:
         code += [] if model.is_stock else ["import tvt_ray.exports.timm_vit  # registers the model with timm"]

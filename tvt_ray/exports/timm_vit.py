@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from tvt_ray.vision_compat import ensure_torchvision
-from tvt_ray.vits.blocks import Attention, BlockShape
 from tvt_ray.vits.draws import INIT_STD
-from tvt_ray.vits.stems import StemConvs
-from tvt_ray.vits.vit import ViTArch
+from tvt_ray.vits.layers import Attention
+from tvt_ray.vits.stems import ConvStem, NormedConvs
+from tvt_ray.vits.timm_model import OWN_VIT
 
 ensure_torchvision()
 
@@ -25,11 +25,9 @@ from timm.layers import HybridEmbed  # noqa: E402
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model  # noqa: E402
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn  # noqa: E402
 
-NAME = "tvt_vit"
-
 default_cfgs = generate_default_cfgs(  # timm looks for it in the module of a registered model
     {
-        f"{NAME}.untrained": {
+        f"{OWN_VIT}.untrained": {
             "input_size": (3, 224, 224),
             "fixed_input_size": True,
             "crop_pct": 1.0,
@@ -48,9 +46,9 @@ default_cfgs = generate_default_cfgs(  # timm looks for it in the module of a re
 class SpaceAttention(Attention):
     """The students' attention, as timm's blocks call it: without masks."""
 
-    def __init__(self, shape: BlockShape, map_size: int) -> None:
-        super().__init__(shape, map_size)
-        self.num_tokens = map_size**2 + 1 if shape.relative_position else None
+    def __init__(self, dim: int, num_heads: int, attention_dim: int, relative_map: int | None = None) -> None:
+        super().__init__(dim, num_heads, attention_dim, relative_map)
+        self.num_tokens = relative_map**2 + 1 if relative_map else None
         for parameter in self.parameters():  # timm initialises its Linears anew, and knows nothing of the tables
             nn.init.normal_(parameter, std=INIT_STD)
 
@@ -71,7 +69,7 @@ def tvt_vit(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     out_indices = kwargs.pop("out_indices", 3)
     return build_model_with_cfg(
         build,
-        NAME,
+        OWN_VIT,
         pretrained,
         pretrained_filter_fn=checkpoint_filter_fn,
         feature_cfg={"out_indices": out_indices, "feature_cls": "getter"},
@@ -140,17 +138,17 @@ def _attention(head_dim: int | None, relative: bool, map_size: int) -> Callable[
 
     def attention(dim: int, heads: int) -> nn.Module:
         width = dim if head_dim is None else head_dim * heads
-        return SpaceAttention(BlockShape(dim, heads, width, 0, relative), map_size)
+        return SpaceAttention(dim, heads, width, map_size if relative else None)
 
     return attention
 
 
 def _embedding(embed_dim: int, patch_size: int, in_chans: int) -> Callable[..., nn.Module]:
     """The convolutional stem of the ViT space, of any number of input channels."""
-    *first, last = ViTArch(embed_dim, 1, 1, 1.0, patch_size, "conv", "token").stem_convs
+    *first, last = ConvStem.convs(embed_dim, patch_size)
 
     def embed(**kwargs: Any) -> nn.Module:
-        backbone = StemConvs([first[0]._replace(inputs=in_chans), *first[1:]])
+        backbone = NormedConvs([first[0]._replace(inputs=in_chans), *first[1:]])
         for conv in backbone.convs:
             conv.reset_parameters()  # type: ignore[operator]
         return HybridEmbed(backbone, **{**kwargs, "patch_size": last.kernel})  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tvt_ray.vits import Arch, Space
-from tvt_ray.vits.parts import Part
+from tvt_ray.vits.pieces import Part
 
 ENUMERABLE = 5000  # spaces up to this size are gone through for their parts
 NUM_DRAWN = 2000  # architectures of a larger one

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from tvt_ray.latency.profile import Error, PartFit, WholeFit
-from tvt_ray.vits.parts import Part
+from tvt_ray.vits.pieces import Part
 
 _MILLION = 1e6
 

@@ -18,7 +18,7 @@ from tvt_ray.latency.profile import BatchProfile, DeviceProfile, MeasuredPart
 from tvt_ray.latency.timing import Bench
 from tvt_ray.progress import Meter
 from tvt_ray.vits import Arch, Space
-from tvt_ray.vits.parts import Part
+from tvt_ray.vits.pieces import Part
 
 NUM_STUDENTS = 24  # whole ones: every other settles the sum of parts, the rest judge
 NUM_ROUNDS = 3

@@ -13,7 +13,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.latency.fitting import part_terms, whole_terms
 from tvt_ray.latency.profile import BatchProfile, PartFit, WholeFit
 from tvt_ray.vits import Arch, Space
-from tvt_ray.vits.parts import Part
+from tvt_ray.vits.pieces import Part
 
 ENUMERABLE = 20_000  # spaces up to this size are gone through for the fastest
 NUM_STARTS = 4

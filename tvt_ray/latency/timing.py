@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.benchmark import Timer
 
 from tvt_ray.latency.device import DeviceKind
-from tvt_ray.latency.modules import build_part
 from tvt_ray.vits import Arch, Space, build_student
-from tvt_ray.vits.parts import Part
+from tvt_ray.vits.draws import INIT_STD
+from tvt_ray.vits.pieces import Part
 
 NUM_COPIES = 4  # of a part, one after the other, each with weights of its own: those of a student are not in the cache
 NUM_WARM_UPS = 3
@@ -49,3 +50,12 @@ class Bench:
         with torch.inference_mode():
             timer.timeit(NUM_WARM_UPS)
             return 1e3 * float(timer.blocked_autorange(min_run_time=min_s).median)
+
+
+def build_part(part: Part, device: torch.device | str = "cpu") -> tuple[nn.Module, tuple[int, ...]]:
+    """The module in eval mode, with some weights, and the shape of its input without the axis of images."""
+    with torch.device(device), torch.no_grad():
+        module = part.piece.timed(*part.sizes)
+        for parameter in module.parameters():
+            parameter.normal_(0, INIT_STD)  # numbers as a student's, since denormal ones would be slow
+    return module.eval(), part.input_shape

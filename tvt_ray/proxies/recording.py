@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tvt_ray.vits.blocks import Attention, Block
+from tvt_ray.vits.blocks import Block
+from tvt_ray.vits.layers import Attention
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
-from tvt_ray.vits import STUDENTS, Arch, Space, build_student
+from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.selection import check_fits, check_stages, heads_of, select_weights
 from tvt_ray.vits.sources import BLOCK, HEAD_DIM, Source, parse_source
 from tvt_ray.vits.student import Student
@@ -71,7 +71,7 @@ def begin_as_they_can(init: Source | None, tasks: Mapping[str, DistillTask]) -> 
 def _shapes(space: Space, arch: Arch) -> Student:
     """A student without numbers."""
     with torch.device("meta"):
-        return STUDENTS[space.name](space, arch, 1)
+        return space.build(arch, 1)
 
 
 def tell_of_init(init: Source | None, tasks: Iterable[DistillTask]) -> None:

@@ -1,19 +1,19 @@
-"""Families of ViTs: which architectures exist, what each costs, and its module. Rows of `SPACES` and `STUDENTS`."""
+"""Families of ViTs: which architectures exist, what each costs, its module. One is a file and a row in `SPACES`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypeAlias
 
 import torch
 from pydantic import PlainSerializer, PlainValidator
 
-from tvt_ray.vits.autoformer import AutoFormer, AutoFormerSpace
+from tvt_ray.vits.autoformer import AutoFormerSpace
 from tvt_ray.vits.draws import draws_of
-from tvt_ray.vits.pit import PiT, PiTSpace
+from tvt_ray.vits.pit import PiTSpace
 from tvt_ray.vits.space import Arch, Space
 from tvt_ray.vits.student import Student
-from tvt_ray.vits.vit import ViT, ViTSpace
+from tvt_ray.vits.vit import ViTSpace
 
 SPACES: dict[str, type[Space]] = {"autoformer": AutoFormerSpace, "pit": PiTSpace, "vit": ViTSpace}
 
@@ -23,9 +23,9 @@ def parse_space(settings: Any) -> Space:
 
     Raises ValueError for an unknown name, and pydantic's ValidationError for a setting that is wrong.
     """
+    if isinstance(settings, Space):
+        return settings
     if not isinstance(settings, Mapping):
-        if type(settings) in SPACES.values():
-            return settings  # type: ignore[no-any-return]
         raise ValueError(f"a space is a mapping of settings with a name; got {settings!r:.80}")
     name = settings.get("name")
     if not isinstance(name, str) or name not in SPACES:
@@ -39,11 +39,6 @@ def _dump(space: Space) -> dict[str, Any]:
 
 # A field of a pydantic model that holds any space of the table.
 SpaceField: TypeAlias = Annotated[Space, PlainValidator(parse_space), PlainSerializer(_dump)]
-
-# (space, architecture, classes) -> the module, its weights not yet drawn; each takes the space of its own name
-Builder: TypeAlias = Callable[[Any, Arch, int], Student]
-
-STUDENTS: dict[str, Builder] = {"autoformer": AutoFormer, "pit": PiT, "vit": ViT}
 
 
 def build_student(
@@ -61,7 +56,7 @@ def build_student(
     otherwise they are the student's own.
     """
     with torch.device(device):
-        student = STUDENTS[space.name](space, arch, num_classes)
+        student = space.build(arch, num_classes)
     student.init_weights(draws_of(seed, space.arch_id(arch), draw, device))
     if not shared:
         for parameter in student.parameters():
@@ -69,4 +64,4 @@ def build_student(
     return student.eval()
 
 
-__all__ = ["SPACES", "STUDENTS", "Arch", "Space", "SpaceField", "Student", "build_student", "parse_space"]
+__all__ = ["SPACES", "Arch", "Space", "SpaceField", "Student", "build_student", "parse_space"]

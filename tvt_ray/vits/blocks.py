@@ -1,191 +1,60 @@
-"""The transformer pieces that the spaces' models share.
+"""The pieces behind the stem: blocks, the pools between them, and heads. Their parameters have the names of timm's.
 
-Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes, N = heads, D = channels per head.
+Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import math
-from collections.abc import Iterator
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tvt_ray.vits import kernels
+from tvt_ray.vits.costs import Cost, add_costs, conv_output_size, linear_cost
+from tvt_ray.vits.layers import NORM_EPS, NUM_RELATIVE_ENTRIES, Attention, Conv2d, Linear, Mlp, drop_images
+from tvt_ray.vits.pieces import Part, Piece
 
-NORM_EPS = 1e-6
-
-# AutoFormer's distances are clipped at 14 patches, in both directions, with one more entry for the class token.
-MAX_RELATIVE_DISTANCE = 14
-NUM_RELATIVE_ENTRIES = 2 * MAX_RELATIVE_DISTANCE + 2
+POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
 
 
-class Linear(nn.Linear):
-    """An nn.Linear without PyTorch's own initialisation, which `init_weights` would draw over.
+class Block(Piece):
+    """Pre-norm transformer block with stochastic depth on both branches.
 
-    Once made it is of PyTorch's own class: quantisation and exporters look for that, and pass over subclasses.
+    Sizes: tokens, their channels, heads, channels over all heads, channels in the MLP.
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features)
-        self.__class__ = nn.Linear  # type: ignore[assignment]
+    kind = "block"
+    relative = False
 
-    def reset_parameters(self) -> None:
-        """Weights stay as allocated until `init_weights`."""
+    # What the axes of its parameters count, for whoever takes some of each: channels of tokens (c), of all heads (a),
+    # of queries, keys and values (qkv), of the MLP (h), of one head (d), and entries of a table, which are all taken.
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "norm1.weight": ("c",),
+        "norm1.bias": ("c",),
+        "attn.qkv.weight": ("qkv", "c"),
+        "attn.qkv.bias": ("qkv",),
+        "attn.proj.weight": ("c", "a"),
+        "attn.proj.bias": ("c",),
+        "norm2.weight": ("c",),
+        "norm2.bias": ("c",),
+        "mlp.fc1.weight": ("h", "c"),
+        "mlp.fc1.bias": ("h",),
+        "mlp.fc2.weight": ("c", "h"),
+        "mlp.fc2.bias": ("c",),
+    }
 
-
-class Conv2d(nn.Conv2d):
-    """Likewise."""
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel_size: int, stride: int, padding: int = 0, groups: int = 1
-    ) -> None:
-        super().__init__(inputs, outputs, kernel_size, stride, padding, groups=groups)
-        self.__class__ = nn.Conv2d  # type: ignore[assignment]
-
-    def reset_parameters(self) -> None:
-        """Weights stay as allocated until `init_weights`."""
-
-
-@dataclass(frozen=True)
-class BlockShape:
-    """Widths of one block; `attention_dim` is that of the queries over all heads."""
-
-    dim: int
-    num_heads: int
-    attention_dim: int
-    hidden_dim: int
-    relative_position: bool = False
-
-
-class RelativePosition(nn.Module):
-    """Learned vectors for the row and column distance of two patches (Shaw et al. 2018, as in AutoFormer).
-
-    Distances are clipped at 14; entry 0 of each table serves every pair with the class token.
-    """
-
-    def __init__(self, map_size: int, head_dim: int) -> None:
+    def __init__(self, tokens: int, dim: int, num_heads: int, attention_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.empty(NUM_RELATIVE_ENTRIES, head_dim))
-        self.columns = nn.Parameter(torch.empty(NUM_RELATIVE_ENTRIES, head_dim))
-        self.map_size = map_size
-
-    def forward(self) -> Tensor:
-        """(T, T, D) with T = map_size^2 + 1."""
-        axis = torch.arange(self.map_size, device=self.rows.device)
-        distance = (axis[None] - axis[:, None]).clamp(-MAX_RELATIVE_DISTANCE, MAX_RELATIVE_DISTANCE)
-        entry = distance + MAX_RELATIVE_DISTANCE + 1
-        rows = entry.repeat_interleave(self.map_size, 0).repeat_interleave(self.map_size, 1)
-        columns = entry.repeat(self.map_size, self.map_size)
-        return self.rows[F.pad(rows, (1, 0, 1, 0))] + self.columns[F.pad(columns, (1, 0, 1, 0))]
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, optionally with relative positions on keys and values."""
-
-    def __init__(self, shape: BlockShape, map_size: int) -> None:
-        super().__init__()
-        self.num_heads, head_dim = shape.num_heads, shape.attention_dim // shape.num_heads
-        self.qkv = Linear(shape.dim, 3 * shape.attention_dim)
-        self.proj = Linear(shape.attention_dim, shape.dim)
-        relative = shape.relative_position
-        self.relative_keys = RelativePosition(map_size, head_dim) if relative else None
-        self.relative_values = RelativePosition(map_size, head_dim) if relative else None
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        queries, keys, values = self._heads(self.qkv(tokens))
-        if self.relative_values is None:
-            mixed = F.scaled_dot_product_attention(queries, keys, values)
-        else:
-            mixed = self._relative_mix(queries, keys, values)
-        return self.proj(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
-
-    def infer(self, tokens: Tensor) -> Tensor:
-        """As forward without the output projection, in fused kernels: (B, T, C) -> (B, T, N x D)."""
-        queries, keys, values = self._heads(kernels.linear(tokens, self.qkv))
-        relative = self.relative_values is not None
-        mixed = (self._relative_mix if relative else kernels.attend)(queries, keys, values)
-        return mixed.transpose(1, 2).flatten(2)
-
-    def probabilities(self, tokens: Tensor) -> Tensor:
-        """How each token's attention is shared out: (B, T, C) -> (B, N, T, T), rows summing to 1."""
-        queries, keys, _ = self._heads(self.qkv(tokens))
-        return self._weights(queries, keys)
-
-    def _heads(self, projected: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (B, N, T, D), of what `qkv` gives."""
-        images, tokens, _ = projected.shape
-        queries, keys, values = projected.view(images, tokens, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        return queries, keys, values
-
-    def _relative_mix(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        assert self.relative_values is not None
-        weights = self._weights(queries, keys)
-        relative = self.relative_values().to(values.dtype)
-        return weights @ values + torch.einsum("bnts,tsd->bntd", weights, relative)
-
-    def _weights(self, queries: Tensor, keys: Tensor) -> Tensor:
-        queries = queries / math.sqrt(queries.shape[-1])
-        logits = queries @ keys.transpose(-2, -1)
-        if self.relative_keys is not None:
-            logits = logits + torch.einsum("bntd,tsd->bnts", queries, self.relative_keys().to(queries.dtype))
-        return logits.softmax(-1)
-
-
-@dataclass(frozen=True)
-class _Share:
-    rank: int
-    world_size: int
-    batch_size: int
-
-
-_share: ContextVar[_Share | None] = ContextVar("share", default=None)
-
-
-@contextlib.contextmanager
-def shared_out(rank: int, world_size: int, batch_size: int) -> Iterator[None]:
-    """Within the block, images are every `world_size`-th of a batch from the `rank`-th on.
-
-    Stochastic depth then drops the images that it would drop if one worker had them all, given equal seeds.
-    """
-    token = _share.set(_Share(rank, world_size, batch_size) if world_size > 1 else None)
-    try:
-        yield
-    finally:
-        _share.reset(token)
-
-
-class Mlp(nn.Module):
-    """Linear, GELU, Linear; every token by itself."""
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T, C) -> (B, T, C)."""
-        return self.fc2(F.gelu(self.fc1(tokens)))  # type: ignore[no-any-return]
-
-
-class Block(nn.Module):
-    """Pre-norm transformer block with stochastic depth (Huang et al. 2016) on both branches.
-
-    Its parameters have the names of timm's, as those of all students do.
-    """
-
-    def __init__(self, shape: BlockShape, map_size: int, drop_path: float) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(shape.dim, NORM_EPS)
-        self.attn = Attention(shape, map_size)
-        self.norm2 = nn.LayerNorm(shape.dim, NORM_EPS)
-        self.mlp = Mlp(shape.dim, shape.hidden_dim)
-        self.drop_path = drop_path
+        self.map_size = math.isqrt(tokens)  # patches along an axis: a class token beside them does not change it
+        self.norm1 = nn.LayerNorm(dim, NORM_EPS)
+        self.attn = Attention(dim, num_heads, attention_dim, self.map_size if self.relative else None)
+        self.norm2 = nn.LayerNorm(dim, NORM_EPS)
+        self.mlp = Mlp(dim, hidden_dim)
+        self.drop_path = 0.0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, T, C) -> (B, T, C)."""
@@ -193,20 +62,154 @@ class Block(nn.Module):
         return tokens + self._drop(self.mlp(self.norm2(tokens)))
 
     def infer(self, tokens: Tensor) -> Tensor:
-        """What forward gives in evaluation mode, in fused kernels that no gradient and no hook sees.
-
-        In the tokens' precision, whatever that of the weights.
-        """
+        """As Piece says; what it is given, which is contiguous, may be written over."""
         tokens = kernels.linear_add(self.attn.infer(kernels.norm(tokens, self.norm1)), self.attn.proj, tokens)
         return kernels.add_mlp(tokens, self.norm2, self.mlp.fc1, self.mlp.fc2)
 
     def _drop(self, branch: Tensor) -> Tensor:
-        """Drops the branch for whole images while training.
+        return drop_images(branch, self.drop_path) if self.training and self.drop_path else branch
 
-        timm's DropPath does the same; importing timm in every scoring worker costs more than these lines.
-        """
-        if not self.training or self.drop_path == 0:
-            return branch
-        keep, share = 1 - self.drop_path, _share.get()
-        mask = branch.new_empty(share.batch_size if share else branch.shape[0], 1, 1).bernoulli_(keep)
-        return branch * ((mask[share.rank :: share.world_size] if share else mask) / keep)
+    @classmethod
+    @functools.cache  # every architecture of a space is made of the same few
+    def part(cls, tokens: int, dim: int, num_heads: int, attention_dim: int, hidden_dim: int) -> Part:
+        """Four Linears, two LayerNorms, attention's two products; and what GELU and the two sums read and write."""
+        linears = (dim, 3 * attention_dim), (attention_dim, dim), (dim, hidden_dim), (hidden_dim, dim)
+        norms, products = Cost(4 * dim, 0), Cost(0, 2 * tokens * tokens * attention_dim)
+        cost = add_costs([*(linear_cost(tokens, *each) for each in linears), norms, products])
+        values = tokens * (14 * dim + 8 * attention_dim + 4 * hidden_dim) + 2 * num_heads * tokens**2
+        return cls.make_part((tokens, dim, num_heads, attention_dim, hidden_dim), cost, values, (tokens, dim))
+
+
+class RelativeBlock(Block):
+    """With relative positions: two tables (rows, columns) for keys and two for values; a product more of each."""
+
+    kind = "relative_block"
+    relative = True
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **Block.axes,
+        "attn.relative_keys.rows": ("all", "d"),
+        "attn.relative_keys.columns": ("all", "d"),
+        "attn.relative_values.rows": ("all", "d"),
+        "attn.relative_values.columns": ("all", "d"),
+    }
+
+    @classmethod
+    @functools.cache
+    def part(cls, tokens: int, dim: int, num_heads: int, attention_dim: int, hidden_dim: int) -> Part:
+        """A block's, with the tables, and products over all pairs of tokens."""
+        block = super().part(tokens, dim, num_heads, attention_dim, hidden_dim)
+        head_dim = attention_dim // num_heads
+        more = Cost(4 * NUM_RELATIVE_ENTRIES * head_dim, 2 * tokens * tokens * attention_dim)
+        values = block.activations + 2 * tokens**2 * (head_dim + num_heads)
+        return block._replace(cost=add_costs([block.cost, more]), activations=values)
+
+
+class Pool(Piece):
+    """Halves the map with a depthwise convolution and widens the class token to match.
+
+    Sizes: channels before and after, patches along an axis before.
+    """
+
+    kind = "pool"
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {  # channels before and after, as Block.axes has its own
+        "conv.weight": ("after",),
+        "conv.bias": ("after",),
+        "fc.weight": ("after", "before"),
+        "fc.bias": ("after",),
+    }
+
+    def __init__(self, inputs: int, outputs: int, map_size: int) -> None:
+        super().__init__()
+        self.map_size = map_size
+        self.conv = Conv2d(inputs, outputs, POOL_KERNEL, POOL_STRIDE, POOL_PADDING, groups=inputs)
+        self.fc = Linear(inputs, outputs)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, 1 + H x W, C) -> (B, 1 + H/2 x W/2, C')."""
+        patches = self.conv(tokens_to_map(tokens, self.map_size)).flatten(2).transpose(1, 2)
+        return torch.cat([self.fc(tokens[:, :1]), patches], 1)
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """As Piece says."""
+        patches = kernels.conv(tokens_to_map(tokens, self.map_size), self.conv).flatten(2).transpose(1, 2)
+        return torch.cat([kernels.linear(tokens[:, :1], self.fc), patches], 1)
+
+    @classmethod
+    @functools.cache
+    def part(cls, inputs: int, outputs: int, map_size: int) -> Part:
+        """A depthwise convolution on the map, and a Linear on the class token."""
+        weights, halved = outputs * POOL_KERNEL**2, cls.output_size(map_size)
+        cost = add_costs([Cost(weights + outputs, halved**2 * weights), linear_cost(1, inputs, outputs)])
+        values = 3 * map_size**2 * inputs + 3 * halved**2 * outputs
+        return cls.make_part((inputs, outputs, map_size), cost, values, (1 + map_size**2, inputs))
+
+    @staticmethod
+    def output_size(map_size: int) -> int:
+        """Patches along an axis after it."""
+        return conv_output_size(map_size, POOL_KERNEL, POOL_STRIDE, POOL_PADDING)
+
+
+class Head(Piece):
+    """From tokens to logits: a norm, one vector for each image, and the classifier. Both stand at the top of a student.
+
+    Sizes: tokens that are read, their channels, classes.
+    """
+
+    kind = "head"
+    norm_name = "norm"  # as timm calls it
+
+    def __init__(self, num_read: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(width, NORM_EPS), Linear(width, num_classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T, C) -> (B, classes)."""
+        return self.head(self.pooled(tokens, self.norm))  # type: ignore[no-any-return]
+
+    @staticmethod
+    def pooled(tokens: Tensor, norm: nn.Module) -> Tensor:
+        """What the classifier reads: (B, T, C) -> (B, C)."""
+        raise NotImplementedError
+
+    @classmethod
+    @functools.cache
+    def part(cls, num_read: int, width: int, num_classes: int) -> Part:
+        """A LayerNorm of so many tokens, their mean, and a Linear."""
+        cost = add_costs([Cost(2 * width, 0), linear_cost(1, width, num_classes)])
+        values = 3 * num_read * width + num_classes
+        return cls.make_part((num_read, width, num_classes), cost, values, (num_read, width))
+
+
+class TokenHead(Head):
+    """Reads the class token."""
+
+    @staticmethod
+    def pooled(tokens: Tensor, norm: nn.Module) -> Tensor:
+        """Normalised."""
+        return norm(tokens[:, 0])  # type: ignore[no-any-return]
+
+
+class PatchesHead(Head):
+    """Reads the patch tokens; a class token stands before them."""
+
+    @staticmethod
+    def pooled(tokens: Tensor, norm: nn.Module) -> Tensor:
+        """The mean of the normalised tokens."""
+        return norm(tokens)[:, 1:].mean(1)  # type: ignore[no-any-return]
+
+
+class MeanHead(Head):
+    """Reads all tokens; there is no class token among them."""
+
+    norm_name = "fc_norm"
+
+    @staticmethod
+    def pooled(tokens: Tensor, norm: nn.Module) -> Tensor:
+        """Their mean, normalised."""
+        return norm(tokens.mean(1))  # type: ignore[no-any-return]
+
+
+def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
+    """(B, T, C) -> (B, C, H, W): the last H x W tokens. A class token stands before them and is dropped."""
+    images, _, channels = tokens.shape
+    return tokens[:, -(map_size**2) :].transpose(1, 2).reshape(images, channels, map_size, map_size)

@@ -1,15 +1,42 @@
-"""Choice lists, and architectures as tuples of choice indices: what spaces share."""
+"""Choices, and architectures as tuples of choice indices: what a space's declaration is made of."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import AfterValidator
+
+
+class Choice(NamedTuple):
+    """What a field of an architecture is beside its value; it is chosen from the space's list of the same name."""
+
+    title: str = ""  # of its column; "": its name
+    letter: str | None = None  # before its value in ids; None: the title's first, and none before a word
+    per: Literal["network", "stage", "block"] = "network"  # stage, block: a tuple, that of blocks as long as `depth`
+    grows: bool = False  # costs grow with it: for the extremes, only its least and its most have to be tried
+    feature: str = ""  # the name of its feature; "": the title
+    reads: Callable[[Any, Any], float] | None = None  # (space, architecture) -> what the feature is of
+    flags: tuple[str, ...] = ()  # of words: those that have a feature, which says whether the architecture has it
+    # (space, what was chosen before) -> what is allowed, where that is no list of the space: always equally many
+    options: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
+
+
+@functools.cache
+def choices_of(arch_type: Any) -> tuple[tuple[str, Choice], ...]:
+    """The fields of an architecture with what their annotations say, in order; those of blocks come last."""
+    hints, found = get_type_hints(arch_type, include_extras=True), []
+    for field in dataclasses.fields(arch_type):
+        annotated = getattr(hints[field.name], "__metadata__", ())
+        choice = next((each for each in annotated if isinstance(each, Choice)), Choice())
+        found.append((field.name, choice._replace(title=choice.title or field.name)))
+    return tuple(sorted(found, key=lambda each: each[1].per == "block"))
 
 
 def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -67,6 +94,7 @@ def check_keys(space: str, obj: Any, keys: Sequence[str]) -> None:
 
 def check_choice(key: str, value: Any, choices: Sequence[Any]) -> int:
     """The index of `value` among `choices`; raises ValueError that lists them."""
-    if value not in choices:
-        raise ValueError(f"{key} is {value!r}, allowed: {', '.join(map(str, choices))}")
-    return list(choices).index(value)
+    try:
+        return choices.index(value)
+    except ValueError:
+        raise ValueError(f"{key} is {value!r}, allowed: {', '.join(map(str, choices))}") from None

@@ -25,33 +25,12 @@ import torch
 from torch import Tensor
 
 from tvt_ray.errors import UsageError
-from tvt_ray.vits.blocks import Attention
+from tvt_ray.vits.blocks import Pool, RelativeBlock
 from tvt_ray.vits.embedding import Chosen, select_stem, select_tokens
 from tvt_ray.vits.even import Indices, even, head_channels, stage_channels, take
+from tvt_ray.vits.layers import Attention
 from tvt_ray.vits.sources import Source, Stages, stages_of
 from tvt_ray.vits.student import Student
-
-# What the axes of a block's parameters count: channels of tokens (c), of all heads (a), of queries, keys and values
-# (qkv), of the MLP (h), of one head (d), and entries of a table, all of which are taken.
-AXES: Mapping[str, tuple[str, ...]] = {
-    "norm1.weight": ("c",),
-    "norm1.bias": ("c",),
-    "attn.qkv.weight": ("qkv", "c"),
-    "attn.qkv.bias": ("qkv",),
-    "attn.proj.weight": ("c", "a"),
-    "attn.proj.bias": ("c",),
-    "norm2.weight": ("c",),
-    "norm2.bias": ("c",),
-    "mlp.fc1.weight": ("h", "c"),
-    "mlp.fc1.bias": ("h",),
-    "mlp.fc2.weight": ("c", "h"),
-    "mlp.fc2.bias": ("c",),
-    **{
-        f"attn.{table}.{axis}": ("all", "d")
-        for table in ("relative_keys", "relative_values")
-        for axis in ("rows", "columns")
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -156,7 +135,7 @@ def _select_block(
         "h": even(have["hidden channels"], wanted["hidden channels"]),
         "d": inside if source.has_tables_of(origin) else None,
     }
-    for key, names in AXES.items():
+    for key, names in RelativeBlock.axes.items():
         value, indices = source.state.get(f"{origin}.{key}"), [axes.get(name) for name in names]
         if f"{block}.{key}" in own and value is not None and indices[-1] is not None:
             yield f"{block}.{key}", take(value, indices)
@@ -164,12 +143,10 @@ def _select_block(
 
 def _select_pools(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Sequence[Indices]) -> Chosen:
     for i, (before, after) in enumerate(itertools.pairwise(channels)):
-        for key, indices in {"conv": [after], "fc": [after, before]}.items():
-            weight, bias = f"pools.{i}.{key}.weight", f"pools.{i}.{key}.bias"
-            if weight in own and weight in state and state[weight].shape[2:] == own[weight].shape[2:]:
-                yield weight, take(state[weight], indices)
-                if bias in state:
-                    yield bias, take(state[bias], [after])
+        for key, names in Pool.axes.items():
+            name, axes = f"pools.{i}.{key}", {"before": before, "after": after}
+            if name in own and name in state and state[name].shape[2:] == own[name].shape[2:]:
+                yield name, take(state[name], [axes[axis] for axis in names])
 
 
 def _select_end(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Indices) -> Chosen:

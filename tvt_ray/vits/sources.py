@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from tvt_ray.errors import UsageError
+from tvt_ray.vits.blocks import Block, RelativeBlock
 
 BLOCK = re.compile(r"((?:transformers\.(\d+)\.)?blocks\.(\d+))\.(.+)")
-WEIGHTS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")  # of every block; each has a bias too
-TABLES = ("attn.relative_keys", "attn.relative_values")  # of students that have them
+WEIGHTS = tuple(key.removesuffix(".weight") for key in Block.axes if key.endswith(".weight"))  # each has a bias too
 SCALES = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}  # LayerScale, and what it scales
 HEAD_DIM = 64  # channels of a head where a file does not say: those of nearly all of timm's ViTs
 LIKE = "as timm's VisionTransformer and PoolingVisionTransformer and students do"
@@ -142,8 +142,7 @@ def _check_block(name: str, state: Mapping[str, Tensor], block: str) -> None:
     missing = [f"{block}.{layer}.weight" for layer in WEIGHTS if f"{block}.{layer}.weight" not in state]
     if missing:
         raise UsageError(f"{name} is no plain ViT: it has no {missing[0]}, {LIKE}")
-    known = {f"{block}.{layer}.{kind}" for layer in WEIGHTS for kind in ("weight", "bias")}
-    known |= {f"{block}.{table}.{axis}" for table in TABLES for axis in ("rows", "columns")}
+    known = {f"{block}.{key}" for key in RelativeBlock.axes}
     unknown = [key for key in state if key.startswith(f"{block}.") and key not in known]
     if unknown:
         raise UsageError(f"{name} is no plain ViT: it has {unknown[0]}, which blocks of students have no place for")
@@ -153,14 +152,9 @@ def _check_block(name: str, state: Mapping[str, Tensor], block: str) -> None:
 def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], block: str) -> None:
     """Raises UsageError unless a block's matrices fit one another."""
     width, rows, hidden = shapes["norm1"][0], shapes["attn.qkv"][0], shapes["mlp.fc1"][0]
-    wanted = {
-        "attn.qkv": (rows, width),
-        "attn.proj": (width, rows // 3),
-        "norm2": (width,),
-        "mlp.fc1": (hidden, width),
-        "mlp.fc2": (width, hidden),
-    }
-    for layer, shape in wanted.items():
+    sizes = {"c": width, "qkv": rows, "a": rows // 3, "h": hidden}
+    for layer in WEIGHTS:
+        shape = tuple(sizes[axis] for axis in Block.axes[f"{layer}.weight"])
         if shapes[layer] != shape or rows % 3:
             got = f"{block}.{layer}.weight is {shapes[layer]}"
             raise UsageError(f"{name} is no plain ViT: {got}, and {shape} would fit the rest of its block")

@@ -1,16 +1,29 @@
-"""From pixels to tokens: one convolution, after others where the stem is convolutional."""
+"""From pixels to tokens: what stands before the blocks. One is a class, and where a space chooses it a row of `STEMS`.
+
+Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes, S = pixels along an axis.
+"""
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tvt_ray.vits import kernels
-from tvt_ray.vits.blocks import NORM_EPS, Conv2d
+from tvt_ray.vits.costs import IN_CHANNELS, Cost, add_costs, conv_output_size, linear_cost
+from tvt_ray.vits.layers import NORM_EPS, Conv2d
+from tvt_ray.vits.pieces import Part, Piece
+
+HALVING = {"kernel": 3, "stride": 2, "padding": 1}  # of a convolutional stem
+LEAST_CHANNELS = 16  # of a convolution in it: fewer are too few to normalise over
+
+StemName: TypeAlias = Literal["patch", "conv"]
 
 
 class ConvShape(NamedTuple):
@@ -23,14 +36,138 @@ class ConvShape(NamedTuple):
     padding: int
 
 
-class StemConvs(nn.Module):
+class Stem(Piece):
+    """Convolutions from pixels to tokens (B, H x W, C); the last is bare, those before it have a norm and ReLU.
+
+    Sizes: pixels along an axis, class tokens, vectors of positions, then the numbers of each convolution. Class tokens
+    and positions stand beside it, at the top of a student: `Embedding` has both.
+    """
+
+    first_conv: ClassVar[str]  # its module's name; timm changes it for images of other than three channels
+    positions_are_a_map: ClassVar[bool] = False  # (1, C, H, W), not (1, T, C)
+
+    @classmethod
+    def check(cls, patch_size: int) -> None:
+        """Raises ValueError for patches that it cannot make."""
+
+    @staticmethod
+    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+        """From pixels to one token of `width` channels for each patch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def width(*numbers: int) -> int:
+        """Channels of its tokens."""
+        return _conv_shapes(numbers)[-1].outputs
+
+    @classmethod
+    @functools.cache
+    def of_patches(cls, image_size: int, width: int, patch_size: int, num_prefix: int) -> Part:
+        """Every token has a position, class tokens too."""
+        num_positions = (image_size // patch_size) ** 2 + num_prefix
+        return cls.part(image_size, num_prefix, num_positions, *itertools.chain(*cls.convs(width, patch_size)))
+
+    @classmethod
+    def timed(cls, *sizes: int) -> nn.Module:
+        """With class tokens and positions."""
+        return Embedding(cls, *sizes)
+
+    @classmethod
+    @functools.cache
+    def part(cls, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> Part:
+        """Convolutions and what joins them: norms; class tokens and positions."""
+        convs, size, values = _conv_shapes(numbers), image_size, 0
+        width, norms = convs[-1].outputs, sum(2 * each.outputs for each in convs[:-1])
+        costs = [Cost((num_prefix + num_positions) * width + norms, 0)]
+        for inputs, outputs, kernel, stride, padding in convs:
+            before, size = size, conv_output_size(size, kernel, stride, padding)
+            costs.append(linear_cost(size**2, inputs * kernel**2, outputs))
+            values += before**2 * inputs + size**2 * outputs
+        values += 5 * (size**2 + num_prefix) * width
+        sizes, shape = (image_size, num_prefix, num_positions, *numbers), (IN_CHANNELS, image_size, image_size)
+        return cls.make_part(sizes, add_costs(costs), values, shape)
+
+
+class Patches(Stem):
+    """One convolution."""
+
+    kind = "patches"
+    first_conv = "proj"
+
+    @staticmethod
+    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+        """Without overlap."""
+        return (ConvShape(IN_CHANNELS, width, patch_size, patch_size, 0),)
+
+    def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
+        super().__init__()
+        (conv,) = _conv_shapes(numbers)
+        self.add_module(self.first_conv, Conv2d(*conv))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, H x W, C)."""
+        return tokens_of(self.get_submodule(self.first_conv)(images))
+
+    def infer(self, images: Tensor) -> Tensor:
+        """As Piece says."""
+        return tokens_of(kernels.conv(images, self.get_submodule(self.first_conv)))  # type: ignore[arg-type]
+
+
+class OverlappingPatches(Patches):
+    """PiT's: the stride is smaller than the kernel. Patches have positions, the class token has none."""
+
+    first_conv = "conv"
+    positions_are_a_map = True
+
+
+class ConvStem(Stem):
+    """Convolutions of 3 x 3 that halve the map (Xiao et al. 2021, https://arxiv.org/abs/2106.14881), and a bare one.
+
+    They halve it as often as the patch size can be halved, and double the channels up to `width`. The last takes what
+    is left of the patch: 1 x 1 where the patch size is a power of two. Where it is none, as 12, the last is the one
+    that widens to `width`, and those before it end at half of that.
+    """
+
+    kind = "conv_stem"
+    first_conv = "backbone.convs.0"
+
+    @classmethod
+    def check(cls, patch_size: int) -> None:
+        """They are even."""
+        if patch_size % HALVING["stride"]:
+            raise ValueError(f"the stem 'conv' halves the image, so every patch_size is even; got {patch_size}")
+
+    @staticmethod
+    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+        """As the class says."""
+        halvings = (patch_size & -patch_size).bit_length() - 1
+        rest = patch_size >> halvings
+        widest = width >> int(rest > 1)
+        widths = [max(widest >> later, LEAST_CHANNELS) for later in reversed(range(halvings))]
+        convs = [ConvShape(*pair, **HALVING) for pair in itertools.pairwise([IN_CHANNELS, *widths])]
+        return (*convs, ConvShape(widths[-1], width, rest, rest, 0))
+
+    def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
+        super().__init__()
+        *first, last = _conv_shapes(numbers)
+        self.backbone, self.proj = NormedConvs(first), Conv2d(*last)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, H x W, C)."""
+        return tokens_of(self.proj(self.backbone(images)))
+
+    def infer(self, images: Tensor) -> Tensor:
+        """As Piece says."""
+        return tokens_of(kernels.conv(self.backbone.infer(images), self.proj))
+
+
+class NormedConvs(nn.Module):
     """Convolutions, each with LayerNorm over channels and ReLU after it.
 
-    The paper of the convolutional stem (Xiao et al. 2021) has BatchNorm. That would be no norm at all in an untrained
-    student, whose statistics are unset. What a training learns would depend on how its batches are shared out to
-    workers, and on the last, smaller one. LayerNorm sees one position of one image, and proxies treat it as they do the
-    blocks' own. Two more deviations: convolutions have biases, and no block is dropped in exchange for the stem, since
-    depth is a choice.
+    The paper of the convolutional stem has BatchNorm. That would be no norm at all in an untrained student, whose
+    statistics are unset. What a training learns would depend on how its batches are shared out to workers, and on the
+    last, smaller one. LayerNorm sees one position of one image, and proxies treat it as they do the blocks' own. Two
+    more deviations: convolutions have biases, and no block is dropped in exchange for the stem: depth is a choice.
     """
 
     def __init__(self, shapes: Sequence[ConvShape]) -> None:
@@ -46,7 +183,7 @@ class StemConvs(nn.Module):
         return features
 
     def infer(self, images: Tensor) -> Tensor:
-        """As forward, in the images' precision, whatever that of the weights."""
+        """As Piece says."""
         features = _laid_out(images)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             normed = kernels.norm(kernels.conv(features, conv).permute(0, 2, 3, 1), norm)  # type: ignore[arg-type]
@@ -54,26 +191,45 @@ class StemConvs(nn.Module):
         return features
 
 
-class Stem(nn.Module):
-    """Patches by a bare convolution; `backbone`, where there is one, is what stands before it."""
+STEMS: dict[StemName, type[Stem]] = {"patch": Patches, "conv": ConvStem}
 
-    def __init__(self, shapes: Sequence[ConvShape]) -> None:
+
+class Embedding(nn.Module):
+    """A stem with class token and positions, under the names that these have at the top of a student."""
+
+    def __init__(self, stem: type[Stem], image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
         super().__init__()
-        *first, last = shapes
-        self.backbone = StemConvs(first) if first else None
-        self.proj = Conv2d(*last)
+        width, side = stem.width(*numbers), math.isqrt(num_positions)
+        self.patch_embed = stem(image_size, num_prefix, num_positions, *numbers)
+        self.cls_token = nn.Parameter(torch.empty(1, num_prefix, width)) if num_prefix else None
+        shape = (width, side, side) if stem.positions_are_a_map else (num_positions, width)
+        self.pos_embed = nn.Parameter(torch.empty(1, *shape))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, H x W, C)."""
-        features = images if self.backbone is None else self.backbone(images)
-        return self.proj(features).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        """(B, 3, S, S) -> (B, T, C)."""
+        return embed(self.patch_embed(images), self.cls_token, self.pos_embed, images.dtype)
 
-    def infer(self, images: Tensor) -> Tensor:
-        """As forward, in the images' precision, whatever that of the weights."""
-        features = images if self.backbone is None else self.backbone.infer(images)
-        return kernels.conv(features, self.proj).flatten(2).transpose(1, 2)
+
+def embed(patches: Tensor, cls_token: Tensor | None, positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """Puts the class token first and adds positions, both as `dtype`: (B, H x W, C) -> (B, T, C), contiguous."""
+    positions = (positions if positions.ndim == 3 else tokens_of(positions)).to(dtype)
+    are_of_patches = positions.shape[1] == patches.shape[1]
+    tokens = patches + positions if are_of_patches else patches
+    if cls_token is not None:
+        tokens = torch.cat([cls_token.to(dtype).expand(len(tokens), -1, -1), tokens], 1)
+    return (tokens if are_of_patches else tokens + positions).contiguous()
+
+
+def tokens_of(features: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H x W, C)."""
+    return features.flatten(2).transpose(1, 2)
 
 
 def _laid_out(images: Tensor) -> Tensor:
     """Channels last in memory: maps then go from a norm to a convolution and back without being copied."""
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def _conv_shapes(numbers: Sequence[int]) -> list[ConvShape]:
+    size = len(ConvShape._fields)
+    return [ConvShape(*numbers[i : i + size]) for i in range(0, len(numbers), size)]

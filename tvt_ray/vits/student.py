@@ -1,31 +1,88 @@
-"""What every student offers.
+"""The module of every architecture: a stem, blocks with pools between them, a head.
 
 Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection
-from typing import Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tvt_ray.vits.blocks import Block, tokens_to_map
 from tvt_ray.vits.draws import Draws
+from tvt_ray.vits.layers import NORM_EPS, Linear
+from tvt_ray.vits.pieces import Part, Piece
+from tvt_ray.vits.stems import Embedding, embed
+
+MAX_DROP_PATH = 0.1
+
+
+class Stage(nn.Module):
+    """Blocks of one width; a module of its own for the sake of their names."""
+
+    def __init__(self, blocks: Iterable[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
 
 
 class Student(nn.Module):
     """What every student offers: logits, and the maps of the blocks that are asked for.
 
-    Subclasses set `num_blocks`, `head` (the classifier), `no_weight_decay` (names of parameters that are neither biases
-    nor norms) and `linear_init` (how Linears are initialised), and implement `run`.
+    Made of parts, in order. Its parameters have timm's names: `blocks` of a plain ViT; `transformers` and `pools`, in
+    which stages of blocks and what is between them stand, of one with pools. A family's own student says how Linears
+    are initialised (`linear_init`) and what else its paper does otherwise.
     """
 
-    num_blocks: int
-    head: nn.Linear
-    no_weight_decay: frozenset[str]
-    linear_init: Literal["normal", "default"]
+    linear_init: ClassVar[Literal["normal", "default"]] = "normal"
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        super().__init__()
+        stem, *body, head = parts
+        embedding = Embedding(stem.piece, *stem.sizes)
+        self.patch_embed = embedding.patch_embed
+        self.cls_token, self.pos_embed = embedding.cls_token, embedding.pos_embed
+        stages, pools = [list[Block]()], list[Piece]()
+        for part in body:
+            piece = part.piece(*part.sizes)
+            if isinstance(piece, Block):
+                stages[-1].append(piece)
+            else:
+                pools.append(piece)
+                stages.append([])
+        if pools:
+            self.transformers, self.pools = nn.ModuleList(map(Stage, stages)), nn.ModuleList(pools)
+        else:
+            self.blocks = nn.ModuleList(stages[0])
+        self._head, (_, width, num_classes) = head.piece, head.sizes
+        self.add_module(self._head.norm_name, nn.LayerNorm(width, NORM_EPS))
+        self.head = Linear(width, num_classes)
+        for i, block in enumerate(itertools.chain(*stages)):
+            block.drop_path = self.drop_rate(i, self.num_blocks)
+
+    @property
+    def num_blocks(self) -> int:
+        """Over all stages."""
+        return len(self._blocks())
+
+    @property
+    def block_widths(self) -> list[int]:
+        """Channels of each block's map."""
+        return [block.mlp.fc2.out_features for _, block in self._blocks()]
+
+    @property
+    def no_weight_decay(self) -> frozenset[str]:
+        """Names of parameters that are neither weights, nor biases, nor of norms."""
+        return frozenset(name for name, _ in self.named_parameters(recurse=False))
+
+    @staticmethod
+    def drop_rate(block: int, num_blocks: int) -> float:
+        """Share of images for which a block's branches are dropped in training: none at first, most at the end."""
+        return MAX_DROP_PATH * block / max(num_blocks - 1, 1)
 
     def init_weights(self, draws: Draws) -> None:
         """Gives every parameter its value, in the order in which the modules were made.
@@ -46,9 +103,33 @@ class Student(nn.Module):
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Computes what is asked for and no more: without logits, nothing after the last block in `blocks`.
 
-        `fused`: blocks run by `Block.infer`, in the images' precision.
+        `fused`: pieces run by `infer`, in the images' precision.
         """
-        raise NotImplementedError
+        patches = self.patch_embed.infer(images) if fused else self.patch_embed(images)
+        tokens, maps = self.embed(patches, images.dtype), dict[int, Tensor]()
+        last = self.num_blocks - 1 if with_logits else max(blocks)
+        for number, (pool, block) in zip(range(last + 1), self._blocks(), strict=False):
+            for piece in (pool, block) if pool else (block,):
+                tokens = piece.infer(tokens) if fused else piece(tokens)
+            if number in blocks:
+                maps[number] = tokens_to_map(tokens, block.map_size)
+        return (self.head(self._head.pooled(tokens, self._norm())) if with_logits else None), maps
+
+    def embed(self, patches: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the first block reads, where images are of `dtype`: (B, H x W, C) -> (B, T, C)."""
+        return embed(patches, self.cls_token, self.pos_embed, dtype)
+
+    def _blocks(self) -> list[tuple[Piece | None, Block]]:
+        """In order, each with the pool before it, if there is one."""
+        pools, stages = [None, *getattr(self, "pools", ())], getattr(self, "transformers", (self,))
+        return [
+            (None if i else pool, block)
+            for pool, stage in zip(pools, stages, strict=True)
+            for i, block in enumerate(stage.blocks)
+        ]
+
+    def _norm(self) -> nn.Module:
+        return self.get_submodule(self._head.norm_name)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), ImageNet-normalised -> logits (B, classes)."""
@@ -68,12 +149,6 @@ class Student(nn.Module):
         logits, maps = self.run(images, blocks, with_logits=True)
         assert logits is not None
         return logits, maps
-
-
-def tokens_to_map(tokens: Tensor, map_size: int) -> Tensor:
-    """(B, T, C) -> (B, C, H, W): the last H x W tokens. A class token stands before them and is dropped."""
-    images, _, channels = tokens.shape
-    return tokens[:, -(map_size**2) :].transpose(1, 2).reshape(images, channels, map_size, map_size)
 
 
 def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:

@@ -6,16 +6,17 @@ from collections import Counter
 import pytest
 
 from tvt_ray.vits.autoformer import AutoFormerArch, AutoFormerSpace
-from tvt_ray.vits.costs import Cost, block_cost
-from tvt_ray.vits.parts import add_parts, block_part, head_part, stem_part
+from tvt_ray.vits.blocks import Block, MeanHead
+from tvt_ray.vits.costs import Cost, add_costs
 from tvt_ray.vits.pit import PiTArch, PiTSpace
+from tvt_ray.vits.stems import ConvStem, Patches
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 
 
 def test_parts_add_up_to_the_architecture(space):
     for arch in itertools.islice(space.enumerate(), 0, None, 7):
         parts = space.parts(arch, 7)
-        assert add_parts(parts) == space.cost(arch, 7)
+        assert add_costs(part.cost for part in parts) == space.cost(arch, 7)
         assert sum("block" in part.kind for part in parts) == space.num_blocks(arch)
         assert "patches" in parts[0].kind or parts[0].kind == "conv_stem"
         assert (parts[-1].kind, parts[-1].sizes[-1]) == ("head", 7)
@@ -54,22 +55,22 @@ def test_relative_positions_make_another_kind_of_block():
     block = space.parts(AutoFormerArch(192, (3,) * 12, (4,) * 12), 5)[1]
     assert block.kind == "relative_block"
     assert block.sizes == (197, 192, 3, 192, 768)
-    assert block.cost.flops == block_cost(197, 192, 192, 768).flops + 2 * 197**2 * 192
+    assert block.cost.flops == Block.part(197, 192, 3, 192, 768).cost.flops + 2 * 197**2 * 192
 
 
 def test_a_heads_values_grow_with_what_it_norms():
-    assert head_part(1, 8, 3).cost == head_part(9, 8, 3).cost == Cost(16 + 8 * 3 + 3, 24)
-    assert head_part(9, 8, 3).activations - head_part(1, 8, 3).activations == 3 * 8 * 8
+    assert MeanHead.part(1, 8, 3).cost == MeanHead.part(9, 8, 3).cost == Cost(16 + 8 * 3 + 3, 24)
+    assert MeanHead.part(9, 8, 3).activations - MeanHead.part(1, 8, 3).activations == 3 * 8 * 8
 
 
 def test_more_heads_cost_nothing_but_logits():
-    few, many = block_part(17, 24, 2, 24, 48), block_part(17, 24, 3, 24, 48)
+    few, many = Block.part(17, 24, 2, 24, 48), Block.part(17, 24, 3, 24, 48)
     assert few.cost == many.cost
     assert many.activations - few.activations == 2 * 17**2
 
 
 def test_a_stem_counts_its_norms_but_for_the_last():
-    one = stem_part(32, ((3, 8, 4, 4, 0),), 1, 65)
-    two = stem_part(32, ((3, 4, 2, 2, 0), (4, 8, 2, 2, 0)), 1, 65)
+    one = Patches.part(32, 1, 65, *(3, 8, 4, 4, 0))
+    two = ConvStem.part(32, 1, 65, *(3, 4, 2, 2, 0), *(4, 8, 2, 2, 0))
     assert one.cost == Cost(3 * 16 * 8 + 8 + 66 * 8, 64 * 3 * 16 * 8)
     assert two.cost == Cost(3 * 4 * 4 + 4 + 4 * 4 * 8 + 8 + 2 * 4 + 66 * 8, 256 * 48 + 64 * 128)

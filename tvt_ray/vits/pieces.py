@@ -1,0 +1,43 @@
+"""What a student is made of. A piece is one class: what it computes, what that costs and how it is timed."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from tvt_ray.vits.costs import Cost
+
+
+class Part(NamedTuple):
+    """A piece of some sizes, not yet built. The same few parts make up a whole space, so each has to be timed once."""
+
+    kind: str  # parts of equal kind and sizes take equally long
+    sizes: tuple[int, ...]  # the piece's arguments
+    cost: Cost
+    activations: int  # numbers that its operations read and write for one image, weights aside
+    input_shape: tuple[int, ...]  # without the axis of images
+    piece: Any  # its class
+
+
+class Piece(nn.Module):
+    """A block, or what comes before the blocks, between, or after. `part` takes the arguments that the class takes."""
+
+    kind: ClassVar[str]
+
+    @classmethod
+    def make_part(cls, sizes: tuple[int, ...], cost: Cost, activations: int, input_shape: tuple[int, ...]) -> Part:
+        """What `part` gives, once it has counted."""
+        return Part(cls.kind, sizes, cost, activations, input_shape, cls)
+
+    @classmethod
+    def timed(cls, *sizes: int) -> nn.Module:
+        """The module that is timed; its weights hold whatever memory held."""
+        return cls(*sizes)
+
+    def infer(self, tokens: Tensor) -> Tensor:
+        """What forward gives in evaluation mode, in fused kernels that no gradient and no hook sees.
+
+        In the tokens' precision, whatever that of the weights.
+        """
+        raise NotImplementedError
