@@ -62,7 +62,7 @@ class Block(Piece):
         return tokens + self._drop(self.mlp(self.norm2(tokens)))
 
     def infer(self, tokens: Tensor) -> Tensor:
-        """As Piece says; what it is given, which is contiguous, may be written over."""
+        """(B, T, C) -> (B, T, C); what it is given is contiguous, and may be written over."""
         tokens = kernels.linear_add(self.attn.infer(kernels.norm(tokens, self.norm1)), self.attn.proj, tokens)
         return kernels.add_mlp(tokens, self.norm2, self.mlp.fc1, self.mlp.fc2)
 
@@ -130,7 +130,7 @@ class Pool(Piece):
         return torch.cat([self.fc(tokens[:, :1]), patches], 1)
 
     def infer(self, tokens: Tensor) -> Tensor:
-        """As Piece says."""
+        """(B, 1 + H x W, C) -> (B, 1 + H/2 x W/2, C')."""
         patches = kernels.conv(tokens_to_map(tokens, self.map_size), self.conv).flatten(2).transpose(1, 2)
         return torch.cat([kernels.linear(tokens[:, :1], self.fc), patches], 1)
 

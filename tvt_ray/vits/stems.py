@@ -109,7 +109,7 @@ class Patches(Stem):
         return tokens_of(self.get_submodule(self.first_conv)(images))
 
     def infer(self, images: Tensor) -> Tensor:
-        """As Piece says."""
+        """(B, 3, S, S) -> (B, H x W, C)."""
         return tokens_of(kernels.conv(images, self.get_submodule(self.first_conv)))  # type: ignore[arg-type]
 
 
@@ -157,7 +157,7 @@ class ConvStem(Stem):
         return tokens_of(self.proj(self.backbone(images)))
 
     def infer(self, images: Tensor) -> Tensor:
-        """As Piece says."""
+        """(B, 3, S, S) -> (B, H x W, C)."""
         return tokens_of(kernels.conv(self.backbone.infer(images), self.proj))
 
 
@@ -183,7 +183,7 @@ class NormedConvs(nn.Module):
         return features
 
     def infer(self, images: Tensor) -> Tensor:
-        """As Piece says."""
+        """(B, 3, S, S) -> (B, C, H, W)."""
         features = _laid_out(images)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             normed = kernels.norm(kernels.conv(features, conv).permute(0, 2, 3, 1), norm)  # type: ignore[arg-type]

@@ -7,27 +7,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tvt_ray.vits.blocks import Block, tokens_to_map
 from tvt_ray.vits.draws import Draws
-from tvt_ray.vits.layers import NORM_EPS, Linear
-from tvt_ray.vits.pieces import Part, Piece
+from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.stems import Embedding, embed
 
 MAX_DROP_PATH = 0.1
-
-
-class Stage(nn.Module):
-    """Blocks of one width; a module of its own for the sake of their names."""
-
-    def __init__(self, blocks: Iterable[Block]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
 
 
 class Student(nn.Module):
@@ -43,25 +34,20 @@ class Student(nn.Module):
     def __init__(self, parts: Sequence[Part]) -> None:
         super().__init__()
         stem, *body, head = parts
-        embedding = Embedding(stem.piece, *stem.sizes)
-        self.patch_embed = embedding.patch_embed
-        self.cls_token, self.pos_embed = embedding.cls_token, embedding.pos_embed
-        stages, pools = [list[Block]()], list[Piece]()
-        for part in body:
-            piece = part.piece(*part.sizes)
-            if isinstance(piece, Block):
-                stages[-1].append(piece)
-            else:
-                pools.append(piece)
-                stages.append([])
-        if pools:
-            self.transformers, self.pools = nn.ModuleList(map(Stage, stages)), nn.ModuleList(pools)
+        first, last = Embedding(stem.piece, *stem.sizes), head.piece(*head.sizes)
+        pieces = [part.piece(*part.sizes) for part in body]
+        runs = itertools.groupby(pieces, lambda piece: isinstance(piece, Block))
+        stages = [nn.ModuleList(run) for are_blocks, run in runs if are_blocks]
+        self.patch_embed, self.cls_token, self.pos_embed = first.patch_embed, first.cls_token, first.pos_embed
+        if len(stages) == 1:
+            (self.blocks,) = stages
         else:
-            self.blocks = nn.ModuleList(stages[0])
-        self._head, (_, width, num_classes) = head.piece, head.sizes
-        self.add_module(self._head.norm_name, nn.LayerNorm(width, NORM_EPS))
-        self.head = Linear(width, num_classes)
-        for i, block in enumerate(itertools.chain(*stages)):
+            self.transformers = nn.ModuleList(nn.ModuleDict({"blocks": stage}) for stage in stages)
+            self.pools = nn.ModuleList(piece for piece in pieces if not isinstance(piece, Block))
+        self._norm_name, self._pooled = last.norm_name, last.pooled
+        self.add_module(last.norm_name, last.norm)
+        self.head = last.head
+        for i, (_, block) in enumerate(self._blocks()):
             block.drop_path = self.drop_rate(i, self.num_blocks)
 
     @property
@@ -113,23 +99,17 @@ class Student(nn.Module):
                 tokens = piece.infer(tokens) if fused else piece(tokens)
             if number in blocks:
                 maps[number] = tokens_to_map(tokens, block.map_size)
-        return (self.head(self._head.pooled(tokens, self._norm())) if with_logits else None), maps
+        return (self.head(self._pooled(tokens, self.get_submodule(self._norm_name))) if with_logits else None), maps
 
     def embed(self, patches: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first block reads, where images are of `dtype`: (B, H x W, C) -> (B, T, C)."""
         return embed(patches, self.cls_token, self.pos_embed, dtype)
 
-    def _blocks(self) -> list[tuple[Piece | None, Block]]:
+    def _blocks(self) -> list[tuple[Any, Any]]:
         """In order, each with the pool before it, if there is one."""
-        pools, stages = [None, *getattr(self, "pools", ())], getattr(self, "transformers", (self,))
-        return [
-            (None if i else pool, block)
-            for pool, stage in zip(pools, stages, strict=True)
-            for i, block in enumerate(stage.blocks)
-        ]
-
-    def _norm(self) -> nn.Module:
-        return self.get_submodule(self._head.norm_name)
+        stages: Any = getattr(self, "transformers", None) or [{"blocks": self.blocks}]
+        pairs = zip([None, *getattr(self, "pools", ())], stages, strict=True)
+        return [(None if i else pool, block) for pool, stage in pairs for i, block in enumerate(stage["blocks"])]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), ImageNet-normalised -> logits (B, classes)."""

@@ -54,7 +54,7 @@ class ViT(Student):
     """
 
     def embed(self, patches: Tensor, dtype: torch.dtype) -> Tensor:
-        """As Student says."""
+        """(B, H x W, C) -> (B, T, C)."""
         return super().embed(patches, patches.dtype)
 
 
