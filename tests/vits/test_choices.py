@@ -1,10 +1,12 @@
 """Architectures as tuples of choice indices."""
 
 import random
+from dataclasses import dataclass
+from typing import Annotated
 
 import pytest
 
-from tvt_ray.vits.choices import check_choice, check_keys, cross_indices, digest, mutate_indices
+from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, cross_indices, digest, mutate_indices
 
 DIMENSIONS = (3, 1, 2, 4)
 
@@ -37,3 +39,18 @@ def test_the_space_may_stand_beside_the_keys():
     check_keys("pit", {"a": 1, "space": "pit"}, ("a",))
     with pytest.raises(ValueError, match="belongs to the space 'autoformer', the search space is 'pit'"):
         check_keys("pit", {"a": 1, "space": "autoformer"}, ("a",))
+
+
+@dataclass(frozen=True)
+class Arch:
+    ratios: Annotated[tuple[float, ...], Choice("ratio", per="block")]
+    width: int
+    pool: Annotated[str, Choice(flags=("mean",))]
+
+
+def test_fields_of_an_architecture_are_choices_those_of_blocks_come_last():
+    assert choices_of(Arch) == (
+        ("width", Choice("width")),
+        ("pool", Choice("pool", flags=("mean",))),
+        ("ratios", Choice("ratio", per="block")),
+    )

@@ -180,3 +180,13 @@ def test_every_architecture_fills_the_same_columns_of_a_table(space):
     rows = [space.columns(arch) for arch in archs]
     assert len({tuple(row) for row in rows}) == 1
     assert len({tuple(row.values()) for row in rows}) == len(archs)
+
+
+def test_a_copy_with_other_settings_is_another_space(space):
+    """Whatever of the first was asked for, and so kept, before."""
+    assert len(space.dimensions) == len(space.encode(next(space.enumerate())))
+    copy = space.model_copy(update={"depth": space.depth[:1]})
+    again = type(space).model_validate(copy.model_dump())
+    assert copy == again != space
+    assert copy.dimensions == again.dimensions != space.dimensions
+    assert copy.size() == again.size() < space.size()

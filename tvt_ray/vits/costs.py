@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
 IN_CHANNELS = 3  # every image is RGB; grey scans are repeated over the channels
@@ -27,11 +27,4 @@ def conv_output_size(size: int, kernel: int, stride: int, padding: int) -> int:
 
 def add_costs(costs: Iterable[Cost]) -> Cost:
     """Parameters and FLOPs of all of them together."""
-    params, flops = zip(*costs, strict=True)
-    return Cost(sum(params), sum(flops))
-
-
-def extreme(costs: Iterable[Cost], pick: Callable[[Iterable[int]], int]) -> Cost:
-    """The fewest (`min`) or most (`max`) parameters and FLOPs that occur, which need not be one architecture's."""
-    params, flops = zip(*costs, strict=True)
-    return Cost(pick(params), pick(flops))
+    return Cost(*map(sum, zip(*costs, strict=True)))

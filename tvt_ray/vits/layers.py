@@ -9,7 +9,6 @@ import contextlib
 import math
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -139,14 +138,8 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(tokens)))  # type: ignore[no-any-return]
 
 
-@dataclass(frozen=True)
-class _Share:
-    rank: int
-    world_size: int
-    batch_size: int
-
-
-_share: ContextVar[_Share | None] = ContextVar("share", default=None)
+# rank, world size and batch size, where images are shared out
+_share: ContextVar[tuple[int, int, int] | None] = ContextVar("share", default=None)
 
 
 @contextlib.contextmanager
@@ -155,7 +148,7 @@ def shared_out(rank: int, world_size: int, batch_size: int) -> Iterator[None]:
 
     Stochastic depth then drops the images that it would drop if one worker had them all, given equal seeds.
     """
-    token = _share.set(_Share(rank, world_size, batch_size) if world_size > 1 else None)
+    token = _share.set((rank, world_size, batch_size) if world_size > 1 else None)
     try:
         yield
     finally:
@@ -167,6 +160,6 @@ def drop_images(branch: Tensor, rate: float) -> Tensor:
 
     timm's DropPath does the same; importing timm in every scoring worker costs more than these lines.
     """
-    keep, share = 1 - rate, _share.get()
-    mask = branch.new_empty(share.batch_size if share else branch.shape[0], 1, 1).bernoulli_(keep)
-    return branch * ((mask[share.rank :: share.world_size] if share else mask) / keep)
+    rank, world_size, batch_size = _share.get() or (0, 1, len(branch))
+    mask = branch.new_empty(batch_size, 1, 1).bernoulli_(1 - rate)
+    return branch * (mask[rank::world_size] / (1 - rate))

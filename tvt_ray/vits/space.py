@@ -15,7 +15,7 @@ from pydantic import PositiveInt
 from tvt_ray.strict import Strict
 from tvt_ray.vits.blocks import Block
 from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, cross_indices, mutate_indices
-from tvt_ray.vits.costs import Cost, add_costs, extreme
+from tvt_ray.vits.costs import Cost, add_costs
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.student import Student
 from tvt_ray.vits.timm_model import TimmModel
@@ -63,11 +63,11 @@ class Space(Strict):
 
     def smallest(self, num_classes: int) -> Cost:
         """The fewest parameters and the fewest FLOPs that any architecture has."""
-        return extreme([self.cost(arch, num_classes) for arch in self._extremes(min)], min)
+        return Cost(*map(min, zip(*[self.cost(arch, num_classes) for arch in self._extremes(min)], strict=True)))
 
     def largest(self, num_classes: int) -> Cost:
         """The most of either."""
-        return extreme([self.cost(arch, num_classes) for arch in self._extremes(max)], max)
+        return Cost(*map(max, zip(*[self.cost(arch, num_classes) for arch in self._extremes(max)], strict=True)))
 
     def largest_arch(self, num_classes: int) -> Arch:
         """The architecture of most FLOPs."""

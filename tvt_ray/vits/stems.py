@@ -43,8 +43,25 @@ class Stem(Piece):
     and positions stand beside it, at the top of a student: `Embedding` has both.
     """
 
-    first_conv: ClassVar[str]  # its module's name; timm changes it for images of other than three channels
-    positions_are_a_map: ClassVar[bool] = False  # (1, C, H, W), not (1, T, C)
+    last = "proj"  # what timm calls the last convolution
+    first_conv: ClassVar[str]  # and the first, which it changes for images of other than three channels
+    positions_are_a_map = False  # (1, C, H, W), not (1, T, C)
+
+    def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
+        super().__init__()
+        *first, last = _conv_shapes(numbers)
+        self.backbone = NormedConvs(first) if first else None
+        self.add_module(self.last, Conv2d(*last))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, H x W, C)."""
+        features = images if self.backbone is None else self.backbone(images)
+        return tokens_of(self.get_submodule(self.last)(features))
+
+    def infer(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, H x W, C)."""
+        features = images if self.backbone is None else self.backbone.infer(images)
+        return tokens_of(kernels.conv(features, self.get_submodule(self.last)))  # type: ignore[arg-type]
 
     @classmethod
     def check(cls, patch_size: int) -> None:
@@ -99,24 +116,11 @@ class Patches(Stem):
         """Without overlap."""
         return (ConvShape(IN_CHANNELS, width, patch_size, patch_size, 0),)
 
-    def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
-        super().__init__()
-        (conv,) = _conv_shapes(numbers)
-        self.add_module(self.first_conv, Conv2d(*conv))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, H x W, C)."""
-        return tokens_of(self.get_submodule(self.first_conv)(images))
-
-    def infer(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, H x W, C)."""
-        return tokens_of(kernels.conv(images, self.get_submodule(self.first_conv)))  # type: ignore[arg-type]
-
 
 class OverlappingPatches(Patches):
     """PiT's: the stride is smaller than the kernel. Patches have positions, the class token has none."""
 
-    first_conv = "conv"
+    last = first_conv = "conv"
     positions_are_a_map = True
 
 
@@ -146,19 +150,6 @@ class ConvStem(Stem):
         widths = [max(widest >> later, LEAST_CHANNELS) for later in reversed(range(halvings))]
         convs = [ConvShape(*pair, **HALVING) for pair in itertools.pairwise([IN_CHANNELS, *widths])]
         return (*convs, ConvShape(widths[-1], width, rest, rest, 0))
-
-    def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
-        super().__init__()
-        *first, last = _conv_shapes(numbers)
-        self.backbone, self.proj = NormedConvs(first), Conv2d(*last)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, H x W, C)."""
-        return tokens_of(self.proj(self.backbone(images)))
-
-    def infer(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, H x W, C)."""
-        return tokens_of(kernels.conv(self.backbone.infer(images), self.proj))
 
 
 class NormedConvs(nn.Module):
