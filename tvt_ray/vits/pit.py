@@ -122,7 +122,8 @@ class PiTSpace(Space):
     def to_json(self, arch: PiTArch) -> dict[str, Any]:
         """`base_dim`, `depth` and `num_heads` by stage, `mlp_ratio`."""
         ratio = int(arch.mlp_ratio) if float(arch.mlp_ratio).is_integer() else arch.mlp_ratio
-        return super().to_json(arch) | {"mlp_ratio": ratio}
+        stages = {"depth": [*arch.depth], "num_heads": [*arch.num_heads]}
+        return {"base_dim": arch.base_dim, **stages, "mlp_ratio": ratio}
 
     def timm_model(self, arch: PiTArch) -> TimmModel:
         """A stock PoolingVisionTransformer."""

@@ -76,21 +76,22 @@ class Space(Strict):
     def _extremes(self, pick: Callable[[Iterable[Any]], Any]) -> list[Arch]:
         """Those of which one is extreme: what costs grow with is picked, all else tried out, alike in all blocks."""
         found: list[dict[str, Any]] = [{}]
-        for name, choice in choices_of(self.arch_type):
+        for name, choice, options in self._choices:
             before, found = found, []
             for chosen in before:
-                options = self._options(name, choice, chosen)
-                tried = [pick(options)] if choice.grows else options
+                allowed = options(self, chosen) if callable(options) else options
+                tried = [pick(allowed)] if choice.grows else allowed
                 found += [chosen | {name: (v,) * chosen["depth"] if choice.per == "block" else v} for v in tried]
         return [self._make(chosen) for chosen in found]
 
     def _make(self, values: Mapping[str, Any]) -> Arch:
         """The architecture of these fields; one that is no argument follows from the others."""
-        return self.arch_type(*[values[name] for name in self.arch_type.__match_args__])
+        return self.arch_type(*map(values.__getitem__, self.arch_type.__match_args__))
 
-    def _options(self, name: str, choice: Choice, chosen: Mapping[str, Any]) -> Sequence[Any]:
-        """What a field may be where so much was chosen before."""
-        return choice.options(self, chosen) if choice.options else getattr(self, name)  # type: ignore[no-any-return]
+    @cached_property
+    def _choices(self) -> list[tuple[str, Choice, Any]]:
+        """Fields, and what each may be: a list, or what gives one from what was chosen before."""
+        return [(name, choice, choice.options or getattr(self, name)) for name, choice in choices_of(self.arch_type)]
 
     # Choice indices
 
@@ -98,11 +99,11 @@ class Space(Strict):
     def _positions(self) -> list[tuple[int, int | None]]:
         """Of the encoding: how many choices there are, and of which block, if of one."""
         chosen, positions = dict[str, Any](), list[tuple[int, int | None]]()
-        for name, choice in choices_of(self.arch_type):
-            options = self._options(name, choice, chosen)
-            chosen[name] = options[0]
+        for name, choice, options in self._choices:
+            allowed = options(self, chosen) if callable(options) else options
+            chosen[name] = allowed[0]
             blocks = range(self._max_depth) if choice.per == "block" else (None,)
-            positions += [(len(options), block) for block in blocks]
+            positions += [(len(allowed), block) for block in blocks]
         return positions
 
     @cached_property
@@ -124,26 +125,26 @@ class Space(Strict):
     def encode(self, arch: Arch) -> tuple[int, ...]:
         """Its choice indices. Raises ValueError for an architecture of another space."""
         chosen, indices = dict[str, Any](), list[int]()
-        for name, choice in choices_of(self.arch_type):
+        for name, choice, options in self._choices:
             value = chosen[name] = getattr(arch, name)
-            options = self._options(name, choice, chosen)
+            allowed = options(self, chosen) if callable(options) else options
             if choice.per == "block":
-                indices += [check_choice(f"{name}[{i}]", each, options) for i, each in enumerate(value)]
+                indices += [check_choice(f"{name}[{i}]", each, allowed) for i, each in enumerate(value)]
                 indices += [0] * (self._max_depth - len(value))
             else:
-                indices.append(check_choice(name, value, options))
+                indices.append(check_choice(name, value, allowed))
         return tuple(indices)
 
     def decode(self, indices: Sequence[int]) -> Arch:
         """The architecture of these choice indices."""
         chosen, at = dict[str, Any](), 0
-        for name, choice in choices_of(self.arch_type):
-            options = self._options(name, choice, chosen)
+        for name, choice, options in self._choices:
+            allowed = options(self, chosen) if callable(options) else options
             if choice.per == "block":
-                chosen[name] = tuple([options[i] for i in indices[at : at + chosen["depth"]]])
+                chosen[name] = tuple([allowed[i] for i in indices[at : at + chosen["depth"]]])
                 at += self._max_depth
             else:
-                chosen[name] = options[indices[at]]
+                chosen[name] = allowed[indices[at]]
                 at += 1
         return self._make(chosen)
 
@@ -206,7 +207,7 @@ class Space(Strict):
     def _words(self, arch: Arch, without: Collection[str] = ()) -> list[str]:
         """Each choice as a letter and its value, but for those that are named."""
         words = []
-        for name, choice in choices_of(self.arch_type):
+        for name, choice, _ in self._choices:
             value = getattr(arch, name)
             letter = choice.letter if choice.letter is not None or isinstance(value, str) else choice.title[0]
             text = ".".join([str(each).removesuffix(".0") for each in _each(value)])
@@ -215,13 +216,13 @@ class Space(Strict):
 
     def describe(self, arch: Arch) -> str:
         """Every choice by its name, in a few words; of blocks, how often each comes in a row."""
-        by_block = {choice.title for _, choice in choices_of(self.arch_type) if choice.per == "block"}
+        by_block = {choice.title for _, choice, _ in self._choices if choice.per == "block"}
         columns = self.columns(arch).items()
         return ", ".join(f"{name} {_run_lengths(text) if name in by_block else text}" for name, text in columns)
 
     def columns(self, arch: Arch) -> dict[str, str]:
         """The same for a table: its columns, in order."""
-        return {choice.title: _text(getattr(arch, name)) for name, choice in choices_of(self.arch_type)}
+        return {choice.title: _text(getattr(arch, name)) for name, choice, _ in self._choices}
 
     def features(self, arch: Arch) -> dict[str, float]:
         """Its shape in numbers, the same names for all: base-2 logarithms, so that 1 more is twice as much.
@@ -230,7 +231,7 @@ class Space(Strict):
         else 0.
         """
         found = dict[str, float]()
-        for name, choice in choices_of(self.arch_type):
+        for name, choice, _ in self._choices:
             value: Any = choice.reads(self, arch) if choice.reads else getattr(arch, name)
             feature = choice.feature or choice.title
             if isinstance(value, str):
@@ -243,19 +244,18 @@ class Space(Strict):
 
     def to_json(self, arch: Arch) -> dict[str, Any]:
         """As files hold it: the fields of the architecture, under their names."""
-        values = {name: getattr(arch, name) for name, _ in choices_of(self.arch_type)}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        names = [name for name, _, _ in self._choices]
+        return {name: list(v) if isinstance(v := getattr(arch, name), tuple) else v for name in names}
 
     def from_json(self, obj: Mapping[str, Any]) -> Arch:
         """Raises ValueError that says which entry is wrong and what is allowed."""
-        choices = choices_of(self.arch_type)
-        check_keys(self.name, obj, [name for name, _ in choices])
+        check_keys(self.name, obj, [name for name, _, _ in self._choices])
         values = dict(obj)
-        for name, choice in choices:
+        for name, choice, options in self._choices:
             if choice.per == "network":
                 continue
             if choice.per == "stage":
-                length = len(self._options(name, choice, values)[0])
+                length = len((options(self, values) if callable(options) else options)[0])
                 rule = f"of {length} numbers, one per stage"
             else:
                 length, rule = obj["depth"], f"of length depth ({obj['depth']})"
