@@ -8,12 +8,13 @@ from safetensors.torch import save_file
 
 from tests.conftest import SMALL_SPACES
 from tests.exports.conftest import CLASSES, write_folder
-from tests.vits.expanded import heads_of, same
+from tests.vits.expanded import same
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import load_student
 from tvt_ray.verbs.init import read_source
 from tvt_ray.vits import build_student
+from tvt_ray.vits.selection import heads_of
 
 
 @pytest.mark.parametrize("space", SMALL_SPACES.values(), ids=SMALL_SPACES)

@@ -4,16 +4,8 @@ import itertools
 
 import torch
 
-from tvt_ray.vits.blocks import Attention
+from tvt_ray.vits.selection import heads_of
 from tvt_ray.vits.sources import BLOCK, stages_of
-
-
-def heads_of(student):
-    return {
-        name.removesuffix(".attn"): part.num_heads
-        for name, part in student.named_modules()
-        if isinstance(part, Attention)
-    }
 
 
 def expanded(student):

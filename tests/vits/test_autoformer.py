@@ -118,13 +118,6 @@ def test_impossible_spaces_cannot_be_written(settings):
         AutoFormerSpace(**settings)
 
 
-def test_a_space_of_one_has_nothing_to_mutate_to():
-    space = AutoFormerSpace(embed_dim=(192,), depth=(1,), num_heads=(3,), mlp_ratio=(4,))
-    (arch,) = space.enumerate()
-    with pytest.raises(ValueError, match="single architecture"):
-        space.mutate(arch, random.Random(0))
-
-
 def test_features_are_doublings_in_the_mean_over_blocks():
     arch = AutoFormerArch(192, (2, 4), (2.0, 8.0))
     space = AutoFormerSpace(embed_dim=(192,), depth=(2,), num_heads=(2, 4), mlp_ratio=(2, 8))

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_SPACES
-from tests.vits.expanded import expanded, heads_of, same
+from tests.vits.expanded import expanded, same
 from tests.vits.inputs import images
 from tvt_ray.errors import UsageError
 from tvt_ray.vits import build_student
 from tvt_ray.vits.autoformer import AutoFormerSpace
 from tvt_ray.vits.pit import PiTSpace
-from tvt_ray.vits.selection import select_weights
+from tvt_ray.vits.selection import heads_of, select_weights
 from tvt_ray.vits.sources import parse_source
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 

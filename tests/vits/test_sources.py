@@ -4,12 +4,11 @@ import pytest
 import torch
 
 from tests.conftest import SMALL_SPACES
-from tests.vits.expanded import heads_of
 from tests.vits.inputs import images
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
-from tvt_ray.vits.selection import select_weights
+from tvt_ray.vits.selection import heads_of, select_weights
 from tvt_ray.vits.sources import parse_source, stages_of
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 

@@ -54,6 +54,13 @@ def test_mutation_leads_from_any_architecture_to_any_other(space):
     assert len(seen) == space.size()
 
 
+def test_a_space_of_one_has_nothing_to_mutate_to(space):
+    lists = {name: value[:1] for name, value in space.model_dump().items() if isinstance(value, tuple)}
+    (arch,) = (one := space.model_copy(update=lists)).enumerate()
+    with pytest.raises(ValueError, match="single architecture"):
+        one.mutate(arch, random.Random(0))
+
+
 def test_crossover_takes_every_choice_from_a_parent(space):
     rng = random.Random(3)
     for _ in range(50):

@@ -118,14 +118,6 @@ def test_patches_alone_may_be_odd():
     assert ViTSpace(patch_size=(7,), stem=("patch",)).map_size(ViTArch(96, 2, 2, 1.0, 7, "patch", "mean")) == 32
 
 
-def test_a_space_of_one_has_nothing_to_mutate_to():
-    space = ViTSpace(embed_dim=(96,), depth=(2,), head_dim=(32,), mlp_ratio=(4,), patch_size=(16,), stem=("conv",))
-    space = space.model_copy(update={"pool": ("mean",)})
-    (arch,) = space.enumerate()
-    with pytest.raises(ValueError, match="single architecture"):
-        space.mutate(arch, random.Random(0))
-
-
 SMALL = ViTSpace(
     image_size=32, embed_dim=(24, 48), depth=(1, 3), head_dim=(8, 12), mlp_ratio=(1.5, 3), patch_size=(4, 8)
 )
