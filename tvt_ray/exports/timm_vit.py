@@ -97,7 +97,7 @@ def build(
     """
     heads, ratios = by_block("num_heads", num_heads, depth), by_block("mlp_ratio", mlp_ratio, depth)
     size = img_size if isinstance(img_size, int) else img_size[0]
-    special = _attention(head_dim, relative_position, size // patch_size)
+    relative_map = size // patch_size if relative_position else None
     if stem == "conv":
         kwargs["embed_layer"] = _embedding(kwargs.get("embed_dim", 768), patch_size, in_chans)
     return VisionTransformer(
@@ -105,7 +105,7 @@ def build(
         patch_size=patch_size,
         in_chans=in_chans,
         depth=depth,
-        block_fn=_blocks(iter(zip(heads, ratios, strict=True)), special),
+        block_fn=_blocks(iter(zip(heads, ratios, strict=True)), head_dim, relative_map),
         **kwargs,
     )
 
@@ -118,29 +118,20 @@ def by_block(name: str, value: Any, depth: int) -> list[Any]:
     return values
 
 
-def _blocks(shapes: Iterator[tuple[int, float]], special: Callable[[int, int], nn.Module] | None) -> Any:
+def _blocks(
+    shapes: Iterator[tuple[int, float]], head_dim: int | None, relative_map: int | None
+) -> Callable[..., nn.Module]:
     """What VisionTransformer calls for each block in turn, with the same arguments but for drop path."""
+    special = head_dim is not None or relative_map is not None
 
-    def block(**kwargs: Any) -> nn.Module:
+    def block(dim: int, **kwargs: Any) -> nn.Module:
         heads, ratio = next(shapes)
-        made = Block(**{**kwargs, "num_heads": 1 if special else heads, "mlp_ratio": ratio})
+        made: nn.Module = Block(dim, **{**kwargs, "num_heads": 1 if special else heads, "mlp_ratio": ratio})
         if special:
-            made.attn = special(kwargs["dim"], heads)
-        return made  # type: ignore[no-any-return]
+            made.attn = SpaceAttention(dim, heads, dim if head_dim is None else head_dim * heads, relative_map)
+        return made
 
     return block
-
-
-def _attention(head_dim: int | None, relative: bool, map_size: int) -> Callable[[int, int], nn.Module] | None:
-    """From a block's width and heads; None where timm's own attention does."""
-    if head_dim is None and not relative:
-        return None
-
-    def attention(dim: int, heads: int) -> nn.Module:
-        width = dim if head_dim is None else head_dim * heads
-        return SpaceAttention(dim, heads, width, map_size if relative else None)
-
-    return attention
 
 
 def _embedding(embed_dim: int, patch_size: int, in_chans: int) -> Callable[..., nn.Module]:

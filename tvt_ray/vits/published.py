@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvt_ray.vits.pit import PiTArch, PiTSpace
 from tvt_ray.vits.space import Arch, Space
@@ -38,18 +39,8 @@ def deit_tiny(image_size: int, num_classes: int, params: int) -> Design:
     patch = patch_of(image_size)
 
     def design(head_dim: int) -> Design:
-        dim = DEIT_HEADS * head_dim
-        space = ViTSpace(
-            image_size=image_size,
-            embed_dim=(dim,),
-            depth=(DEIT_DEPTH,),
-            head_dim=(head_dim,),
-            mlp_ratio=(RATIO,),
-            patch_size=(patch,),
-            stem=("patch",),
-            pool=("token",),
-        )
-        return Design(space, ViTArch(dim, DEIT_DEPTH, DEIT_HEADS, RATIO, patch, "patch", "token"))
+        arch = ViTArch(DEIT_HEADS * head_dim, DEIT_DEPTH, DEIT_HEADS, RATIO, patch, "patch", "token")
+        return Design(_only(ViTSpace, arch, image_size=image_size, head_dim=(head_dim,)), arch)
 
     return nearest(design, num_classes, params)
 
@@ -62,18 +53,17 @@ def pit_tiny(image_size: int, num_classes: int, params: int) -> Design:
     patch = patch_of(image_size)
 
     def design(head_dim: int) -> Design:
-        space = PiTSpace(
-            image_size=image_size,
-            patch_size=patch,
-            stride=max(patch // 2, 1),
-            base_dim=(head_dim,),
-            mlp_ratio=(RATIO,),
-            num_heads=PIT_HEADS,
-            depth=(PIT_DEPTH,),
-        )
-        return Design(space, PiTArch(head_dim, PIT_DEPTH, PIT_HEADS, RATIO))
+        arch = PiTArch(head_dim, PIT_DEPTH, PIT_HEADS, RATIO)
+        pixels = {"image_size": image_size, "patch_size": patch, "stride": max(patch // 2, 1)}
+        return Design(_only(PiTSpace, arch, **pixels, num_heads=PIT_HEADS), arch)
 
     return nearest(design, num_classes, params)
+
+
+def _only(space_type: type[Space], arch: Arch, **settings: Any) -> Space:
+    """A space of one choice for each field, but for lists that are given."""
+    lists = {name: (value,) for name, value in vars(arch).items() if name in space_type.model_fields}
+    return space_type(**lists | settings)
 
 
 def patch_of(image_size: int) -> int:
