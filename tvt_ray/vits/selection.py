@@ -145,7 +145,9 @@ def _select_pools(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channe
     for i, (before, after) in enumerate(itertools.pairwise(channels)):
         for key, names in Pool.axes.items():
             name, axes = f"pools.{i}.{key}", {"before": before, "after": after}
-            if name in own and name in state and state[name].shape[2:] == own[name].shape[2:]:
+            weight = f"{name.rpartition('.')[0]}.weight"
+            same = weight in own and weight in state and state[weight].shape[2:] == own[weight].shape[2:]
+            if same and name in state:
                 yield name, take(state[name], [axes[axis] for axis in names])
 
 
