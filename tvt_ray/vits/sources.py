@@ -86,19 +86,19 @@ def parse_source(
     Raises UsageError where these are no weights of a ViT, or of one whose blocks compute what students' cannot.
     """
     state = {_own_name(key): value.detach().float() for key, value in state.items()}
-    if not any(f"{block}.attn.qkv.weight" in state for stage in stages_of(state) for block in stage):
+    blocks = [block for stage in stages_of(state) for block in stage]
+    if not any(f"{block}.attn.qkv.weight" in state for block in blocks):
         first = next(iter(state), "none")
         raise UsageError(f"{name} is no ViT: it has no blocks.0.attn.qkv.weight, {LIKE}, but {first}")
     state = _scaled(state)
-    for stage in stages_of(state):
-        for block in stage:
-            _check_block(name, state, block)
-            state |= _missing_biases(state, block)
+    for block in blocks:
+        _check_block(name, state, block)
+        for layer in WEIGHTS:
+            _add_bias(state, f"{block}.{layer}")
     if "patch_embed.proj.weight" in state:
-        state.setdefault("patch_embed.proj.bias", torch.zeros(len(state["patch_embed.proj.weight"])))
+        _add_bias(state, "patch_embed.proj")
     _check_finite(name, state)
-    blocks = [block for stage in stages_of(state) for block in stage]
-    heads = {block: num_heads[block] for block in blocks} if num_heads is not None else _guess_heads(state, blocks)
+    heads = {block: num_heads[block] if num_heads is not None else _guess_heads(state, block) for block in blocks}
     return Source(name, state if class_names else without_classifier(state), heads, class_names)
 
 
@@ -160,9 +160,8 @@ def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], block: str) 
             raise UsageError(f"{name} is no plain ViT: {got}, and {shape} would fit the rest of its block")
 
 
-def _missing_biases(state: Mapping[str, Tensor], block: str) -> dict[str, Tensor]:
-    layers = [f"{block}.{layer}" for layer in WEIGHTS if f"{block}.{layer}.bias" not in state]
-    return {f"{layer}.bias": torch.zeros(len(state[f"{layer}.weight"])) for layer in layers}
+def _add_bias(state: dict[str, Tensor], layer: str) -> None:
+    state.setdefault(f"{layer}.bias", torch.zeros(len(state[f"{layer}.weight"])))
 
 
 def _check_finite(name: str, state: Mapping[str, Tensor]) -> None:
@@ -172,6 +171,6 @@ def _check_finite(name: str, state: Mapping[str, Tensor]) -> None:
         raise UsageError(f"{name} holds values that are NaN or infinite, {where}; give other weights")
 
 
-def _guess_heads(state: Mapping[str, Tensor], blocks: Iterable[str]) -> dict[str, int]:
-    widths = {block: state[f"{block}.attn.proj.weight"].shape[1] for block in blocks}
-    return {block: 1 if width % HEAD_DIM else width // HEAD_DIM for block, width in widths.items()}
+def _guess_heads(state: Mapping[str, Tensor], block: str) -> int:
+    width = state[f"{block}.attn.proj.weight"].shape[1]
+    return 1 if width % HEAD_DIM else width // HEAD_DIM
