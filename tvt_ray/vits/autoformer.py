@@ -47,12 +47,13 @@ class AutoFormerSpace(Space):
     arch_type = AutoFormerArch
 
     name: Literal["autoformer"] = "autoformer"
-    patch_size: PositiveInt = 16
-    embed_dim: IntChoices = (192, 216, 240)
-    depth: IntChoices = (12, 13, 14)
-    num_heads: IntChoices = (3, 4)
-    mlp_ratio: FloatChoices = (3.5, 4.0)
-    head_dim: PositiveInt | None = None  # None: embed_dim / num_heads
+    patch_size: PositiveInt = 16  # pixels along each side of a patch
+    embed_dim: IntChoices = (192, 216, 240)  # choices of channels
+    depth: IntChoices = (12, 13, 14)  # choices of blocks
+    num_heads: IntChoices = (3, 4)  # choices for each block; each divides each embed_dim, unless head_dim is set
+    mlp_ratio: FloatChoices = (3.5, 4.0)  # choices for each block: hidden width of its MLP / embed_dim
+    head_dim: PositiveInt | None = None  # channels of a head, 64 in the supernet; None: embed_dim / num_heads
+    # relative positions in attention, as in the supernet; false: absolute positions alone
     relative_position: bool = False
 
     @model_validator(mode="after")

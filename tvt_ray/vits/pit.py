@@ -69,12 +69,12 @@ class PiTSpace(Space):
     arch_type, student = PiTArch, PiT
 
     name: Literal["pit"] = "pit"
-    patch_size: PositiveInt = 16
-    stride: PositiveInt = 8  # of the patch convolution, which overlaps
-    base_dim: IntChoices = (16, 24, 32, 40)
-    mlp_ratio: FloatChoices = (2, 4, 6, 8)
-    num_heads: IntChoices = (2, 4, 8)
-    depth: Annotated[tuple[Triple, ...], AfterValidator(_distinct_triples)] = (
+    patch_size: PositiveInt = 16  # pixels along each side of a patch
+    stride: PositiveInt = 8  # pixels from one patch to the next
+    base_dim: IntChoices = (16, 24, 32, 40)  # choices of channels per head: a stage is base_dim x its heads wide
+    mlp_ratio: FloatChoices = (2, 4, 6, 8)  # choices, one for all blocks: hidden width of an MLP / width of its stage
+    num_heads: IntChoices = (2, 4, 8)  # values of which each stage takes one; it never falls, and each divides the next
+    depth: Annotated[tuple[Triple, ...], AfterValidator(_distinct_triples)] = (  # choices of three numbers of blocks
         (1, 6, 6), (1, 8, 4), (2, 4, 6), (2, 6, 4), (2, 6, 6),
         (2, 8, 2), (2, 8, 4), (3, 4, 6), (3, 6, 4), (3, 8, 2),
     )  # fmt: skip

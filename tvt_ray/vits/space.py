@@ -39,7 +39,8 @@ class Space(Strict):
     student: ClassVar[type[Student]] = Student
 
     name: str  # its row in SPACES
-    image_size: PositiveInt = 224  # of what its students see, in pixels
+    # pixels along each side of what students see; a multiple of every patch size that does not overlap
+    image_size: PositiveInt = 224
 
     def parts(self, arch: Arch, num_classes: int) -> tuple[Part, ...]:
         """What its student computes, one after the other: a stem, blocks with pools between them, a head."""

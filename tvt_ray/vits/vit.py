@@ -67,12 +67,14 @@ class ViTSpace(Space):
     arch_type, student = ViTArch, ViT
 
     name: Literal["vit"] = "vit"
-    embed_dim: IntChoices = (96, 192, 288, 384)
-    depth: IntChoices = (2, 4, 6, 8, 10, 12, 14)
-    head_dim: IntChoices = (32, 48)
-    mlp_ratio: FloatChoices = (1, 2, 3, 4)
-    patch_size: IntChoices = (16, 32)
+    embed_dim: IntChoices = (96, 192, 288, 384)  # choices of channels
+    depth: IntChoices = (2, 4, 6, 8, 10, 12, 14)  # choices of blocks
+    head_dim: IntChoices = (32, 48)  # choices of channels per head; each divides each embed_dim
+    mlp_ratio: FloatChoices = (1, 2, 3, 4)  # choices of hidden width of an MLP / embed_dim
+    patch_size: IntChoices = (16, 32)  # choices of pixels from one token to the next
+    # choices of patch (one convolution) and conv (several)
     stem: Annotated[tuple[StemName, ...], AfterValidator(distinct)] = ("patch", "conv")
+    # choices of token (a class token) and mean (of the patch tokens, without a class token)
     pool: Annotated[tuple[PoolName, ...], AfterValidator(distinct)] = ("token", "mean")
 
     @model_validator(mode="after")
