@@ -17,7 +17,15 @@ from tvt_ray.vits import SPACES
 MARKDOWN = [*sorted((REPO / "docs").glob("*.md")), REPO / "README.md", REPO / "CONTRIBUTING.md"]
 COMMENTED = [*REPO.glob("cluster*.yaml"), *(REPO / "kuberay").iterdir()]
 COMMENTED += [path for folder in ("configs", "benchmarks") for path in (REPO / folder).glob("*.yaml")]
-PAGES = {str(path.relative_to(REPO)): path.read_text() for path in MARKDOWN}
+
+
+def of_today(page):
+    """Without what runs at an earlier commit alone: blocks that begin by checking it out, and benchmarks that left."""
+    page = re.sub(r"^```\ngit checkout .*?^```", "", page, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"^## Answered\n.*?(?=^## |\Z)", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+PAGES = {str(path.relative_to(REPO)): of_today(path.read_text()) for path in MARKDOWN}
 PAGES |= {str(path.relative_to(REPO)): "\n".join(re.findall(r"# ?(.*)", path.read_text())) for path in COMMENTED}
 
 # CamelCase that others define: Ray, AWS and Kubernetes, timm and PyTorch; and names of networks.
@@ -104,7 +112,7 @@ def flags_of(match, words):
     elif match["command"]:
         deeper = " ".join(re.match(r".*?\b(?:tvt|tvt_ray) (\w[\w-]*)(?: (\w+))?", words).groups(""))
         names = FLAGS.get(deeper, FLAGS.get(match["command"]))
-    elif match["benchmark"] in BENCHMARKS:
+    elif match["benchmark"] in {*BENCHMARKS, "NAME"}:
         names = ANY_BENCHMARK | OPTIONS.keys()
     else:
         names = None

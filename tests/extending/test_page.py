@@ -51,7 +51,7 @@ def test_commands_of_the_page_are_understood(plugins):
     commands = re.findall(r"^python -m tvt_ray (.*)$", TEXT, re.MULTILINE)
     assert {command.split()[0] for command in commands} == {"search", "rank", "distill"}
     for command in commands:
-        config = load_config(None, overrides(build_parser().parse_args(shlex.split(command))))
+        config = load_config(None, [overrides(build_parser().parse_args(shlex.split(command)))])
         assert set(config.plugins) <= set(PLUGINS)
 
 

@@ -1,6 +1,6 @@
 """What refine measured, as figures and on the page."""
 
-from tests.scoring.test_measured import SPACE, learned, trained
+from tests.refining.test_learned import SPACE, learned, trained
 from tvt_ray.report.measured import plot_measured
 from tvt_ray.report.page import write_report
 from tvt_ray.runs.config import load_config
