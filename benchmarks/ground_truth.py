@@ -13,7 +13,8 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,64 @@ from benchmarks.runner import CONFIG, Record
 from tvt_ray.cli.options import add_options, config_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
 from tvt_ray.proxies.probe import select_balanced
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.training.learner import WorkerContext
+from tvt_ray.training.states import from_bytes, to_bytes
+from tvt_ray.vits import Arch, Space
 
 _trained: Any = None  # images trained on so far, over all processes
+
+
+def sample_archs(space: Space, count: int, seed: int) -> list[Arch]:
+    """`count` different architectures, drawn as the space draws them; the first k of a larger sample are the same.
+
+    Raises ValueError when the space has fewer.
+    """
+    if count > space.size():
+        raise ValueError(f"the space has {space.size():,} architectures, {count:,} were asked for")
+    rng, archs = random.Random(f"ground truth/{seed}"), dict[str, Arch]()
+    while len(archs) < count:
+        arch = space.sample(rng)
+        archs.setdefault(space.arch_id(arch), arch)
+    return list(archs.values())
+
+
+def train_cohort(
+    tasks: Sequence[DistillTask],
+    inputs: DistillInputs,
+    state_file: Path,
+    device: torch.device | str = "cpu",
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> dict[str, float]:
+    """Test accuracy in percent by architecture, at the end of the recipe: no epoch is chosen, so none is favoured.
+
+    The state after each epoch is kept in `state_file`, from which an interrupted call goes on.
+    """
+    cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
+    if state_file.exists():
+        cohort.load_state_dict(from_bytes(state_file.read_bytes(), device))
+    while not cohort.done:
+        cohort.run_epoch(on_batch)
+        write_atomically(state_file, to_bytes(cohort.state_dict()))
+    return cohort.accuracies({name: each.student for name, each in cohort.learners.items()}, inputs.test)
+
+
+def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:
+    """One line of a ground-truth file, as `tvt rank` reads it."""
+    return {
+        "space": task.space.name,
+        "arch": task.space.to_json(task.arch),
+        "params": task.space.cost(task.arch, task.num_classes).params,
+        column: round(accuracy, 4),
+    }
 
 
 def _share_counter(counter: Any) -> None:

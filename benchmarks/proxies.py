@@ -39,7 +39,7 @@ from benchmarks.runner import CONFIG, REPO, Record
 from tvt_ray.cli.options import add_options, config_of, overrides
 from tvt_ray.cli.output import print_table
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.study import RankRequest, score_ground_truth
+from tvt_ray.judging.study import RankRequest, score_ground_truth
 from tvt_ray.progress import say
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import RunConfig, load_config

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from tvt_ray.evaluation.agreement import agreement, gain_at_budgets, kendall_tau, partial_correlation
-from tvt_ray.evaluation.truth import Scored
+from tvt_ray.judging.agreement import agreement, gain_at_budgets, kendall_tau, partial_correlation
+from tvt_ray.judging.truth import Scored
 from tvt_ray.proxies import PROXIES
 from tvt_ray.scoring.scores import score_names
 

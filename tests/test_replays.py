@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import replays
-from tvt_ray.evaluation.make_truth import sample_archs
+from benchmarks.ground_truth import sample_archs
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder

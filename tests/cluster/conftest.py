@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import tvt_ray
+from benchmarks.ground_truth import sample_archs
 from tests.conftest import REPO, SMALL_SPACES, TEACHER, set_flags
 from tests.data.samples import write_class_folders
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.ground_truth import sample_archs
 from tests.cluster.conftest import RUNGS, variant, wait_until
 from tests.cluster.processes import workers_of
 from tests.conftest import REPO
@@ -22,7 +23,6 @@ from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.progress import Meter
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from benchmarks.ground_truth import sample_archs
 from tests.conftest import SMALL_SPACES
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.training.learner import WorkerContext
 
 SPACE = SMALL_SPACES["autoformer"]

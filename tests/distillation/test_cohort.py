@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.ground_truth import sample_archs
 from tests.distillation.conftest import SETTINGS, SPACE, only, same, train
 from tvt_ray.data.transforms import AugmentSettings
 from tvt_ray.distillation.cohort import Cohort, cohorts_of
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.training.learner import WorkerContext
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from benchmarks.ground_truth import sample_archs
 from tests.conftest import SMALL_SPACES, make_row
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.refining.learned import Learned, choose_recipe
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, by_score

@@ -2,11 +2,11 @@
 
 import pytest
 
+from benchmarks.ground_truth import sample_archs
 from tests.conftest import SMALL_SPACES
 from tvt_ray.cluster.cohort_worker import state_name
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.evaluation.make_truth import sample_archs
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.verbs.trainings import take_over
 

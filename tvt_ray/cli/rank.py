@@ -12,8 +12,8 @@ from tvt_ray.cli.options import COMMON, add_options, config_of, count, path
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from tvt_ray.evaluation.study import RankResult
-    from tvt_ray.evaluation.tables import RankedColumn
+    from tvt_ray.judging.study import RankResult
+    from tvt_ray.judging.tables import RankedColumn
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,9 +45,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Scores what is not in the cache, and prints."""
-    from tvt_ray.evaluation import study
-    from tvt_ray.evaluation.labelled import LabelRequest
-    from tvt_ray.evaluation.plots import write_tables
+    from tvt_ray.judging import study
+    from tvt_ray.judging.labelled import LabelRequest
+    from tvt_ray.judging.plots import write_tables
     from tvt_ray.storage.locations import check_writable
 
     config = config_of(args)
@@ -68,8 +68,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _print(result: RankResult, out: Path | None) -> None:
-    from tvt_ray.evaluation.study import LabelledRankResult
-    from tvt_ray.evaluation.tables import mean_kendall
+    from tvt_ray.judging.study import LabelledRankResult
+    from tvt_ray.judging.tables import mean_kendall
 
     labelled = result if isinstance(result, LabelledRankResult) else None
     held_out = [replace(each, proxy=f"{each.proxy}, as judged") for each in (labelled.held_out if labelled else ())]

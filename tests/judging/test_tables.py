@@ -5,9 +5,9 @@ import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.study import RankRequest, rank
-from tvt_ray.evaluation.tables import tabulate
-from tvt_ray.evaluation.truth import GroundTruth, Scored, Trained
+from tvt_ray.judging.study import RankRequest, rank
+from tvt_ray.judging.tables import tabulate
+from tvt_ray.judging.truth import GroundTruth, Scored, Trained
 
 SPACE = SMALL_SPACES["autoformer"]
 ARCHS = list(SPACE.enumerate())[:5]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tvt_ray.evaluation.agreement import Agreement, agreement, kendall_tau, noise_share
-from tvt_ray.evaluation.truth import Scored
+from tvt_ray.judging.agreement import Agreement, agreement, kendall_tau, noise_share
+from tvt_ray.judging.truth import Scored
 
 
 @dataclass(frozen=True)

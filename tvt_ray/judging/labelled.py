@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.agreement import Agreement, Floats, agreement
-from tvt_ray.evaluation.tables import RankedColumn
-from tvt_ray.evaluation.truth import LearnsFrom, Scored
+from tvt_ray.judging.agreement import Agreement, Floats, agreement
+from tvt_ray.judging.tables import RankedColumn
+from tvt_ray.judging.truth import LearnsFrom, Scored
 from tvt_ray.refining.surrogate import MIN_MEASURED, Observation, predict
 
 MEASURED = "measured"  # what the surrogate is called where scores are

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.agreement import MIN_ARCHS, Floats
-from tvt_ray.evaluation.json_lines import read_json_lines
+from tvt_ray.judging.agreement import MIN_ARCHS, Floats
+from tvt_ray.judging.json_lines import read_json_lines
 from tvt_ray.progress import say
 from tvt_ray.refining.features import FeatureTable
 from tvt_ray.vits import SPACES, Arch, Space, parse_space

@@ -3,7 +3,7 @@
 import pytest
 
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.json_lines import read_json_lines
+from tvt_ray.judging.json_lines import read_json_lines
 
 TEXT = '{"a": 1}\n\n  \n{"a": "é"}\n'
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
-from tvt_ray.evaluation.truth import read_ground_truth
+from tvt_ray.judging.truth import read_ground_truth
 from tvt_ray.vits.autoformer import AutoFormerSpace
 from tvt_ray.vits.pit import PiTSpace
 

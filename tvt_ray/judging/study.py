@@ -16,10 +16,10 @@ import numpy as np
 from tvt_ray import __version__
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.cache import ReadingCache
-from tvt_ray.evaluation.labelled import NO_LABELS, LabelRequest, check_labels, judge_labelled
-from tvt_ray.evaluation.tables import RankedColumn, RankTables, tabulate
-from tvt_ray.evaluation.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
+from tvt_ray.judging.cache import ReadingCache
+from tvt_ray.judging.labelled import NO_LABELS, LabelRequest, check_labels, judge_labelled
+from tvt_ray.judging.tables import RankedColumn, RankTables, tabulate
+from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import Probe, need_teacher
 from tvt_ray.refining.features import feature_table
 from tvt_ray.runs.config import RunConfig

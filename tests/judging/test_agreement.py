@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tvt_ray.evaluation.agreement import agreement, gain_at_budgets, kendall_resampled, noise_share, partial_correlation
+from tvt_ray.judging.agreement import agreement, gain_at_budgets, kendall_resampled, noise_share, partial_correlation
 
 RNG = np.random.default_rng(0)
 

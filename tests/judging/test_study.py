@@ -5,7 +5,7 @@ import torch
 
 from tests.conftest import SMALL_SPACES, make_row
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.evaluation.study import RankRequest, check_request, read_or_score
+from tvt_ray.judging.study import RankRequest, check_request, read_or_score
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.scoring.reader import Reader, ReadingTask
 

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from tvt_ray.evaluation.agreement import kendall_tau
-from tvt_ray.evaluation.tables import RankedColumn
-from tvt_ray.evaluation.truth import Scored
+from tvt_ray.judging.agreement import kendall_tau
+from tvt_ray.judging.tables import RankedColumn
+from tvt_ray.judging.truth import Scored
 from tvt_ray.report.figures import figure_png
 from tvt_ray.storage.locations import write_atomically
 

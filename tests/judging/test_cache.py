@@ -3,7 +3,7 @@
 import dataclasses
 
 from tests.conftest import make_row
-from tvt_ray.evaluation.cache import ReadingCache
+from tvt_ray.judging.cache import ReadingCache
 
 
 def read_by_nwot(cache):

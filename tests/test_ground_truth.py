@@ -6,13 +6,13 @@ import json
 import pytest
 import torch
 
+from benchmarks.ground_truth import ground_truth_line, sample_archs, train_cohort
 from tests.conftest import SMALL_SPACES
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.evaluation.make_truth import ground_truth_line, sample_archs, train_cohort
-from tvt_ray.evaluation.truth import read_ground_truth
+from tvt_ray.judging.truth import read_ground_truth
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.training.learner import WorkerContext
 

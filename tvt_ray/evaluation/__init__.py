@@ -1,1 +1,0 @@
-"""Does the score predict accuracy? Tables of trained accuracies, made and read."""
