@@ -13,7 +13,6 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tvt_ray import __version__
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.judging.cache import ReadingCache
@@ -32,6 +31,7 @@ from tvt_ray.scoring.rows import ARITHMETIC, Row
 from tvt_ray.scoring.scores import find_score, score_names
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.version import __version__
 from tvt_ray.vits import Arch, Space
 from tvt_ray.vits.budget import Budget
 from tvt_ray.vits.draws import SCHEME

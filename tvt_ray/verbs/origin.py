@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
-from tvt_ray import __version__
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.card import StudentCard
 from tvt_ray.exports.origin import Facts, Origin, public_name
@@ -16,6 +15,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import Location
+from tvt_ray.version import __version__
 
 PACKAGES = ("torch", "timm", "ray", "numpy", "pillow")
 
