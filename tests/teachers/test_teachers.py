@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import RunConfig
 from tvt_ray.teachers import TEACHERS, build_teacher, check_settings, describe_teachers, kind_of
 from tvt_ray.teachers.cifar_resnet import CifarResNet
 from tvt_ray.teachers.settings import TeacherSettings
@@ -38,8 +39,8 @@ def test_a_kind_is_a_row_of_the_table():
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(ValueError, match=r"did you mean 'resnet56'.*resnet110, timm:NAME"):
-        TeacherSettings(name="resnet57")
+    with pytest.raises(UsageError, match=r"^config teacher\.name: .*did you mean 'resnet56'.*resnet110, timm:NAME"):
+        RunConfig().with_(teacher={"name": "resnet57"})
     with pytest.raises(ValueError, match="unknown teacher") as error:
         kind_of("vgg")
     assert str(error.value) == f"unknown teacher 'vgg'; choices: {', '.join(describe_teachers())}"

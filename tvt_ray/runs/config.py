@@ -27,6 +27,7 @@ from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers import check_searcher
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.strict import Seed, Strict, merged
+from tvt_ray.teachers import kind_of
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining
 from tvt_ray.vits import SPACES, SpaceField
@@ -109,10 +110,15 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
     check_name(config.data)
-    try:  # here and not where a name is declared: what makes a table's rows takes the settings that name them
-        check_searcher(config.search.searcher)
-    except ValueError as error:
-        raise UsageError(f"config search.searcher: {error}") from None
+    names = {
+        "search.searcher": (check_searcher, config.search.searcher),
+        "teacher.name": (kind_of, config.teacher.name),
+    }
+    for key, (check, name) in names.items():  # here, since what makes a table's rows takes the settings that name them
+        try:
+            check(name)
+        except ValueError as error:
+            raise UsageError(f"config {key}: {error}") from None
     return config
 
 

@@ -5,21 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers.check import check_maps
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import State, Teacher
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_name, check_pretrained
 from tvt_ray.teachers.weights import load_weights, read_state
 
-if TYPE_CHECKING:
-    from tvt_ray.teachers.settings import TeacherSettings
-
 # Makes the untrained network that settings name; the state is what will be loaded into it, None where it is trained.
-Builder: TypeAlias = Callable[["TeacherSettings", int, State | None], Teacher]
+Builder: TypeAlias = Callable[[TeacherSettings, int, State | None], Teacher]
 
 # name -> builder; a name that ends in a colon is followed by the model's own name
 TEACHERS: dict[str, Builder] = {**dict.fromkeys(CIFAR_RESNETS, build_cifar_resnet), "timm:": build_timm}

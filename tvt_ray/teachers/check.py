@@ -6,21 +6,19 @@ Found out before any work by a run of two blank images. Of a network that may be
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, State, Teacher
-
-if TYPE_CHECKING:  # the settings know the table of teachers, which knows this file
-    from tvt_ray.teachers.settings import TeacherSettings
 
 BLANK_IMAGES, BLANK_CLASSES = 2, 2
 Maps: TypeAlias = tuple[Tensor, ...]
-Build: TypeAlias = Callable[["TeacherSettings", int, State | None], Teacher]  # as in the table of teachers
+Build: TypeAlias = Callable[[TeacherSettings, int, State | None], Teacher]  # as in the table of teachers
 
 
 def check_maps(settings: TeacherSettings, build: Build, is_large: bool = False) -> Teacher:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Backbone, State, Teacher
-
-if TYPE_CHECKING:  # the settings know the table of teachers, which knows this file
-    from tvt_ray.teachers.settings import TeacherSettings
 
 CIFAR_RESNETS = {"resnet20": 20, "resnet32": 32, "resnet44": 44, "resnet56": 56, "resnet110": 110}
 CIFAR_IMAGE_SIZE = 32

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt, field_validator
+from pydantic import PositiveInt
 
 from tvt_ray.storage.locations import AbsolutePath
 from tvt_ray.strict import Strict
-from tvt_ray.teachers import kind_of
 
 
 class TeacherSettings(Strict):
@@ -23,9 +22,3 @@ class TeacherSettings(Strict):
     def untrained(self) -> TeacherSettings:
         """The same network with random weights, for who asks what it takes: that does not depend on them."""
         return self.with_(weights=None, pretrained=False)
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        kind_of(name)
-        return name

@@ -5,18 +5,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
 from tvt_ray.teachers.weights import load_weights, read_state
 from tvt_ray.vision_compat import ensure_torchvision
-
-if TYPE_CHECKING:  # the settings know the table of teachers, which knows this file
-    from tvt_ray.teachers.settings import TeacherSettings
 
 PREFIX = "timm:"
 HUBS = ("hf-hub:", "hf_hub:")  # before the name of a model whose description is on the Hugging Face Hub
