@@ -50,7 +50,7 @@ from tvt_ray.searchers.batching import Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.storage.parts import PartWriter
+from tvt_ray.storage.records import RecordWriter
 from tvt_ray.vits import Arch
 from tvt_ray.vits.limits import Limits
 
@@ -168,7 +168,7 @@ def search(args: argparse.Namespace, folder: RunFolder) -> Watched:
     algorithm = build_algorithm(settings, task.space, task.seed)
     sampler = Sampler(algorithm, Limits(task.space, RunConfig().budget, NUM_CLASSES), task.seed)
     scorer = Scorer("params", settings.num_objectives, Calibration(()))
-    with Meter("scoring", args.num_samples, "architectures") as meter, PartWriter(folder.rows()) as writer:
+    with Meter("scoring", args.num_samples, "architectures") as meter, RecordWriter(folder.rows()) as writer:
         recorder = Watched(writer.put, sampler, scorer, args.searcher, record_rows)
 
         def advance(count: int) -> None:

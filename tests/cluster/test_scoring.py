@@ -21,7 +21,7 @@ from tvt_ray.runs.inputs import make_task
 from tvt_ray.searchers import batching, build_algorithm, recorder
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
-from tvt_ray.storage.parts import PartWriter
+from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.search import search
 from tvt_ray.vits.limits import Limits
 
@@ -40,7 +40,7 @@ def run_workers(finished, config, digits, teacher, tmp_path, monkeypatch):
         sampler = Sampler(build_algorithm(config.search, task.space, 0), Limits(task.space, config.budget, 10), 0)
         parts = RunFolder(tmp_path).rows()
         monkeypatch.setattr(scoring, "ScoringTrial", trainable)
-        with PartWriter(parts) as writer:
+        with RecordWriter(parts) as writer:
             scorer = Scorer("params", 1, RunFolder(finished[0]).calibration())
             kept = Recorder(writer.put, sampler, scorer, max_failure_share=max_failure_share)
             dispatcher = batching.Dispatcher(task, kept, total, batch)

@@ -11,7 +11,7 @@ from tvt_ray.data.datasets import DATASETS, check_outside, dataset_name, describ
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.images import ArrayImages
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import Parts, Split
+from tvt_ray.data.splits import Loaded, Split
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import load_config
 
@@ -88,7 +88,7 @@ def load(monkeypatch):
 
     def load(names, train, test=None, val=None, **settings):
         splits = [None if counts is None else images(counts, seed) for seed, counts in enumerate((train, test, val))]
-        monkeypatch.setitem(DATASETS, "made", (lambda settings, path: Parts(*splits, names), False))
+        monkeypatch.setitem(DATASETS, "made", (lambda settings, path: Loaded(*splits, names), False))
         return load_dataset(DataSettings(name="made", **settings))
 
     return load

@@ -9,7 +9,7 @@ import pytest
 from tests.data.samples import picture, write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import Parts, Split, carve, place_splits
+from tvt_ray.data.splits import Loaded, Split, carve, place_splits
 from tvt_ray.errors import UsageError
 
 
@@ -99,7 +99,7 @@ def test_val_is_the_test_split_where_there_is_no_other():
     origins = {"train": "a/", "val": "b/"}
     moved = place_splits({"train": 1, "val": 2}, "names", ["note"], origins)
     said = "there is no test split: val is used as it, and validation is carved from train"
-    assert moved == Parts(1, 2, None, "names", (said, "note"), {"train": "a/", "test": "b/"})
+    assert moved == Loaded(1, 2, None, "names", (said, "note"), {"train": "a/", "test": "b/"})
     assert place_splits({"train": 1, "val": 2, "test": 3}, "names")[:3] == (1, 3, 2)
-    assert place_splits({"train": 1, "test": 3}, "names") == Parts(1, 3, None, "names")
-    assert place_splits({"train": 1}, "names") == Parts(1, None, None, "names")
+    assert place_splits({"train": 1, "test": 3}, "names") == Loaded(1, 3, None, "names")
+    assert place_splits({"train": 1}, "names") == Loaded(1, None, None, "names")

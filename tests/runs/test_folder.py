@@ -18,7 +18,7 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import ROWS
 from tvt_ray.storage.locations import RemotePath, write_atomically
-from tvt_ray.storage.parts import Parts, PartWriter
+from tvt_ray.storage.records import Records, RecordWriter
 
 
 def assert_one_line(error):
@@ -28,11 +28,11 @@ def assert_one_line(error):
 def test_rows_and_config_live_on_a_bucket_too(remote):
     folder, config = RunFolder(remote), RunConfig()
     folder.check(config, resume=False)
-    with folder.lock(), PartWriter(folder.rows()) as writer:
+    with folder.lock(), RecordWriter(folder.rows()) as writer:
         folder.claim(config)
         for number in range(20):
             writer.put([make_row(number)])
-    assert Parts(remote / "rows", ROWS).read() == [make_row(number) for number in range(20)]
+    assert Records(remote / "rows", ROWS).read() == [make_row(number) for number in range(20)]
     folder.rows().compact()
     assert len((remote / "rows").glob("*.parquet")) == 1
     assert folder.config() == config

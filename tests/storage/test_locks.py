@@ -16,7 +16,7 @@ from tvt_ray.scoring.rows import ROWS
 from tvt_ray.storage import locks
 from tvt_ray.storage.locations import RemotePath, write_atomically
 from tvt_ray.storage.locks import FolderLock
-from tvt_ray.storage.parts import Parts, PartWriter
+from tvt_ray.storage.records import Records, RecordWriter
 
 
 @pytest.fixture
@@ -155,17 +155,17 @@ def test_a_lease_that_was_damaged_or_removed_under_its_owner_is_lost(damaged, re
 
 def test_who_lost_its_lease_while_it_was_suspended_writes_no_more(remote, monkeypatch, at_once):
     theirs = {"owner": "process 7 on another", "token": "theirs", "renewed": time.time()}
-    parts = Parts(remote / "rows", ROWS)
+    parts = Records(remote / "rows", ROWS)
     with FolderLock(remote) as lock:
-        with PartWriter(parts, lock.check) as writer:
+        with RecordWriter(parts, lock.check) as writer:
             writer.put([make_row(1)])
         write_atomically(remote / ".lock", json.dumps(theirs).encode())
         monkeypatch.setattr(locks.time, "time", lambda now=time.time: now() + locks.LEASE_S)
-        late = PartWriter(parts, lock.check)
+        late = RecordWriter(parts, lock.check)
         late.put([make_row(2)])
         with pytest.raises(RunError, match=r"taken over by another tvt process \(process 7 on another\)"):
             late.close()
-    assert Parts(remote / "rows", ROWS).read() == [make_row(1)]
+    assert Records(remote / "rows", ROWS).read() == [make_row(1)]
     assert json.loads((remote / ".lock").read_text()) == theirs  # theirs is left to them
 
 

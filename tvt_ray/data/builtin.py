@@ -11,21 +11,21 @@ import numpy as np
 
 from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import Parts, Split
+from tvt_ray.data.splits import Loaded, Split
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
 
 CHAOYANG_CLASSES = ("normal", "serrated", "adenocarcinoma", "adenoma")
 
 
-def digits(settings: DataSettings, path: Path) -> Parts:
+def digits(settings: DataSettings, path: Path) -> Loaded:
     """1,797 scans of handwritten digits, 8 x 8 with 17 grey levels, shipped with scikit-learn."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     grey = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     source = ArrayImages(np.repeat(grey[..., None], 3, axis=3))
-    return Parts(Split.whole(source, bunch.target), None, None, [str(digit) for digit in range(10)])
+    return Loaded(Split.whole(source, bunch.target), None, None, [str(digit) for digit in range(10)])
 
 
 def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> Any:
@@ -41,18 +41,18 @@ def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> An
         raise UsageError(f"{name} is not (whole) under data.root {settings.root} and {wanted}: {reason}") from None
 
 
-def cifar(class_name: str) -> Callable[[DataSettings, Path], Parts]:
+def cifar(class_name: str) -> Callable[[DataSettings, Path], Loaded]:
     """The loader of torchvision's class of that name."""
 
-    def load(settings: DataSettings, path: Path) -> Parts:
+    def load(settings: DataSettings, path: Path) -> Loaded:
         train, test = (_torchvision_dataset(class_name, settings, train=is_train) for is_train in (True, False))
         splits = [Split.whole(ArrayImages(part.data), part.targets) for part in (train, test)]
-        return Parts(splits[0], splits[1], None, train.classes)
+        return Loaded(splits[0], splits[1], None, train.classes)
 
     return load
 
 
-def flowers102(settings: DataSettings, path: Path) -> Parts:
+def flowers102(settings: DataSettings, path: Path) -> Loaded:
     """Training images are the official train and val splits together (2,040), as in the published recipe."""
     parts = {split: _torchvision_dataset("Flowers102", settings, split=split) for split in ("train", "val", "test")}
     # torchvision offers the decoded items alone; reading 8,189 photos to learn their labels would take a minute.
@@ -61,12 +61,12 @@ def flowers102(settings: DataSettings, path: Path) -> Parts:
     files["train"], labels["train"] = files["train"] + files["val"], labels["train"] + labels["val"]
     images = {split: EncodedImages(paths, decoding=settings.decoding) for split, paths in files.items()}
     names = getattr(parts["train"], "classes", None) or [f"flower{i}" for i in range(102)]
-    return Parts(
+    return Loaded(
         Split.whole(images["train"], labels["train"]), Split.whole(images["test"], labels["test"]), None, names
     )
 
 
-def chaoyang(settings: DataSettings, path: Path) -> Parts:
+def chaoyang(settings: DataSettings, path: Path) -> Loaded:
     """Colon tissue (Zhu et al. 2021): train.json and test.json list {"name": file, "label": 0 to 3}.
 
     The data needs the authors' permission, so there is nothing to download.
@@ -75,7 +75,7 @@ def chaoyang(settings: DataSettings, path: Path) -> Parts:
     if not (root / "train.json").exists() or not (root / "test.json").exists():
         raise UsageError(f"chaoyang is read from {root}/train.json and test.json with the images they name beside them")
     train, test = (_json_split(root / f"{split}.json", settings.decoding) for split in ("train", "test"))
-    return Parts(train, test, None, CHAOYANG_CLASSES)
+    return Loaded(train, test, None, CHAOYANG_CLASSES)
 
 
 def _json_split(path: Path, decoding: Decoding) -> Split:

@@ -16,7 +16,7 @@ from tvt_ray.data.folders import image_folder
 from tvt_ray.data.notes import listing
 from tvt_ray.data.parquet import parquet_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import CARVED, Dataset, Parts, Split, carve
+from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
 
@@ -31,9 +31,9 @@ def load_dataset(settings: DataSettings) -> Dataset:
     loader, takes_path = DATASETS[name]
     if takes_path and not Path(path).exists():
         raise UsageError(f"dataset {settings.name!r}: there is no {path}")
-    parts = Parts(*loader(settings, Path(path)))
-    _check_classes(settings.name, parts)
-    return _carved(settings, parts)
+    loaded = Loaded(*loader(settings, Path(path)))
+    _check_classes(settings.name, loaded)
+    return _carved(settings, loaded)
 
 
 def recarved(data: Dataset, settings: DataSettings) -> Dataset:
@@ -43,11 +43,11 @@ def recarved(data: Dataset, settings: DataSettings) -> Dataset:
     """
     if settings == data.settings:
         return data
-    if data.parts is None or data.settings is None:
+    if data.loaded is None or data.settings is None:
         return load_dataset(settings)
     carving = data.settings.model_dump(include={"val_fraction", "test_fraction", "split_seed"})
     only_the_carving = settings.model_copy(update=carving) == data.settings
-    return _carved(settings, data.parts) if only_the_carving else load_dataset(settings)
+    return _carved(settings, data.loaded) if only_the_carving else load_dataset(settings)
 
 
 def check_name(settings: DataSettings) -> None:
@@ -90,22 +90,22 @@ def describe_datasets() -> list[str]:
     return [f"{name}:PATH" if takes_path else name for name, (_, takes_path) in DATASETS.items()]
 
 
-def _check_classes(name: str, parts: Parts) -> None:
-    names = parts.class_names
+def _check_classes(name: str, loaded: Loaded) -> None:
+    names = loaded.class_names
     twice = [each for each, count in Counter(names).items() if count > 1]
     if twice:
         raise UsageError(f"dataset {name!r} has more than one class called {listing(twice)}")
     if len(names) < 2:
         raise UsageError(f"dataset {name!r} has the single class {listing(names)}; classification needs at least two")
-    for split_name, split in _given(parts).items():
+    for split_name, split in _given(loaded).items():
         _check_labels(name, split_name, split, len(names))
-    missing = _missing(parts.train, names)
+    missing = _missing(loaded.train, names)
     if missing:
         raise UsageError(f"dataset {name!r} has no training images of the class(es) {listing(missing)}")
 
 
-def _given(parts: Parts) -> dict[str, Split]:
-    splits = {"train": parts.train, "val": parts.val, "test": parts.test}
+def _given(loaded: Loaded) -> dict[str, Split]:
+    splits = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
     return {name: split for name, split in splits.items() if split is not None}
 
 
@@ -125,10 +125,10 @@ def _missing(split: Split, names: Sequence[str]) -> list[str]:
     return [name for name, count in zip(names, counts, strict=True) if count == 0]
 
 
-def _carved(settings: DataSettings, parts: Parts) -> Dataset:
+def _carved(settings: DataSettings, loaded: Loaded) -> Dataset:
     """With test and validation split off the training images where they were not given."""
-    train, test, val, names, notes, origins = parts
-    lacking = {name: _missing(split, names) for name, split in _given(parts).items()}
+    train, test, val, names, notes, origins = loaded
+    lacking = {name: _missing(split, names) for name, split in _given(loaded).items()}
     said = [f"{name} has no images of {listing(classes)}" for name, classes in lacking.items() if classes]
     wanted = [name for name, split in (("test", test), ("validation", val)) if split is None]
     _check_rare(settings.name, train, names, wanted)
@@ -138,7 +138,7 @@ def _carved(settings: DataSettings, parts: Parts) -> Dataset:
     if val is None:
         train, val = carve(train, settings.val_fraction, settings.split_seed)
         origins = {**origins, "val": f"{CARVED}: {settings.val_fraction:.0%} of the training images"}
-    data = Dataset(settings.name, train, val, test, tuple(names), (*notes, *said), origins, settings, parts)
+    data = Dataset(settings.name, train, val, test, tuple(names), (*notes, *said), origins, settings, loaded)
     return dataclasses.replace(data, notes=(*data.notes, *duplicate_notes(data)))
 
 
@@ -152,7 +152,7 @@ def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[
         )
 
 
-Loader = Callable[[DataSettings, Path], Parts]
+Loader = Callable[[DataSettings, Path], Loaded]
 
 
 # name -> (loader, whether the name is followed by :PATH)

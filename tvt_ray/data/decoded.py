@@ -80,7 +80,7 @@ def decode_once(data: Dataset, largest_size: int) -> Dataset:
     train, val, test = (
         dataclasses.replace(split, source=sources.get(id(split.source), split.source)) for split in data.splits.values()
     )
-    data = dataclasses.replace(data, train=train, val=val, test=test, parts=None)
+    data = dataclasses.replace(data, train=train, val=val, test=test, loaded=None)
     verify_images(data)  # what there was no room for
     return data
 

@@ -9,7 +9,7 @@ from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.notes import counted, ignored_files, listing, within
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import SPLITS, WORDS, split_of
-from tvt_ray.data.splits import Parts, Split, place_splits
+from tvt_ray.data.splits import Loaded, Split, place_splits
 from tvt_ray.data.walk import Found, is_image, listed, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
@@ -18,7 +18,7 @@ LAYOUT = "PATH/CLASS/*.jpg, PATH/train/CLASS/*.jpg beside PATH/val and PATH/test
 ENDINGS = ".jpg, .png, .gif, .bmp, .tif, .webp or another ending that PIL knows"
 
 
-def image_folder(settings: DataSettings, path: Path) -> Parts:
+def image_folder(settings: DataSettings, path: Path) -> Loaded:
     """A folder per class: in PATH, in PATH/train beside PATH/val and PATH/test, or with such folders in each class.
 
     `split_names` says what a split may be called. Folders so called are splits where they hold class folders, else
@@ -56,14 +56,14 @@ class _Reader:
             example = within(self.root, images[0])
             self.notes.append(f"{counted(len(images), 'image')} in no class folder left out (such as {example})")
 
-    def finish(self, found: Mapping[str, Split], names: Sequence[str], origins: Mapping[str, str]) -> Parts:
+    def finish(self, found: Mapping[str, Split], names: Sequence[str], origins: Mapping[str, str]) -> Loaded:
         """The parts, with all notes."""
         notes = [*self.notes, *ignored_files(self.others, self.root, "image")]
         return place_splits(found, [shown(name) for name in names], notes, origins)
 
     # PATH/SPLIT/CLASS -------------------------------------------------------------------------------------------------
 
-    def read_splits(self, folders: Sequence[Path], splits: Mapping[Path, str]) -> Parts:
+    def read_splits(self, folders: Sequence[Path], splits: Mapping[Path, str]) -> Loaded:
         """Of the `folders` in PATH, those that are splits."""
         by_split = {split: [folder for folder in splits if splits[folder] == split] for split in SPLITS}
         for split, same in by_split.items():
@@ -123,7 +123,7 @@ class _Reader:
 
     # PATH/CLASS and PATH/CLASS/SPLIT ----------------------------------------------------------------------------------
 
-    def read_classes(self, folders: Sequence[Path]) -> Parts:
+    def read_classes(self, folders: Sequence[Path]) -> Loaded:
         """All `folders` are classes."""
         images = {folder.name: self._images(folder) for folder in folders}
         if not folders:

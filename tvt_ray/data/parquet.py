@@ -11,7 +11,7 @@ from tvt_ray.data.parquet_columns import choose_columns
 from tvt_ray.data.parquet_rows import class_labels, image_source, read_table
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.split_names import SPLITS, WORDS, split_of, word_of
-from tvt_ray.data.splits import Parts, Split, place_splits
+from tvt_ray.data.splits import Loaded, Split, place_splits
 from tvt_ray.data.walk import Found, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
@@ -19,7 +19,7 @@ from tvt_ray.storage.locations import shown
 ALL = "all"  # what does not come split
 
 
-def parquet_dataset(settings: DataSettings, path: Path) -> Parts:
+def parquet_dataset(settings: DataSettings, path: Path) -> Loaded:
     """A Parquet file, which is split here, or a folder of them.
 
     The split is said by a file's name or by that of a folder above it: train-00000-of-00002.parquet,

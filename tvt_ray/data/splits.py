@@ -54,7 +54,7 @@ class Split:
         return Split.whole(self.source.portable(self.indices), self.labels)
 
 
-class Parts(NamedTuple):
+class Loaded(NamedTuple):
     """What a loader gives. A split that is None is carved from training images."""
 
     train: Split
@@ -67,16 +67,16 @@ class Parts(NamedTuple):
 
 def place_splits(
     found: Mapping[str, Split], class_names: Sequence[str], notes: Sequence[str] = (), origins: Mapping[str, str] = {}
-) -> Parts:
+) -> Loaded:
     """What the splits that were found are used for. `found`, `origins`: by name, train among them.
 
     With val but no test, val is the test split: nothing is chosen on it, so validation is carved from train.
     """
     if "val" not in found or "test" in found:
-        return Parts(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
+        return Loaded(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
     said = "there is no test split: val is used as it, and validation is carved from train"
     moved = {"test" if name == "val" else name: origin for name, origin in origins.items()}
-    return Parts(found["train"], found["val"], None, class_names, (said, *notes), moved)
+    return Loaded(found["train"], found["val"], None, class_names, (said, *notes), moved)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what a person should know of how it was read: what was left out, what looks wrong
     origins: Mapping[str, str] = field(default_factory=dict)  # of splits, where it is known: a folder, or "carved …"
     settings: DataSettings | None = None  # by which it was loaded
-    parts: Parts | None = None  # what was loaded, from which the splits can be carved otherwise
+    loaded: Loaded | None = None  # what was loaded, from which the splits can be carved otherwise
 
     @property
     def num_classes(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from tvt_ray.proxies import PROXIES
 from tvt_ray.scoring.rows import ROWS, Row
 from tvt_ray.storage.locations import cache_folder, keep_if_possible
-from tvt_ray.storage.parts import Parts
+from tvt_ray.storage.records import Records
 
 
 class ReadingCache:
@@ -37,6 +37,6 @@ class ReadingCache:
         """Makes one part of many."""
         keep_if_possible(self._parts(proxy).compact, "the cache of readings")
 
-    def _parts(self, proxy: str) -> Parts[Row]:
+    def _parts(self, proxy: str) -> Records[Row]:
         source = inspect.getsource(sys.modules[PROXIES[proxy].read.__module__])
-        return Parts(self.folder / f"{proxy}-{hashlib.sha256(source.encode()).hexdigest()[:8]}", ROWS)
+        return Records(self.folder / f"{proxy}-{hashlib.sha256(source.encode()).hexdigest()[:8]}", ROWS)

@@ -26,7 +26,7 @@ from tvt_ray.scoring.rows import ROWS, Row, verified
 from tvt_ray.scoring.scores import MEASURED, ScoreSettings
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.storage.locks import FolderLock
-from tvt_ray.storage.parts import Parts
+from tvt_ray.storage.records import Records
 from tvt_ray.version import __version__
 from tvt_ray.vits.space import Space
 
@@ -139,13 +139,13 @@ class RunFolder:
         """What goes on with a refinement."""
         return f"tvt refine --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
 
-    def rows(self) -> Parts[Row]:
+    def rows(self) -> Records[Row]:
         """What was read of each architecture."""
-        return Parts(self.rows_folder, ROWS)
+        return Records(self.rows_folder, ROWS)
 
-    def measurements(self) -> Parts[Measurement]:
+    def measurements(self) -> Records[Measurement]:
         """What was trained, and how it did."""
-        return Parts(self.path / "measurements", MEASUREMENTS)
+        return Records(self.path / "measurements", MEASUREMENTS)
 
     def calibration(self) -> Calibration:
         """Raises UsageError where it is missing or damaged."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tvt_ray.storage.parts import Codec
+from tvt_ray.storage.records import Codec
 
 
 @dataclass(frozen=True)

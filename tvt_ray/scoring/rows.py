@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.parts import Codec
+from tvt_ray.storage.records import Codec
 from tvt_ray.vits import Arch, Space
 
 ARITHMETIC = ("params", "flops", "depth")  # readings that no student is needed for

@@ -25,7 +25,7 @@ from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.storage.parts import PartWriter
+from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.init import check_init
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Changes, Session, session_of
@@ -178,7 +178,7 @@ class _Refining:
         config = self.config
         settings, plugins = config.refine, config.plugins
         self.session.join_ray(resume_command)
-        with PartWriter(self.folder.measurements(), self.lock.check) as writer:
+        with RecordWriter(self.folder.measurements(), self.lock.check) as writer:
             wait_for_gpus(config.cluster.min_gpus, config.cluster.gpu_timeout_s)
             inputs, states = self.teaching.inputs(), self.folder.refine_folder
             a_round = max(map(len, self.rounds.students), default=1)
@@ -186,7 +186,7 @@ class _Refining:
                 while todo := self.next_work():
                     self._train(todo, pool, writer)
 
-    def _train(self, todo: Sequence[Training], pool: CohortPool, writer: PartWriter[Measurement]) -> None:
+    def _train(self, todo: Sequence[Training], pool: CohortPool, writer: RecordWriter[Measurement]) -> None:
         """To a rung, all of them."""
         epochs, number = todo[0].epochs, len(self.rounds.students)
         tasks = [self.teaching.task(self.rows[each.arch_id], each.seed) for each in todo]

@@ -31,7 +31,7 @@ from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.sampler import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.storage.locations import as_location
-from tvt_ray.storage.parts import PartWriter
+from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.latency import Latency, check_chosen, with_latency
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Session
@@ -104,7 +104,7 @@ class _Reading:
         self._warn_of_bfloat16(job)
         earlier = self.folder.rows().read()
         with contextlib.ExitStack() as stack:
-            writer = stack.enter_context(PartWriter(self.folder.rows(), self.lock.check))
+            writer = stack.enter_context(RecordWriter(self.folder.rows(), self.lock.check))
             dispatcher = self._make_dispatcher(task, sample, earlier, writer, stack)
             stack.enter_context(on_sigterm(dispatcher.stop))
             outcome = Outcome() if dispatcher.over else run_workers(job, dispatcher)
@@ -120,7 +120,7 @@ class _Reading:
         task: ReadingTask,
         sample: Sequence[Arch],
         earlier: Sequence[Row],
-        writer: PartWriter[Row],
+        writer: RecordWriter[Row],
         stack: contextlib.ExitStack,
     ) -> Dispatcher:
         settings, space = self._settings(), self.config.space

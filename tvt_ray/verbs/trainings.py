@@ -21,7 +21,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.storage.locations import Location, first_line, write_atomically
-from tvt_ray.storage.parts import PartWriter
+from tvt_ray.storage.records import RecordWriter
 from tvt_ray.teachers.training import teacher_accuracy
 from tvt_ray.verbs.origin import origins_of, ranking_of, versions
 from tvt_ray.verbs.session import Session
@@ -37,7 +37,7 @@ class Trainings:
     def __init__(self, session: Session, teaching: Teaching, tasks: Mapping[str, DistillTask]) -> None:
         self.session, self.folder, self.teaching, self.tasks = session, session.folder, teaching, tasks
         self.config, self.data = session.config, session.data
-        self.writer: PartWriter[Measurement]
+        self.writer: RecordWriter[Measurement]
         self.origins: Mapping[str, Origin] = {}
 
     def run(self, resume_command: str) -> None:
@@ -51,7 +51,7 @@ class Trainings:
         self._measure_teacher()
         self.origins = self._origins(left)
         try:
-            with PartWriter(self.folder.measurements(), self.session.lock.check) as self.writer:
+            with RecordWriter(self.folder.measurements(), self.session.lock.check) as self.writer:
                 self._train(left, resume_command)
         except RunError as error:
             raise RunError(f"{error}; go on with: {resume_command}") from None

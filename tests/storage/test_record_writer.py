@@ -12,11 +12,11 @@ import pytest
 from tests.conftest import make_row
 from tvt_ray.errors import RunError
 from tvt_ray.scoring.rows import ROWS
-from tvt_ray.storage.parts import Parts, PartWriter
+from tvt_ray.storage.records import Records, RecordWriter
 
 
 def rows_in(folder):
-    return Parts(folder, ROWS).read()
+    return Records(folder, ROWS).read()
 
 
 def lengths(folder):
@@ -26,14 +26,14 @@ def lengths(folder):
 
 def test_the_writer_has_everything_on_disk_when_it_closes(folder):
     rows = [make_row(number) for number in range(500)]
-    with PartWriter(Parts(folder, ROWS)) as writer:
+    with RecordWriter(Records(folder, ROWS)) as writer:
         for each in rows:
             writer.put([each])
     assert rows_in(folder) == rows
 
 
 def test_rows_reach_the_disk_without_closing(tmp_path):
-    writer = PartWriter(Parts(tmp_path, ROWS))
+    writer = RecordWriter(Records(tmp_path, ROWS))
     writer.put([make_row(1)])
     deadline = time.monotonic() + 10
     while not rows_in(tmp_path):
@@ -44,7 +44,7 @@ def test_rows_reach_the_disk_without_closing(tmp_path):
 
 def test_what_arrives_during_a_write_becomes_one_part(tmp_path, monkeypatch):
     """A slow disk makes larger parts, not a longer queue."""
-    parts = Parts(tmp_path, ROWS)
+    parts = Records(tmp_path, ROWS)
     append, started, go = parts.append, threading.Event(), threading.Event()
 
     def slow(rows):
@@ -53,7 +53,7 @@ def test_what_arrives_during_a_write_becomes_one_part(tmp_path, monkeypatch):
         append(rows)
 
     monkeypatch.setattr(parts, "append", slow)
-    with PartWriter(parts) as writer:
+    with RecordWriter(parts) as writer:
         writer.put([make_row(0)])
         assert started.wait(10)
         for number in range(1, 40):
@@ -63,11 +63,11 @@ def test_what_arrives_during_a_write_becomes_one_part(tmp_path, monkeypatch):
 
 
 def test_small_parts_are_merged_on_the_way_and_large_ones_left_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr("tvt_ray.storage.parts.PARTS_BEFORE_MERGING", 4)
-    monkeypatch.setattr("tvt_ray.storage.parts.RECORDS_NOT_TO_MERGE", 6)
-    parts = Parts(tmp_path, ROWS)
+    monkeypatch.setattr("tvt_ray.storage.records.PARTS_BEFORE_MERGING", 4)
+    monkeypatch.setattr("tvt_ray.storage.records.RECORDS_NOT_TO_MERGE", 6)
+    parts = Records(tmp_path, ROWS)
     for number in range(16):
-        with PartWriter(parts) as writer:
+        with RecordWriter(parts) as writer:
             writer._parts_written = number % 4
             writer.put([make_row(number)])
     assert lengths(tmp_path) == [8, 8]
@@ -93,12 +93,12 @@ def full_disk():
 
 
 def test_a_disk_that_takes_no_more_is_reported_and_loses_nothing(tmp_path, full_disk):
-    parts = Parts(tmp_path, ROWS)
+    parts = Records(tmp_path, ROWS)
     parts.append([make_row(number) for number in range(5)])
     with (
         full_disk(),
         pytest.raises(RunError, match=r"part-000001\.parquet cannot be written: File too large$"),
-        PartWriter(parts) as writer,
+        RecordWriter(parts) as writer,
     ):
         writer.put([make_row(number) for number in range(5, 400)])
     assert rows_in(tmp_path) == [make_row(number) for number in range(5)]
@@ -107,7 +107,7 @@ def test_a_disk_that_takes_no_more_is_reported_and_loses_nothing(tmp_path, full_
 
 def test_what_could_not_be_written_is_raised_at_the_next_put_too(tmp_path):
     (tmp_path / "rows").write_text("a file where the folder should be")
-    writer = PartWriter(Parts(tmp_path / "rows", ROWS))
+    writer = RecordWriter(Records(tmp_path / "rows", ROWS))
     writer.put([make_row(1)])
     writer._thread.join(10)
     with pytest.raises(RunError, match="cannot be written"):
@@ -120,8 +120,8 @@ def test_nothing_is_written_where_that_is_not_allowed(folder):
     def never():
         raise RunError("the folder was taken over")
 
-    writer = PartWriter(Parts(folder, ROWS), never)
+    writer = RecordWriter(Records(folder, ROWS), never)
     writer.put([make_row(1)])
     with pytest.raises(RunError, match="the folder was taken over"):
         writer.close()
-    assert not Parts(folder, ROWS).exist()
+    assert not Records(folder, ROWS).exist()

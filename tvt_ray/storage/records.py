@@ -34,7 +34,7 @@ class Codec(Generic[R]):
     key: Callable[[R], Hashable]
 
 
-class Parts(Generic[R]):
+class Records(Generic[R]):
     """A folder of parts. One driver writes to it."""
 
     def __init__(self, folder: Location, codec: Codec[R]) -> None:
@@ -46,7 +46,7 @@ class Parts(Generic[R]):
         return sorted(found, key=_number)
 
     def _pass_over(self, paths: Sequence[Location]) -> None:
-        """Parts on disk are never written over, whoever wrote them."""
+        """Records on disk are never written over, whoever wrote them."""
         self._next = max([self._next, *(_number(path) + 1 for path in paths)])
 
     def exist(self) -> bool:
@@ -134,7 +134,7 @@ class Parts(Generic[R]):
         return table
 
 
-class PartWriter(Generic[R]):
+class RecordWriter(Generic[R]):
     """Writes records to parts from a thread of its own: what arrives while a part is written becomes the next one.
 
     So nobody waits for the disk, a record waits for one part at most, and parts grow where writing is slow. `close` (or
@@ -142,7 +142,7 @@ class PartWriter(Generic[R]):
     cannot be written; what is on disk by then stays. `allowed` is called before each part, and raises to prevent it.
     """
 
-    def __init__(self, parts: Parts[R], allowed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, parts: Records[R], allowed: Callable[[], None] = lambda: None) -> None:
         self.parts, self.allowed = parts, allowed
         self._waiting: list[R] = []
         self._parts_written = 0
@@ -169,7 +169,7 @@ class PartWriter(Generic[R]):
         if self._error:
             raise self._error
 
-    def __enter__(self) -> PartWriter[R]:
+    def __enter__(self) -> RecordWriter[R]:
         return self
 
     def __exit__(

@@ -11,11 +11,11 @@ from tests.conftest import make_row
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.scoring.rows import ROWS
 from tvt_ray.storage.locations import write_atomically
-from tvt_ray.storage.parts import Parts
+from tvt_ray.storage.records import Records
 
 
 def rows_in(folder):
-    return Parts(folder, ROWS).read()
+    return Records(folder, ROWS).read()
 
 
 def names_in(folder):
@@ -29,7 +29,7 @@ def append_each(parts, rows):
 
 
 def test_rows_come_back_as_they_were(folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     rows = [make_row(1), make_row(2, synflow=1 / 3), make_row(3, status="failed")]
     parts.append(rows[:2])
     parts.append(rows[2:])
@@ -37,7 +37,7 @@ def test_rows_come_back_as_they_were(folder):
 
 
 def test_columns_are_those_of_the_contract(tmp_path):
-    Parts(tmp_path, ROWS).append([make_row(1)])
+    Records(tmp_path, ROWS).append([make_row(1)])
     table = pq.read_table(tmp_path)
     columns = ["arch_id", "space", "arch", "shape", "params", "flops", "depth", "status", "error", "seed", "seconds"]
     assert table.column_names == [*columns, "searcher", "attention_similarity", "l2_norm"]
@@ -45,7 +45,7 @@ def test_columns_are_those_of_the_contract(tmp_path):
 
 
 def test_a_folder_without_parts_holds_nothing(folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     assert not parts.exist()
     assert parts.read() == []
     assert parts.table().num_rows == 0
@@ -57,30 +57,30 @@ def test_a_folder_without_parts_holds_nothing(folder):
 
 def test_a_new_reader_goes_on_where_the_last_one_stopped(folder):
     for number in range(3):
-        Parts(folder, ROWS).append([make_row(number)])
+        Records(folder, ROWS).append([make_row(number)])
     assert [row.arch_id for row in rows_in(folder)] == ["a0", "a1", "a2"]
-    assert Parts(folder, ROWS).exist()
+    assert Records(folder, ROWS).exist()
 
 
 def test_parts_are_in_the_order_of_their_numbers_however_many_digits_those_have(tmp_path):
-    Parts(tmp_path, ROWS).append([make_row(0)])
+    Records(tmp_path, ROWS).append([make_row(0)])
     (tmp_path / "part-000000.parquet").rename(tmp_path / "part-999999.parquet")
-    append_each(Parts(tmp_path, ROWS), [make_row(1), make_row(2)])
+    append_each(Records(tmp_path, ROWS), [make_row(1), make_row(2)])
     assert names_in(tmp_path) == ["part-1000000.parquet", "part-1000001.parquet", "part-999999.parquet"]
     assert [row.arch_id for row in rows_in(tmp_path)] == ["a0", "a1", "a2"]
-    Parts(tmp_path, ROWS).compact()
+    Records(tmp_path, ROWS).compact()
     assert [row.arch_id for row in rows_in(tmp_path)] == ["a0", "a1", "a2"]
 
 
 def test_of_two_records_with_one_key_the_first_counts(folder):
-    parts, again = Parts(folder, ROWS), dataclasses.replace(make_row(1), seconds=9.0)
+    parts, again = Records(folder, ROWS), dataclasses.replace(make_row(1), seconds=9.0)
     append_each(parts, [make_row(1), make_row(2), again])
     parts.append([make_row(3), dataclasses.replace(make_row(3), seconds=9.0)])
     assert rows_in(folder) == [make_row(1), make_row(2), make_row(3)]
 
 
 def test_the_table_holds_what_is_read(folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     append_each(parts, [make_row(2), make_row(1, synflow=0.5), make_row(2)])
     table = parts.table()
     assert table["arch_id"].to_pylist() == ["a2", "a1"]
@@ -89,7 +89,7 @@ def test_the_table_holds_what_is_read(folder):
 
 
 def test_compaction_keeps_rows_and_order_and_survives_being_cut_short(tmp_path):
-    parts, rows = Parts(tmp_path, ROWS), [make_row(number) for number in range(5)]
+    parts, rows = Records(tmp_path, ROWS), [make_row(number) for number in range(5)]
     append_each(parts, rows)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     parts.compact()
@@ -101,7 +101,7 @@ def test_compaction_keeps_rows_and_order_and_survives_being_cut_short(tmp_path):
 
 
 def test_compaction_merges_small_parts_at_the_end_alone(folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     parts.append([make_row(number) for number in range(4)])
     append_each(parts, [make_row(4), make_row(5)])
     parts.compact(smaller_than=4)
@@ -110,28 +110,28 @@ def test_compaction_merges_small_parts_at_the_end_alone(folder):
 
 
 def test_compacting_one_part_leaves_it_as_it_is(folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     parts.append([make_row(1)])
     parts.compact()
     assert names_in(folder) == ["part-000000.parquet"]
 
 
 def test_compaction_joins_parts_with_other_readings(folder):
-    parts, rows = Parts(folder, ROWS), [make_row(1), make_row(2, synflow=0.5), make_row(3, status="failed")]
+    parts, rows = Records(folder, ROWS), [make_row(1), make_row(2, synflow=0.5), make_row(3, status="failed")]
     append_each(parts, rows)
     parts.compact()
     assert rows_in(folder) == rows
 
 
 def test_compacting_writes_over_no_part_of_another_writer(folder):
-    late, early = Parts(folder, ROWS), Parts(folder, ROWS)
+    late, early = Records(folder, ROWS), Records(folder, ROWS)
     append_each(early, [make_row(number) for number in range(3)])
     late.compact()
     assert rows_in(folder) == [make_row(number) for number in range(3)]
 
 
 def test_a_write_that_is_cut_short_leaves_no_part(folder):
-    Parts(folder, ROWS).append([make_row(1)])
+    Records(folder, ROWS).append([make_row(1)])
     write_atomically(folder / ".part-000001.parquet.99.tmp", b"half")
     assert rows_in(folder) == [make_row(1)]
 
@@ -140,11 +140,11 @@ def test_a_write_that_is_cut_short_leaves_no_part(folder):
     "name", ["part-000014 (1).parquet", "part-000001.parquet.bak.parquet", "part-.parquet", "part-x1.parquet"]
 )
 def test_copies_that_a_file_manager_makes_are_no_parts(name, folder):
-    parts = Parts(folder, ROWS)
+    parts = Records(folder, ROWS)
     append_each(parts, [make_row(1), make_row(2)])
     write_atomically(folder / name, b"no part")
     assert rows_in(folder) == [make_row(1), make_row(2)]
-    again = Parts(folder, ROWS)
+    again = Records(folder, ROWS)
     again.append([make_row(3)])
     again.compact()
     assert names_in(folder) == sorted([name, "part-000003.parquet"])
@@ -152,7 +152,7 @@ def test_copies_that_a_file_manager_makes_are_no_parts(name, folder):
 
 
 def test_a_damaged_part_is_named(tmp_path):
-    Parts(tmp_path, ROWS).append([make_row(1)])
+    Records(tmp_path, ROWS).append([make_row(1)])
     part = next(tmp_path.iterdir())
     part.write_bytes(part.read_bytes()[:50])
     with pytest.raises(UsageError, match=r"part-000000\.parquet cannot be read") as error:
@@ -174,24 +174,24 @@ def test_a_folder_named_as_a_part_is_named(tmp_path):
 
 @pytest.mark.timeout(30)
 def test_a_dangling_link_named_as_a_part_is_named_and_ends_the_reading(tmp_path):
-    Parts(tmp_path, ROWS).append([make_row(1)])
+    Records(tmp_path, ROWS).append([make_row(1)])
     (tmp_path / "part-000001.parquet").symlink_to(tmp_path / "gone.parquet")
     with pytest.raises(UsageError, match=r"part-000001\.parquet is listed but not there; remove it") as error:
         rows_in(tmp_path)
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"part-000001\.parquet is listed but not there"):
-        Parts(tmp_path, ROWS).table()
+        Records(tmp_path, ROWS).table()
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "rows").write_text("a file where the folder should be")
     with pytest.raises(RunError, match="cannot be written"):
-        Parts(tmp_path / "rows", ROWS).append([make_row(1)])
+        Records(tmp_path / "rows", ROWS).append([make_row(1)])
 
 
 def test_a_reader_survives_merges_between_listing_and_reading(folder, monkeypatch):
     """Twice in a row: what was merged is merged again before it was read."""
-    writer, reader = Parts(folder, ROWS), Parts(folder, ROWS)
+    writer, reader = Records(folder, ROWS), Records(folder, ROWS)
     append_each(writer, [make_row(0), make_row(1)])
     listing, merges = reader._paths, [2, 3]
 
