@@ -160,6 +160,6 @@ def drop_images(branch: Tensor, rate: float) -> Tensor:
 
     timm's DropPath does the same; importing timm in every scoring worker costs more than these lines.
     """
-    rank, world_size, batch_size = _share.get() or (0, 1, len(branch))
+    rank, world_size, batch_size = _share.get() or (0, 1, branch.shape[0])
     mask = branch.new_empty(batch_size, 1, 1).bernoulli_(1 - rate)
     return branch * (mask[rank::world_size] / (1 - rate))

@@ -203,12 +203,12 @@ class Embedding(nn.Module):
 
 def embed(patches: Tensor, cls_token: Tensor | None, positions: Tensor, dtype: torch.dtype) -> Tensor:
     """Puts the class token first and adds positions, both as `dtype`: (B, H x W, C) -> (B, T, C), contiguous."""
-    positions = (positions if positions.ndim == 3 else tokens_of(positions)).to(dtype)
-    are_of_patches = positions.shape[1] == patches.shape[1]
-    tokens = patches + positions if are_of_patches else patches
+    positions, is_map = positions.to(dtype), positions.ndim == 4
+    if is_map:
+        patches = tokens_of(patches.mT.reshape(-1, *positions.shape[1:]) + positions)
     if cls_token is not None:
-        tokens = torch.cat([cls_token.to(dtype).expand(len(tokens), -1, -1), tokens], 1)
-    return (tokens if are_of_patches else tokens + positions).contiguous()
+        patches = torch.cat([cls_token.to(dtype).expand(patches.shape[0], -1, -1), patches], 1)
+    return (patches if is_map else patches + positions).contiguous()
 
 
 def tokens_of(features: Tensor) -> Tensor:
