@@ -1,6 +1,6 @@
 """Training-free Vision Transformer search on tiny datasets, driven by Ray.
 
-run = tvt_ray.search("configs/digits.yaml", run_dir="runs/first")   # a Run: a table that stages add to
+run = tvt_ray.search("configs/digits.yaml", run_dir="runs/first")   # a Run: a table that verbs add to
 run.ranking(by="tvt", k=5, max_params=1_000_000)                    # any score, without scoring again
 tvt_ray.refine(run, num_students=16)                                # trains a few shortly, ranks all by those
 students = tvt_ray.distill(run, top_k=2)                            # trained students
