@@ -69,6 +69,10 @@ def print_table(prefix: str, section: Any) -> None:
     for key in type(section).model_fields:
         value = getattr(section, key)
         if not isinstance(value, BaseModel):
+            if key not in meanings:
+                raise SystemExit(
+                    f"{prefix}{key} of {type(section).__name__} has no comment beside it that says what it means"
+                )
             default = json.dumps(plain(value), ensure_ascii=False)
             takes = allowed(prefix + key, schema["properties"][key])
             print(f"| `{prefix}{key}`{flag(prefix + key)} | `{default}` | {takes} | {meanings[key]} |")
@@ -80,7 +84,7 @@ def first_paragraph(model: type[BaseModel] | type[Any]) -> str:
 
 
 def meanings_of(model: type[Any]) -> Mapping[str, str]:
-    """The comments of a model's fields, by their names; those of its bases first. Without one it raises KeyError."""
+    """The comments of a model's fields, by their names; those of its bases first."""
     found: dict[str, str] = {}
     bases = [base for base in reversed(model.__mro__) if issubclass(base, BaseModel) and base is not BaseModel]
     for source in map(inspect.getsource, bases):
