@@ -34,8 +34,7 @@ from tvt_ray.proxies.probe import select_balanced
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
-from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.states import from_bytes, to_bytes
+from tvt_ray.training.learner import WorkerContext, from_bytes, to_bytes
 from tvt_ray.vits import Arch, Space
 
 _trained: Any = None  # images trained on so far, over all processes

@@ -36,8 +36,7 @@ from tvt_ray.runs.inputs import load_data
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
-from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.states import from_bytes
+from tvt_ray.training.learner import WorkerContext, from_bytes
 
 SIZES = {"train": {"train": 2500, "val": 1500}, "test": {"test": 3000}}  # images of each split, by file
 SAMPLED_PER_STUDENT = 3  # architectures read for each student, so that there are as many shapes

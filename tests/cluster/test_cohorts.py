@@ -27,8 +27,7 @@ from tvt_ray.progress import Meter
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
-from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.states import from_bytes
+from tvt_ray.training.learner import WorkerContext, from_bytes
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.refine import refine
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tvt_ray.distillation.cohort import Targets
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.distillation.targets import Targets
 from tvt_ray.training.loaders import seed_everything
 
 LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 2])

@@ -16,9 +16,8 @@ from tvt_ray.cluster.slots import Allotment, pick_device
 from tvt_ray.distillation.cohort import Cohort, DistillInputs, Tasks
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.plugins import load_plugins
-from tvt_ray.training.learner import Metrics, WorkerContext
+from tvt_ray.training.learner import Metrics, WorkerContext, from_bytes, to_bytes
 from tvt_ray.training.pace import Division
-from tvt_ray.training.states import from_bytes, to_bytes
 from tvt_ray.vision_compat import ensure_torchvision
 
 

@@ -11,9 +11,9 @@ from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.storage.locations import as_location
 from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers.timm_cnn import PREFIX
+from tvt_ray.training.learner import Weights
 from tvt_ray.training.loaders import Sampling
-from tvt_ray.training.precision import Amp
-from tvt_ray.training.selection import Weights
+from tvt_ray.training.pace import Amp
 
 
 class DistillSettings(Strict):

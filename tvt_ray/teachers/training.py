@@ -23,11 +23,9 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX
-from tvt_ray.training.learner import Learner, TrainBatch, WorkerContext
+from tvt_ray.training.learner import Learner, TrainBatch, Weights, WorkerContext, from_bytes, to_bytes
 from tvt_ray.training.loaders import ShuffledBatches, generators_as_they_were, seed_everything
 from tvt_ray.training.loop import Loop
-from tvt_ray.training.selection import Weights
-from tvt_ray.training.states import from_bytes, to_bytes
 
 SETTLING_BATCH = 256
 

@@ -1,9 +1,13 @@
-"""Which weights become the student."""
+"""A learner's own parts: the weights that are kept, and states as bytes."""
+
+from __future__ import annotations
+
+import pickle
 
 import pytest
 import torch
 
-from tvt_ray.training.selection import FEW_IMAGES, Selection, resolve_weights
+from tvt_ray.training.learner import FEW_IMAGES, Selection, from_bytes, resolve_weights, to_bytes
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,17 @@ def test_a_choice_goes_on_where_it_was():
     again.load_state_dict(offered("best", 50.0, 70.0).state_dict())
     again.offer(3, 60.0, {"w": torch.tensor(3.0)})
     assert (again.rule, again.epoch) == ("best", 2)
+
+
+def test_a_state_comes_back_with_tensors_of_its_own():
+    state = {"weights": {"w": torch.arange(3.0)}, "epoch": 4, "history": [{"loss": 0.5}]}
+    again = from_bytes(to_bytes(state))
+    assert torch.equal(again["weights"]["w"], state["weights"]["w"])
+    assert (again["epoch"], again["history"]) == (4, [{"loss": 0.5}])
+    again["weights"]["w"] += 1
+    assert state["weights"]["w"].tolist() == [0, 1, 2]
+
+
+def test_nothing_but_tensors_and_plain_values_is_unpickled():
+    with pytest.raises(pickle.UnpicklingError):
+        from_bytes(to_bytes({"object": pytest.approx(1)}))
