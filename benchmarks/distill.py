@@ -38,7 +38,7 @@ from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.connection import connected
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.cluster.slots import allot
-from tvt_ray.cluster.training import Trained, Watch, train_students
+from tvt_ray.cluster.training import Trained, train_students
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
@@ -246,7 +246,7 @@ def short_epochs(task: DistillTask, inputs: DistillInputs, count: int) -> dict[s
 
     with tempfile.TemporaryDirectory() as folder, connected("local"):
         share = allot(ClusterSettings(cpus_per_training_worker=1, loader_workers=0), 1)
-        train_students({"job": task}, inputs, Path(folder), share, Watch(hear, end))
+        train_students({"job": task}, inputs, Path(folder), share, hear, end)
     return {"here": here, "as a job": heard[-1] - heard[0]}
 
 

@@ -25,7 +25,7 @@ from benchmarks.runner import CONFIG, Record, write_part
 from tvt_ray.cli.options import add_options, config_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.cluster.board import STATE_FILE
-from tvt_ray.cluster.cohort_worker import state_name
+from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.progress import Meter

@@ -27,8 +27,7 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import save_student
+from tvt_ray.exports.folder import StudentCard, save_student
 from tvt_ray.proxies.probe import Probe, ProbeSettings, build_probe, build_probe_images
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder

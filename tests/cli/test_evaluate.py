@@ -11,8 +11,7 @@ from safetensors.torch import save
 from tests.conftest import REPO, SMALL_SPACES, call
 from tests.data.samples import write_class_folders
 from tvt_ray.cli.main import build_parser
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import save_student
+from tvt_ray.exports.folder import StudentCard, save_student
 from tvt_ray.vits import build_student
 
 SPACE = SMALL_SPACES["autoformer"]

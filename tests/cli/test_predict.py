@@ -13,8 +13,7 @@ from safetensors.torch import save
 from tests.conftest import REPO, SMALL_SPACES, call, once
 from tests.data.samples import encode, picture
 from tvt_ray.exports import EXPORTS
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import load_student, save_student
+from tvt_ray.exports.folder import StudentCard, load_student, save_student
 from tvt_ray.exports.formats import Wish
 from tvt_ray.vits import build_student
 

@@ -6,12 +6,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import ray
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
 from tvt_ray.cluster import metrics
-from tvt_ray.cluster.connection import alive_nodes
 
 SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_count", "_sum")}
 METRICS = {metric.info["name"]: metric for metric in vars(metrics).values() if isinstance(metric, Metric)}
@@ -21,7 +21,7 @@ EXPORTED = {f"ray_{name}{suffix}" for name, metric in METRICS.items() for suffix
 def scrape() -> list[Sample]:
     """The samples of this project's metrics on all nodes of the connected cluster."""
     samples = []
-    for node in alive_nodes():
+    for node in filter(lambda node: node["Alive"], ray.nodes()):
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
         with urllib.request.urlopen(url, timeout=10) as response:
             families = text_string_to_metric_families(response.read().decode())

@@ -29,7 +29,7 @@ def test_workers_begin_without_what_they_do_not_need():
     """Each is a process of its own, which imports what its class's module does."""
     script = (
         "import sys; import tvt_ray.cluster.board; assert 'torch' not in sys.modules\n"
-        "import tvt_ray.cluster.cohort_worker, tvt_ray.cluster.tasks, tvt_ray.cluster.teacher\n"
+        "import tvt_ray.cluster.cohorts, tvt_ray.cluster.tasks\n"
         "assert not {'ray.train', 'ray.tune', 'ray.data', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], cwd=REPO, check=True, timeout=120)

@@ -17,8 +17,7 @@ from tests.cluster.processes import workers_of
 from tests.conftest import REPO
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.cluster.board import STATE_FILE
-from tvt_ray.cluster.cohort_worker import state_name
-from tvt_ray.cluster.cohorts import CohortPool
+from tvt_ray.cluster.cohorts import CohortPool, state_name
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask

@@ -1,5 +1,7 @@
 """Clusters that are no clusters, that do not let one in, or that break down: a line within seconds."""
 
+from __future__ import annotations
+
 import os
 import signal
 import socket
@@ -15,6 +17,7 @@ import pytest
 from tests.cluster.conftest import SMALLER, readings, wait_for_rows, wait_until
 from tests.cluster.processes import processes
 from tests.conftest import REPO
+from tvt_ray.cluster import connection
 from tvt_ray.cluster.connection import check_address
 from tvt_ray.errors import UsageError
 
@@ -85,7 +88,7 @@ def test_a_token_of_another_cluster_or_none_is_named_as_such(head, tmp_path):
 def test_a_search_that_loses_its_ray_ends_with_how_to_go_on(program, told, teacher, tmp_path):
     """With a shorter patience for the head than that of Ray, which waits for a minute for one that restarts."""
     folder = tmp_path / "run"
-    patch = "from tvt_ray.cluster import lifeline; lifeline.HEAD_PATIENCE_S = 3.0"
+    patch = "from tvt_ray.cluster import connection; connection.HEAD_PATIENCE_S = 3.0"
     process = search(folder, "--num-samples", "5000", "--archs-per-trial", "4", patch=patch)
     assert wait_for_rows(process, folder, 12) >= 12
     (pid,) = children(process.pid, program)
@@ -146,3 +149,47 @@ def test_auto_is_the_head_that_was_joined_last_and_told_where_it_is_gone(tmp_pat
     (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
     with pytest.raises(UsageError, match=f"no Ray cluster at 'auto': {gone} does not answer"):
         check_address("auto")
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A port that answers until it is closed, in the place of a cluster's head."""
+    monkeypatch.setattr(connection, "LOOK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(connection, "HEAD_PATIENCE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server, f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_head_that_is_gone_for_good_is_told_once(cluster, port):
+    server, address = port
+    reasons = []
+    with connection.watched(address, reasons.append):
+        time.sleep(1.0)
+        assert reasons == []  # while it answers
+        server.close()
+        wait_until(lambda: reasons, 20)
+        time.sleep(0.5)
+    assert reasons == [f"Ray's head (GCS) at {address} is gone"]
+
+
+def test_a_head_that_comes_back_in_time_is_no_loss(cluster, port, monkeypatch):
+    monkeypatch.setattr(connection, "HEAD_PATIENCE_S", 30.0)
+    server, address = port
+    reasons = []
+    with connection.watched(address, reasons.append):
+        time.sleep(0.5)
+        server.close()
+        time.sleep(0.5)
+        with socket.create_server(("127.0.0.1", int(address.partition(":")[2]))):
+            time.sleep(0.5)
+    assert reasons == []
+
+
+def test_a_port_that_never_answered_is_no_lifeline(cluster, port):
+    """A firewall may stand between; Ray's own connection lives all the same."""
+    server, address = port
+    server.close()
+    reasons = []
+    with connection.watched(address, reasons.append):
+        time.sleep(1.5)
+    assert reasons == []

@@ -1,5 +1,6 @@
 """The metrics of a search as Prometheus reads them, and the Grafana dashboard that draws them."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -9,7 +10,7 @@ import pytest
 
 from tests.cluster.conftest import variant
 from tests.cluster.prometheus import EXPORTED, METRICS, read, scrape, values, wait_for
-from tests.conftest import REPO
+from tests.conftest import REPO, make_row
 from tvt_ray.cluster import metrics
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.verbs.search import search
@@ -71,7 +72,9 @@ def test_a_search_is_counted(cluster, config, teacher, tmp_path, monkeypatch):
 def test_what_is_recorded_is_what_the_node_exports(cluster):
     """Every metric, under the names that the dashboard's queries use."""
     before = settled()
-    metrics.record_batch([0.015, None, 7.0, None], 2.5)
+    scored = [dataclasses.replace(make_row(number), seconds=seconds) for number, seconds in enumerate((0.015, 7.0))]
+    failed = [make_row(number, status="failed") for number in (2, 3)]
+    metrics.record_rows([*scored, *failed], 2.5)
     metrics.record_lag(time.time() - 3)
     metrics.record_lag(time.time() + 60)  # a worker's clock that is ahead
     metrics.record_lag(None)

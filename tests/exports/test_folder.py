@@ -1,3 +1,7 @@
+"""A student's folder: what describes it, and what is loaded from it."""
+
+from __future__ import annotations
+
 import dataclasses
 import io
 import json
@@ -12,10 +16,9 @@ from safetensors.torch import save
 import tvt_ray
 from tests.data.samples import picture
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import DistilledStudent, save_student
+from tvt_ray.exports.folder import DistilledStudent, StudentCard, save_student
 from tvt_ray.verbs.score import read_arch
-from tvt_ray.vits import build_student
+from tvt_ray.vits import build_student, parse_space
 
 
 @pytest.fixture
@@ -93,3 +96,17 @@ def test_folders_without_a_whole_student_are_refused(saved, tmp_path):
     (folder / "arch.json").write_text('{"space": "pit"}')
     with pytest.raises(UsageError, match="does not describe a student"):
         tvt_ray.load_student(folder)
+
+
+def test_a_card_says_what_rebuilds_the_student_and_what_it_reached(space):
+    arch = space.sample(random.Random(0))
+    card = StudentCard(space, arch, ("a", "b", "c"), {"test_acc": 91.5})
+    entry = json.loads(json.dumps(card.to_json()))
+    assert entry["space"] == space.name
+    assert entry["arch_id"] == space.arch_id(arch)
+    assert (entry["params"], entry["flops"]) == space.cost(arch, 3)
+    assert entry["class_names"] == ["a", "b", "c"]
+    assert entry["results"] == {"test_acc": 91.5}
+    assert entry["background"] == "white"
+    assert parse_space(entry["space_settings"]) == space
+    assert space.from_json(entry["arch"]) == arch

@@ -12,14 +12,13 @@ import torch
 
 from tests.conftest import REPO, SMALL_SPACES, call, one_by_day
 from tests.exports.conftest import CLASSES, exported, write_folder
-from tests.exports.test_timm_config import CASES
+from tests.exports.test_timm import CASES
 from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.errors import UsageError
-from tvt_ray.exports import EXPORTS, onnx_file
+from tvt_ray.exports import EXPORTS, graphs
 from tvt_ray.exports.folder import load_student
-from tvt_ray.exports.formats import INT8_FILE, ONNX_FILE, PROGRAM_FILE, Wish, normalised
-from tvt_ray.exports.parity import drawn, largest_difference
-from tvt_ray.exports.torch_program import load_program
+from tvt_ray.exports.formats import INT8_FILE, ONNX_FILE, PROGRAM_FILE, Wish, drawn, largest_difference
+from tvt_ray.exports.graphs import load_program, normalised
 
 PLAIN = Wish()
 IDS = [case[0].arch_id(case[1]) for case in CASES]
@@ -142,7 +141,7 @@ def test_what_onnx_alone_can_do_is_refused_elsewhere(small, tmp_path):
             written(name, tmp_path / str(number), small, wish)
 
 
-@pytest.mark.parametrize("missing", onnx_file.PACKAGES)
+@pytest.mark.parametrize("missing", graphs.PACKAGES)
 def test_packages_that_are_missing_are_named_with_what_installs_them(missing, small, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, missing, None)  # as if it were not installed
     folder = write_folder(tmp_path / "s", small.card.space)

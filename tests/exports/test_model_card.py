@@ -8,9 +8,8 @@ import pytest
 import yaml
 
 from tests.exports.conftest import CLASSES
-from tvt_ray.exports.card import StudentCard
+from tvt_ray.exports.folder import Origin, StudentCard, public_name
 from tvt_ray.exports.model_card import UNKNOWN, model_card
-from tvt_ray.exports.origin import Origin, public_name
 from tvt_ray.vits import Space
 
 RESULTS = {

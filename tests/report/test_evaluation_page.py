@@ -1,5 +1,7 @@
 """The page of an evaluation: what it says, and that it says nothing as a browser's instruction."""
 
+from __future__ import annotations
+
 import re
 
 import numpy as np
@@ -8,7 +10,7 @@ from markupsafe import escape
 
 from tvt_ray.quality.evaluation import Evaluation, Mistake
 from tvt_ray.quality.statistics import quality_of
-from tvt_ray.report.evaluation_page import MAX_MATRIX, evaluation_page, verdict
+from tvt_ray.report.evaluation_page import MAX_MATRIX, evaluation_page, plot_reliability, verdict
 
 EVIL = "<script>alert('&')</script>{0}"
 PIXELS = np.full((64, 64, 3), 77, np.uint8)
@@ -93,3 +95,13 @@ def test_of_many_classes_the_most_frequent_confusions_are_listed():
         ["class 0", "class 7", "2"],
         ["class 3", "class 2", "1"],
     ]
+
+
+def test_bars_are_accuracies_over_the_bins_that_have_images():
+    probabilities = np.array([[0.9, 0.1], [0.88, 0.12], [0.6, 0.4]])
+    bins = quality_of(np.array([0, 1, 0]), probabilities, ("a", "b"), num_bins=5).reliability
+    (axes,) = plot_reliability(bins).axes
+    assert [(round(bar.get_x()), bar.get_height()) for bar in axes.patches] == [(40, 100), (80, 50)]
+    assert [text.get_text() for text in axes.texts] == ["1", "2"]
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == list(line.get_ydata()) == [0, 100]

@@ -1,4 +1,6 @@
-"""Pages in general: what no template may do."""
+"""Pages and figures in general: what no template may do, and how plots look."""
+
+from __future__ import annotations
 
 import re
 

@@ -10,8 +10,7 @@ from safetensors.torch import save
 import tvt_ray
 from tests.runs.conftest import SPACE
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import DistilledStudent, save_student
+from tvt_ray.exports.folder import DistilledStudent, StudentCard, save_student
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.calibration import Calibration

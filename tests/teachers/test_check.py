@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from tvt_ray.errors import UsageError
-from tvt_ray.teachers import TEACHERS, kind_of
-from tvt_ray.teachers.check import check_maps
+from tvt_ray.teachers import TEACHERS, check_maps
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Backbone, Teacher
 
@@ -14,7 +13,7 @@ LARGE = pytest.mark.parametrize("is_large", [False, True], ids=["in full", "shap
 
 
 def check(name, is_large=True, **settings):
-    return check_maps(TeacherSettings(name=name, **settings), TEACHERS[kind_of(name)], is_large)
+    return check_maps(TeacherSettings(name=name, **settings), is_large)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet110", "timm:resnet18", "timm:convnext_atto"])
@@ -66,8 +65,13 @@ class Made(Backbone):
         return self.head(pooled), tuple(images.new_zeros(len(images), 3, size, size) for size in self.sizes)
 
 
-def builder(*sizes, **options):
-    return lambda settings, num_classes, state: Teacher("made", Made(sizes, **options), num_classes, 32)
+@pytest.fixture
+def build(monkeypatch):
+    def add(*sizes, **options):
+        row = lambda settings, num_classes, state: Teacher("made", Made(sizes, **options), num_classes, 32)  # noqa: E731
+        monkeypatch.setitem(TEACHERS, "made", row)
+
+    return add
 
 
 @LARGE
@@ -79,18 +83,20 @@ def builder(*sizes, **options):
         ((4, 4, 4), "made cannot teach: its maps are all 4 pixels wide"),
         ((1, 1, 1), "images of 32 pixels are too small for made: its stage maps are [1, 1, 1] pixels wide"),
         ((4, 1, 0), "images of 32 pixels are too small for made"),
-        ((), "resnet20 cannot be run on images (RuntimeError: no): choose another"),
+        ((), "made cannot be run on images (RuntimeError: no): choose another"),
     ],
 )
-def test_a_network_that_gives_other_maps_is_refused_in_one_line(sizes, message, is_large):
+def test_a_network_that_gives_other_maps_is_refused_in_one_line(build, sizes, message, is_large):
+    build(*sizes)
     with pytest.raises(UsageError) as error:
-        check_maps(TeacherSettings(), builder(*sizes), is_large)
+        check("made", is_large)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
 
-def test_a_network_that_needs_numbers_is_run_in_full():
-    teacher = check_maps(TeacherSettings(), builder(8, 4, 2, fails_without_numbers=True), is_large=True)
+def test_a_network_that_needs_numbers_is_run_in_full(build):
+    build(8, 4, 2, fails_without_numbers=True)
+    teacher = check("made")
     assert not any(parameter.is_meta for parameter in teacher.parameters())
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
-from tvt_ray.teachers.verdict import Verdict, judge
+from tvt_ray.teachers.training import Verdict, judge
 
 
 def test_a_trained_teacher_is_and_an_untrained_one_is_not(teacher, digits):

@@ -46,7 +46,7 @@ def test_what_is_named_is_taken_without_a_look(amp, dtype):
 
 @pytest.mark.parametrize(("slow", "dtype"), [(torch.float32, torch.bfloat16), (torch.bfloat16, None)])
 def test_auto_takes_what_is_faster(slow, dtype, monkeypatch):
-    monkeypatch.setattr("tvt_ray.training.precision.HAS_BF16", True)
+    monkeypatch.setattr("tvt_ray.training.pace.HAS_BF16", True)
 
     def step():
         a = torch.ones(2, 2)
@@ -61,7 +61,7 @@ def test_a_tie_stays_in_float32():
 
 
 def test_a_processor_without_the_instructions_is_not_asked_for_them(monkeypatch):
-    monkeypatch.setattr("tvt_ray.training.precision.HAS_BF16", False)
+    monkeypatch.setattr("tvt_ray.training.pace.HAS_BF16", False)
     assert candidates(CPU) == [None]
     seen = []
     assert choose_precision("auto", CPU, lambda: seen.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)) is None

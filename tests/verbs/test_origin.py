@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from tvt_ray.exports.card import StudentCard
+from tvt_ray.exports.folder import StudentCard
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.verbs.origin import origin_of, ranking_of, versions, with_origin
@@ -30,7 +30,7 @@ def test_an_architecture_that_the_run_never_read_has_no_place(run_folder):
 def test_a_run_without_rows_ranks_nothing(run_folder, tmp_path):
     config, empty = run_folder.config(), RunFolder(tmp_path / "empty")
     assert ranking_of(empty, config) is None
-    assert origin_of(empty, config, "a", {}, None, {}).to_json() == {
+    assert dataclasses.asdict(origin_of(empty, config, "a", {}, None, {})) == {
         "data": {},
         "search": {},
         "recipe": {},

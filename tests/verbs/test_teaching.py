@@ -3,7 +3,7 @@
 import pytest
 
 from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.teachers.verdict import Verdict
+from tvt_ray.teachers.training import Verdict
 from tvt_ray.verbs.teaching import guided_or_not
 
 GOOD, BAD = Verdict(90.0, 54.0, 100), Verdict(60.0, 54.0, 100)

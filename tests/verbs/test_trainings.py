@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.ground_truth import sample_archs
 from tests.conftest import SMALL_SPACES
-from tvt_ray.cluster.cohort_worker import state_name
+from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.runs.rounds import Rounds

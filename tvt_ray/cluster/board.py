@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tvt_ray.cluster.connection import driver_node
 from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import Location, write_atomically
 
@@ -44,8 +44,9 @@ class TrainingBoard:
 
 
 def start_board(folder: Location) -> Any:
-    """A board on the driver's node, which keeps states below the folder."""
-    return TrainingBoard.options(scheduling_strategy=driver_node()).remote(folder)  # type: ignore[attr-defined]
+    """A board on the driver's node, which is not a spot machine; it keeps states below the folder."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return TrainingBoard.options(scheduling_strategy=here).remote(folder)  # type: ignore[attr-defined]
 
 
 def show_epochs(board: Any, meter: Meter, on_epoch: Callable[[str, Metrics], None], go_on: Callable[[], bool]) -> None:

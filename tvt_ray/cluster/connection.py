@@ -1,4 +1,4 @@
-"""The Ray cluster that a run is on: joining or starting it, and waiting for machines that it has yet to start."""
+"""The Ray cluster that a run is on: joining or starting it, watching it, and leaving this process as it was."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tvt_ray.cluster.lifeline import watched
 from tvt_ray.cluster.ray_patches import address_of_auto, ask_head
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.progress import Meter, say
+from tvt_ray.progress import say
 from tvt_ray.storage.locations import first_line
 
 REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init takes a quarter of an hour to say so
 DEFAULT_PORT = 6379
+# Ray's C++ core ends a process that has lost the head (GCS) or its own machine's raylet, after a while and without
+# telling Python. So their ports are tried every other second, and who is lost is said before that.
+LOOK_INTERVAL_S = 2.0
+HEAD_PATIENCE_S = 50.0  # a head that restarts is waited for, as Ray does for a minute
+RAYLET_PATIENCE_S = 5.0
+CONNECT_TIMEOUT_S = 2.0
 KEPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 MAX_SOCKET_PATH = 107  # bytes, of Linux; Ray makes sockets below its temporary folder
 _SOCKET_BELOW_TMPDIR = len("/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store")
@@ -150,6 +153,49 @@ def _say_where(address: str, dashboard: str | None) -> None:
 
 
 @contextlib.contextmanager
+def watched(head: str, if_lost: Callable[[str], object]) -> Iterator[None]:
+    """Calls `if_lost` with a reason, once, in a thread, when the head (HOST:PORT) or the raylet is gone for good."""
+    ended = threading.Event()
+    ports = {"head (GCS)": (_host_and_port(head), HEAD_PATIENCE_S), "raylet": (_own_raylet(), RAYLET_PATIENCE_S)}
+    thread = threading.Thread(target=_watch, args=[ports, ended, if_lost], name="lifeline", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _watch(
+    ports: dict[str, tuple[tuple[str, int], float]], ended: threading.Event, if_lost: Callable[[str], object]
+) -> None:
+    # One that never answers here (a firewall between) is no lifeline.
+    seen = {name: time.monotonic() for name, (port, _) in ports.items() if _answers(port)}
+    while not ended.wait(LOOK_INTERVAL_S):
+        for name in seen:
+            port, patience = ports[name]
+            if _answers(port):
+                seen[name] = time.monotonic()
+            elif time.monotonic() - seen[name] > patience and not ended.is_set():
+                if_lost(f"Ray's {name} at {port[0]}:{port[1]} is gone")
+                return
+
+
+def _answers(port: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(port, CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _own_raylet() -> tuple[str, int]:
+    own = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == own)
+    return node["NodeManagerAddress"], int(node["NodeManagerPort"])
+
+
+@contextlib.contextmanager
 def signals_kept() -> Iterator[None]:
     """Ray and Tune take signals for themselves, and leave it so; afterwards all is as before."""
     if threading.current_thread() is not threading.main_thread():
@@ -163,42 +209,18 @@ def signals_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def driver_node() -> NodeAffinitySchedulingStrategy:
-    """For actors that live as long as the run: on the driver's node, which is not a spot machine."""
-    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-
-
-def wait_for_gpus(wanted: int, timeout_s: float) -> None:
-    """Asks the cluster for `wanted` GPUs and returns when so many have joined: an autoscaler starts machines for them.
-
-    By placement groups, which go with this driver, killed or not; `autoscaler.sdk.request_resources` would outlive it
-    and keep machines paid for. Raises RunError when they have not come in time.
-    """
-    if num_gpus() >= wanted:
-        return
-    groups = [placement_group([{"GPU": 1}]) for _ in range(wanted)]
-    deadline, joined = time.monotonic() + timeout_s, 0
+@contextlib.contextmanager
+def quiet(loggers: Mapping[str, int], environment: Mapping[str, str]) -> Iterator[None]:
+    """Sets loggers' levels, and variables that Ray reads, for a block. One that the user has set is left alone."""
+    levels = {name: logging.getLogger(name).level for name in loggers}
+    added = [name for name in environment if name not in os.environ]
+    for name, level in loggers.items():
+        logging.getLogger(name).setLevel(level)
+    os.environ.update({name: environment[name] for name in added})
     try:
-        with Meter("waiting for GPUs", wanted, "GPUs") as meter:
-            while (now := num_gpus()) < wanted:
-                meter.advance(max(now - joined, 0))
-                joined = max(now, joined)
-                if time.monotonic() > deadline:
-                    raise RunError(
-                        f"{now} of {wanted} GPUs (cluster.min_gpus) joined the cluster within {timeout_s:.0f} s "
-                        "(cluster.gpu_timeout_s)"
-                    )
-                time.sleep(1)
+        yield
     finally:
-        for group in groups:
-            remove_placement_group(group)
-
-
-def alive_nodes() -> list[dict[str, Any]]:
-    """Of the connected cluster, now, as Ray describes them."""
-    return [node for node in ray.nodes() if node["Alive"]]
-
-
-def num_gpus() -> int:
-    """Of the connected cluster, now."""
-    return int(ray.cluster_resources().get("GPU", 0))
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in added:
+            os.environ.pop(name, None)

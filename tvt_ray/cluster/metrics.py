@@ -7,7 +7,7 @@ Recording is safe without a cluster: it then goes nowhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -31,22 +31,13 @@ VAL_ACC = Gauge("tvt_val_accuracy_percent", "Top-1 validation accuracy after an 
 
 def record_rows(rows: Sequence[Row], best: float | None) -> None:
     """Rows that were handed on for writing, and the run's best score so far, None before there is one."""
-    record_batch((row.seconds if row.status == "ok" else None for row in rows), best)
-
-
-def record_batch(seconds: Iterable[float | None], best: float | None) -> None:
-    """A batch whose rows were handed on for writing: what each architecture took in seconds, None for one that failed.
-
-    `best` is the run's best score so far, None before there is one.
-    """
-    taken = list(seconds)
-    scored = [each for each in taken if each is not None]
-    for each in scored:
-        SCORE_SECONDS.observe(each)
+    scored = [row for row in rows if row.status == "ok"]
+    for row in scored:
+        SCORE_SECONDS.observe(row.seconds)
     if scored:
         ARCHS_SCORED.inc(len(scored))
-    if len(scored) < len(taken):
-        ARCHS_FAILED.inc(len(taken) - len(scored))
+    if len(scored) < len(rows):
+        ARCHS_FAILED.inc(len(rows) - len(scored))
     BEST_SCORE.set(best)
 
 

@@ -25,9 +25,8 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig
 from ray.tune.search import Searcher
 
 from tvt_ray.cluster import ray_patches
-from tvt_ray.cluster.connection import signals_kept
+from tvt_ray.cluster.connection import quiet, signals_kept
 from tvt_ray.cluster.metrics import record_lag
-from tvt_ray.cluster.quiet import quiet
 from tvt_ray.cluster.slots import Job, Slots, pick_device
 from tvt_ray.plugins import load_plugins
 from tvt_ray.scoring.reader import Reader

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import ray
 import torch
+from ray.util.placement_group import placement_group, remove_placement_group
 
-from tvt_ray.cluster.connection import alive_nodes, num_gpus, wait_for_gpus
 from tvt_ray.cluster.settings import ClusterSettings
-from tvt_ray.errors import UsageError
+from tvt_ray.errors import RunError, UsageError
 from tvt_ray.plugins import load_plugins
-from tvt_ray.progress import say
+from tvt_ray.progress import Meter, say
 from tvt_ray.scoring.reader import Reader, ReadingTask
 
 DEFAULT_SHARE = 0.25
@@ -61,6 +62,37 @@ def pack_job(settings: ClusterSettings, task: ReadingTask) -> Job:
     if share and not slots.gpus_each:
         say("gpus_per_trial is set, but the cluster has no GPU: scoring on the CPU")
     return Job(task, task_ref, slots)
+
+
+def wait_for_gpus(wanted: int, timeout_s: float) -> None:
+    """Asks the cluster for `wanted` GPUs and returns when so many have joined: an autoscaler starts machines for them.
+
+    By placement groups, which go with this driver, killed or not; `autoscaler.sdk.request_resources` would outlive it
+    and keep machines paid for. Raises RunError when they have not come in time.
+    """
+    if num_gpus() >= wanted:
+        return
+    groups = [placement_group([{"GPU": 1}]) for _ in range(wanted)]
+    deadline, joined = time.monotonic() + timeout_s, 0
+    try:
+        with Meter("waiting for GPUs", wanted, "GPUs") as meter:
+            while (now := num_gpus()) < wanted:
+                meter.advance(max(now - joined, 0))
+                joined = max(now, joined)
+                if time.monotonic() > deadline:
+                    raise RunError(
+                        f"{now} of {wanted} GPUs (cluster.min_gpus) joined the cluster within {timeout_s:.0f} s "
+                        "(cluster.gpu_timeout_s)"
+                    )
+                time.sleep(1)
+    finally:
+        for group in groups:
+            remove_placement_group(group)
+
+
+def num_gpus() -> int:
+    """Of the connected cluster, now."""
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
@@ -179,5 +211,6 @@ def allot_cohorts(settings: ClusterSettings, num_students: int) -> Allotment:
 
 def _largest_node(share: float) -> int:
     """CPUs of the largest node that has so much of a GPU."""
-    fit = [node["Resources"] for node in alive_nodes() if node["Resources"].get("GPU", 0) >= share]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    fit = [node for node in nodes if node.get("GPU", 0) >= share]
     return max((int(node.get("CPU", 0)) for node in fit), default=1)

@@ -1,4 +1,4 @@
-"""Reading a given list of architectures, as plain Ray tasks: what `tvt rank` needs, and no searcher."""
+"""Plain Ray tasks: a given list of architectures is read, and a teacher trained where the driver has no GPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from typing import Any
 import ray
 import torch
 
-from tvt_ray.cluster.slots import Job, pick_device
+from tvt_ray.cluster.connection import connected, resolve_address
+from tvt_ray.cluster.slots import Job, num_gpus, pick_device
+from tvt_ray.data.splits import Dataset
 from tvt_ray.plugins import load_plugins
-from tvt_ray.progress import Meter
+from tvt_ray.progress import Meter, say
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.rows import Row
+from tvt_ray.storage.locations import Location, RemotePath
+from tvt_ray.teachers.provide import Trainer
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.training import TeacherTraining, train_teacher
 from tvt_ray.vits import Arch
 
 MAX_ARCHS_PER_TASK = 16  # so that what a killed call had read is not lost
@@ -39,7 +46,7 @@ def read_archs(
     `on_rows` hears of rows as they arrive, in the order in which they do.
     """
     space, slots = job.task.space, job.slots
-    size = spread(len(archs), slots.count)
+    size = min(math.ceil(len(archs) / (MIN_TASKS_PER_SLOT * slots.count)), MAX_ARCHS_PER_TASK)
     chunks = [[space.to_json(a) for a in archs[i : i + size]] for i in range(0, len(archs), size)]
     remote = _read_chunk.options(num_cpus=1, num_gpus=slots.gpus_each)
     waiting, running = deque(enumerate(chunks)), dict[Any, int]()
@@ -57,6 +64,40 @@ def read_archs(
     return [row for number in sorted(rows) for row in rows[number]]
 
 
-def spread(count: int, slots: int) -> int:
-    """Architectures at a time, of `count` whose cost is not known yet, that keep all slots busy to the end."""
-    return min(math.ceil(count / (MIN_TASKS_PER_SLOT * slots)), MAX_ARCHS_PER_TASK)
+def cluster_trainer(address: str | None, plugins: Sequence[str] = (), max_failures: int = 3) -> Trainer:
+    """Trains here where there is a GPU or no other machine, else as a job on a GPU of the cluster at `address`.
+
+    A job that dies begins again, `max_failures` times; in a bucket, where any node can reach it, its last state is
+    gone on from.
+    """
+
+    def train(
+        settings: TeacherSettings, training: TeacherTraining, data: Dataset, state_file: Location | None
+    ) -> tuple[Teacher, float]:
+        if torch.cuda.is_available() or resolve_address(address) == "local":
+            return train_teacher(settings, training, data, state_file)
+        with connected(address):
+            if not num_gpus():
+                return train_teacher(settings, training, data, state_file)
+            say(f"teacher: {settings.name} is trained on a GPU of the cluster")
+            val, reachable = data.val.portable(), state_file if isinstance(state_file, RemotePath) else None
+            portable = Dataset(data.name, data.train.portable(), val, val, data.class_names)  # without this disk
+            job = _train.options(max_retries=max_failures).remote(settings, training, portable, reachable, plugins)
+            result: tuple[Teacher, float] = ray.get(job)
+            return result
+
+    return train
+
+
+@ray.remote(num_cpus=1, num_gpus=1)  # type: ignore[untyped-decorator]
+def _train(
+    settings: TeacherSettings,
+    training: TeacherTraining,
+    data: Dataset,
+    state_file: Location | None,
+    plugins: Sequence[str],
+) -> Any:
+    load_plugins(plugins)
+    pick_device()  # raises where the GPU that was given is none that torch can use
+    torch.set_num_threads(1)
+    return train_teacher(settings, training, data, state_file)

@@ -16,8 +16,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
 from tvt_ray.cluster.board import POLL_SECONDS, root_cause, show_epochs, start_board
-from tvt_ray.cluster.cohort_worker import train_until
-from tvt_ray.cluster.quiet import quiet
+from tvt_ray.cluster.cohorts import train_until
+from tvt_ray.cluster.connection import quiet
 from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
 from tvt_ray.cluster.slots import Allotment
 from tvt_ray.distillation.cohort import Cohort, DistillInputs, Tasks, cohorts_of
@@ -42,19 +42,19 @@ class Trained:
     history: Sequence[Mapping[str, float]]  # one entry per epoch
 
 
-@dataclass(frozen=True)
-class Watch:
-    """Who hears of trainings, in the driver's threads: of epochs as they end, and of students when they are done."""
-
-    epoch: Callable[[str, Mapping[str, float]], None]  # (the task's place, the epoch's metrics)
-    student: Callable[[str, Trained], None]
-
-
-def train_students(tasks: Tasks, inputs: DistillInputs, folder: Location, share: Allotment, watch: Watch) -> None:
+def train_students(
+    tasks: Tasks,
+    inputs: DistillInputs,
+    folder: Location,
+    share: Allotment,
+    on_epoch: Callable[[str, Mapping[str, float]], None],
+    on_student: Callable[[str, Trained], None],
+) -> None:
     """Trains every task in as many Ray Train jobs as run at a time, each job's students side by side.
 
     `tasks`: each by its place below `folder`. What a student goes on from is checkpoint.pt there, which the next call
-    finds. Raises RunError when a job fails for good, after the others have ended.
+    finds. By that place `on_epoch` hears the metrics of each epoch, and `on_student` what a training gave, in the
+    driver's threads. Raises RunError when a job fails for good, after the others have ended.
     """
     cohorts = cohorts_of(tasks, share.jobs)
     with (
@@ -64,9 +64,9 @@ def train_students(tasks: Tasks, inputs: DistillInputs, folder: Location, share:
         Meter("distilling", sum(task.settings.epochs for task in tasks.values()), "epochs") as meter,
     ):
         shared, board, pool = ray.put(inputs), start_board(folder), ThreadPoolExecutor(share.jobs, "distill")
-        jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, watch.student) for cohort in cohorts]
+        jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, on_student) for cohort in cohorts]
         try:
-            show_epochs(board, meter, watch.epoch, lambda: bool(wait(jobs, POLL_SECONDS).not_done))
+            show_epochs(board, meter, on_epoch, lambda: bool(wait(jobs, POLL_SECONDS).not_done))
         except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their connection
             pool.shutdown(wait=False, cancel_futures=True)
             ray.shutdown()
@@ -104,10 +104,10 @@ def _run_job(
     )
     returned: Any = trainer.fit().return_value
     for place, trained in returned.items():
-        on_student(place, Trained(**trained))
+        on_student(place, trained)
 
 
-def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
+def _train_worker(config: dict[str, Any]) -> dict[str, Trained]:
     """Runs on every worker.
 
     Train hears of epochs whose states are kept: its controller takes a report every two seconds, and who reports again
@@ -122,13 +122,9 @@ def _train_worker(config: dict[str, Any]) -> dict[str, Any]:
     cohort.use(cohort.division(share.cpus, share.loader_workers))
     train_until(cohort.num_epochs, cohort, tasks, config["board"], ray.train.report)
     test_accs = cohort.test()
-    return {
-        place: {
-            "weights": save({key: value.cpu().contiguous() for key, value in learner.selection.state.items()}),
-            "val_acc": learner.selection.val_acc,
-            "test_acc": test_accs[task.name],
-            "history": learner.history,
-        }
-        for place, task in tasks.items()
-        for learner in (cohort.learners[task.name],)
-    }
+    trained = {}
+    for place, task in tasks.items():
+        kept, history = cohort.learners[task.name].selection, cohort.learners[task.name].history
+        weights = save({key: value.cpu().contiguous() for key, value in kept.state.items()})
+        trained[place] = Trained(weights, kept.val_acc, test_accs[task.name], history)
+    return trained

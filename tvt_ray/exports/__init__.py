@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvt_ray.exports import formats
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.folder import save_student
-from tvt_ray.exports.formats import Format
+from tvt_ray.exports.folder import StudentCard, save_student
+from tvt_ray.exports.formats import Format, write_config
 from tvt_ray.exports.model_card import write_model_card
-from tvt_ray.exports.timm_config import write_config
 from tvt_ray.storage.locations import Location
 
 History: TypeAlias = Sequence[Mapping[str, float]]  # metrics by epoch

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from PIL import Image
@@ -17,9 +20,81 @@ from tvt_ray.data.images import bounded
 from tvt_ray.data.pixels import parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.card import StudentCard
 from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically
+from tvt_ray.vits import Arch, Space, parse_space
 from tvt_ray.vits.student import Student
+
+Facts: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a student came about, as plain values that name no places. What is not known is not there."""
+
+    data: Facts = field(default_factory=dict)  # name, fingerprint; train, val, test: numbers of images
+    search: Facts = field(default_factory=dict)  # score, num_scored, num_shapes, place, num_measured, searcher
+    recipe: Facts = field(default_factory=dict)  # the settings of the training
+    versions: Facts = field(default_factory=dict)  # of packages, when it was trained
+
+    @classmethod
+    def from_json(cls, entry: Any) -> Origin:
+        """Raises ValueError, TypeError or KeyError for what is damaged."""
+        return cls(**{part.name: dict(entry[part.name]) for part in dataclasses.fields(cls)})
+
+
+def public_name(dataset: str) -> str:
+    """A dataset's name without where it lies: imagefolder:/home/me/photos is imagefolder:photos."""
+    kind, colon, path = dataset.partition(":")
+    return f"{kind}{colon}{path.rstrip('/').rpartition('/')[2]}"
+
+
+@dataclass(frozen=True)
+class StudentCard:
+    """What has to be known to rebuild a student, and what it reached: arch.json."""
+
+    space: Space
+    arch: Arch
+    class_names: tuple[str, ...]
+    results: Mapping[str, Any]  # such as test_acc, in percent
+    background: str = "white"  # data.background: the colour behind what is transparent in an image
+    origin: Origin | None = None  # None: nothing says how it came about
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> StudentCard:
+        """As `to_json` gives it. Raises ValueError, KeyError, TypeError or ValidationError for what is damaged."""
+        space = parse_space(entry["space_settings"])
+        background = str(entry.get("background", cls.background))
+        parse_colour(background)
+        return cls(
+            space,
+            space.from_json(entry["arch"]),
+            tuple(entry["class_names"]),
+            entry["results"],
+            background,
+            Origin.from_json(entry["origin"]) if entry.get("origin") else None,
+        )
+
+    @property
+    def arch_id(self) -> str:
+        """The id of its architecture in its space."""
+        return self.space.arch_id(self.arch)
+
+    def to_json(self) -> dict[str, Any]:
+        """`space` and `arch` as in any file with an architecture, so that `tvt score --arch` reads it too."""
+        cost = self.space.cost(self.arch, len(self.class_names))
+        return {
+            "space": self.space.name,
+            "arch": self.space.to_json(self.arch),
+            "arch_id": self.arch_id,
+            "params": cost.params,
+            "flops": cost.flops,
+            "class_names": list(self.class_names),
+            "background": self.background,
+            "space_settings": self.space.model_dump(mode="json"),
+            "results": dict(self.results),
+            "origin": dataclasses.asdict(self.origin) if self.origin else None,
+        }
+
 
 ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
 

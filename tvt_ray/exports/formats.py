@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,15 +14,21 @@ from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
-from tvt_ray.data.preprocess import normalize
+from tvt_ray.data.batches import eval_loader
+from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from tvt_ray.data.splits import Split
 from tvt_ray.errors import UsageError
-from tvt_ray.exports import onnx_file, torch_program
-from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent
-from tvt_ray.exports.timm_config import CONFIG_FILE, write_config
+from tvt_ray.exports import graphs
+from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent, StudentCard
 from tvt_ray.inference.onnx_student import OnnxStudent
+from tvt_ray.quality.classes import ClassMatch
+from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits import SPACES, Space
+from tvt_ray.vits.timm_model import TimmModel
 
 ONNX_FILE, INT8_FILE, PROGRAM_FILE = "model.onnx", "model.int8.onnx", "model.pt2"
+TOLERANCE = 1e-4  # of logits
+BATCHES = (1, 7)  # images at a time
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,6 @@ class Format:
     check: Callable[[DistilledStudent, Wish], None]  # beforehand; raises UsageError
 
 
-def normalised(pixels: Tensor) -> Tensor:
-    """(B, S, S, 3), uint8 -> (B, 3, S, S), as the student takes them."""
-    return normalize(pixels.permute(0, 3, 1, 2).float() / 255)
-
-
 def computes(module: Callable[[Tensor], Tensor]) -> Computes:
     """Of a module of torch's that takes what the student takes."""
 
@@ -66,7 +68,7 @@ def computes(module: Callable[[Tensor], Tensor]) -> Computes:
             found: NDArray[np.float32] = module(images).numpy()
         return found
 
-    return Computes(normalised, logits)
+    return Computes(graphs.normalised, logits)
 
 
 def _plain(name: str, wish: Wish) -> None:
@@ -77,10 +79,10 @@ def _plain(name: str, wish: Wish) -> None:
 
 
 def _write_onnx(folder: Path, student: DistilledStudent, wish: Wish) -> list[str]:
-    model = onnx_file.onnx_bytes(student, "uint8" if wish.pixels else "float")
+    model = graphs.onnx_bytes(student, "uint8" if wish.pixels else "float")
     (folder / ONNX_FILE).write_bytes(model)
     if wish.int8:
-        (folder / INT8_FILE).write_bytes(onnx_file.quantised(model))
+        (folder / INT8_FILE).write_bytes(graphs.quantised(model))
     return [ONNX_FILE, INT8_FILE] if wish.int8 else [ONNX_FILE]
 
 
@@ -88,22 +90,59 @@ def _load_onnx(file: Path) -> Computes:
     model = OnnxStudent(file.read_bytes(), torch.get_num_threads())
 
     def prepare(pixels: Tensor) -> NDArray[Any]:
-        array: NDArray[Any] = (pixels if model.facts.input == "uint8" else normalised(pixels)).numpy()
+        array: NDArray[Any] = (pixels if model.facts.input == "uint8" else graphs.normalised(pixels)).numpy()
         return np.ascontiguousarray(array)
 
     return Computes(prepare, model)
 
 
 def _write_program(folder: Path, student: DistilledStudent, wish: Wish) -> list[str]:
-    (folder / PROGRAM_FILE).write_bytes(torch_program.program_bytes(student))
+    (folder / PROGRAM_FILE).write_bytes(graphs.program_bytes(student))
     return [PROGRAM_FILE]
+
+
+def write_config(folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
+    """config.json beside the weights, as on timm's hub, where timm has a model of the student's kind.
+
+    `timm.create_model("local-dir:FOLDER", pretrained=True)` then gives the student. PiTs, and plain ViTs of equal
+    blocks, are stock models of timm's. The rest is `tvt_vit`, which `import tvt_ray.exports.timm_vit` registers.
+    """
+    model = card.space.timm_model(card.arch)
+    if model is not None:
+        write_atomically(folder / "config.json", json.dumps(_config(card, model), indent=2).encode())
+
+
+def _config(card: StudentCard, model: TimmModel) -> dict[str, Any]:
+    """In the format of timm's hub. Images are seen as in `DistilledStudent.transform`: the centred square, resized."""
+    size = card.space.image_size
+    return {
+        "architecture": model.architecture,
+        "num_classes": len(card.class_names),
+        "num_features": model.num_features,
+        "label_names": list(card.class_names),
+        "model_args": dict(model.model_args),
+        "pretrained_cfg": {
+            "tag": card.space.arch_id(card.arch),
+            "custom_load": False,
+            "input_size": [3, size, size],
+            "fixed_input_size": True,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "center",
+            "mean": list(IMAGENET_MEAN),
+            "std": list(IMAGENET_STD),
+            "num_classes": len(card.class_names),
+            "pool_size": None,
+            "first_conv": model.first_conv,
+            "classifier": "head",
+        },
+    }
 
 
 def _write_timm(folder: Path, student: DistilledStudent, wish: Wish) -> list[str]:
     weights = save(student.student.state_dict(), {"format": "pt"})
     (folder / WEIGHTS_FILE).write_bytes(weights)
     write_config(folder, student.card, weights, [])
-    assert (folder / CONFIG_FILE).is_file()
     return [WEIGHTS_FILE]
 
 
@@ -122,10 +161,52 @@ def _check_timm(student: DistilledStudent, wish: Wish) -> None:
         raise UsageError(f"timm has models for students of the spaces {known}; got {student.card.space.name}")
 
 
-ONNX = Format(_write_onnx, _load_onnx, lambda student, wish: onnx_file.check_installed())
+ONNX = Format(_write_onnx, _load_onnx, lambda student, wish: graphs.check_installed())
 PROGRAM = Format(
     _write_program,
-    lambda file: computes(torch_program.load_program(file.read_bytes())[0]),
+    lambda file: computes(graphs.load_program(file.read_bytes())[0]),
     lambda student, wish: _plain("pt2", wish),
 )
 TIMM = Format(_write_timm, _load_timm, _check_timm)
+
+
+def pixels_of(images: Tensor) -> Tensor:
+    """(B, 3, S, S), ImageNet-graphs.normalised -> the nearest 8-bit levels, (B, S, S, 3) uint8."""
+    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return (255 * (images * std + mean)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
+
+
+def some_of(split: Split, image_size: int) -> Tensor:
+    """Images for all BATCHES together, evenly spread over a split: (8, S, S, 3) uint8. A small split's repeat."""
+    places = np.linspace(0, len(split) - 1, sum(BATCHES)).round().astype(np.int64)
+    ((images, _),) = eval_loader(split.take(places), image_size)
+    return pixels_of(images)
+
+
+def drawn(image_size: int) -> Tensor:
+    """As many of noise: (8, S, S, 3) uint8."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (sum(BATCHES), image_size, image_size, 3), generator=generator, dtype=torch.uint8)
+
+
+@torch.inference_mode()
+def largest_difference(file: Computes, student: DistilledStudent, pixels: Tensor) -> float:
+    """Of any logit, over BATCHES; not finite where the file's are not, or have another shape."""
+    worst = 0.0
+    for batch in torch.split(pixels, list(BATCHES)):  # type: ignore[no-untyped-call]
+        expected, found = student(graphs.normalised(batch)).numpy(), file.logits(file.prepare(batch))
+        if found.shape != expected.shape:
+            return float("nan")
+        worst = max(worst, float(np.abs(found - expected).max()), key=lambda each: (np.isnan(each), each))
+    return worst
+
+
+def accuracy_of(file: Computes, split: Split, image_size: int, match: ClassMatch) -> float:
+    """Top-1 on a split, percent. `match`: which of the student's classes the split's are."""
+    right = [found == label for found, label in _named(file, split, image_size, match)]
+    return 100 * float(np.mean(np.concatenate(right)))
+
+
+def _named(file: Computes, split: Split, image_size: int, match: ClassMatch) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for images, labels in eval_loader(split, image_size):
+        yield file.logits(file.prepare(pixels_of(images))).argmax(1), match.relabel(labels.numpy())

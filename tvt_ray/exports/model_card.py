@@ -8,8 +8,7 @@ from typing import Any
 import yaml
 
 from tvt_ray.data.notes import listing
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.origin import Facts, Origin, public_name
+from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits.budget import format_count
@@ -21,7 +20,7 @@ UNKNOWN = "It is not known: nothing in the student's folder says it."
 def write_model_card(
     folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]
 ) -> None:
-    """README.md."""
+    """Writes the model card into the student's folder."""
     write_atomically(folder / CARD_FILE, model_card(card).encode())
 
 

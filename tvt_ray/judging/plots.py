@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from tvt_ray.judging.agreement import kendall_tau
 from tvt_ray.judging.tables import RankedColumn
 from tvt_ray.judging.truth import Scored
-from tvt_ray.report.figures import figure_png
+from tvt_ray.report.html import figure_png
 from tvt_ray.storage.locations import write_atomically
 
 

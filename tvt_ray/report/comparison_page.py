@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 
 from tvt_ray.quality.comparison import Comparison, Estimate, Rival
 from tvt_ray.quality.statistics import Interval
-from tvt_ray.report.figures import BLUE, GREY, RED
-from tvt_ray.report.html import drawn, page
+from tvt_ray.report.html import BLUE, GREY, RED, drawn, page
 from tvt_ray.vits.budget import format_count
 
 COLUMNS = ("", "params", "test %", "95 %", "behind by", "95 %", "architecture")

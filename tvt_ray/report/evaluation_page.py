@@ -1,17 +1,17 @@
-"""An evaluation as one HTML file that needs no other, light or dark, wide or narrow. Every text is escaped."""
+"""An evaluation as one HTML file that needs no other, light or dark, wide or narrow."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from tvt_ray.quality.evaluation import Evaluation
-from tvt_ray.quality.statistics import ClassQuality, Interval, Quality, confusions
+from tvt_ray.quality.statistics import ClassQuality, Interval, Quality, ReliabilityBin, confusions
 from tvt_ray.report.contact_sheet import Pixels
-from tvt_ray.report.html import drawn, page
-from tvt_ray.report.reliability import plot_reliability
+from tvt_ray.report.html import BLUE, RED, drawn, page
 
 MAX_MATRIX = 40  # classes; of more, the most frequent confusions are listed
 NUM_CONFUSIONS = 20
@@ -87,3 +87,19 @@ def _bin_cells(quality: Quality) -> Iterable[list[str]]:
         if each.num_images:
             edges = f"{each.low:.1f} to {each.high:.1f}"
             yield [edges, f"{each.num_images:,}", _figure(each.confidence), _figure(each.accuracy)]
+
+
+def plot_reliability(bins: Sequence[ReliabilityBin]) -> Figure:
+    """Accuracy as bars over the bins of confidence, the number of images above each, and the line of who is as often
+    right as sure.
+    """
+    figure = Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    width = bins[0].high - bins[0].low
+    for each in bins:
+        if each.accuracy is not None:
+            axes.bar(each.low, each.accuracy, 0.9 * width, align="edge", color=BLUE)
+            axes.annotate(f"{each.num_images:,}", (each.low + 0.45 * width, each.accuracy), ha="center", va="bottom")
+    axes.plot([0, 100], [0, 100], "--", color=RED, lw=1.5)
+    axes.set(xlim=(0, 100), xlabel="probability of the likeliest class (%)", ylim=(0, 108), ylabel="named right (%)")
+    return figure

@@ -1,17 +1,18 @@
-"""Pages of one file that needs no other. Their texts and style are in templates/, and jinja2 escapes every value."""
+"""Pages of one file that needs no other, and how plots look. jinja2 fills templates/, and escapes every value."""
 
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from tvt_ray.report.figures import figure_png
-
-INK_IN_THE_DARK = "#e4e7eb"  # of text and axes
+GREY, RED, BLUE = "#9aa5b1", "#d1495b", "#00798c"
+INK, INK_IN_THE_DARK = "#1f2933", "#e4e7eb"  # of text and axes
 
 
 def page(template: str, **values: Any) -> bytes:
@@ -44,3 +45,18 @@ class Drawn(NamedTuple):
 def drawn(draw: Callable[[], Figure]) -> Drawn:
     """What `draw` makes, with dark letters and with light ones."""
     return Drawn(figure_png(draw), figure_png(draw, INK_IN_THE_DARK, "none"))
+
+
+def figure_png(draw: Callable[[], Figure], ink: str = INK, background: str = "white") -> bytes:
+    """What `draw` makes, in this project's style, as a PNG file's content. Matplotlib's settings stay as they are."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_style(ink, background)):
+        draw().savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def _style(ink: str, background: str) -> dict[str, object]:
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    filled = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
+    plain = {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
+    return {**plain, "legend.frameon": False, **dict.fromkeys(inked, ink), **dict.fromkeys(filled, background)}

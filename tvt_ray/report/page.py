@@ -1,16 +1,19 @@
-"""A run as one HTML file that needs no other. Every text is escaped: rows, classes and paths may be a stranger's."""
+"""A run as one HTML file that needs no other, and its figures: the search, and what refine measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from tvt_ray.refining.learned import Learned
-from tvt_ray.report.figures import plot_search
-from tvt_ray.report.html import drawn, page
-from tvt_ray.report.measured import plot_measured
+from tvt_ray.refining.surrogate import Prediction
+from tvt_ray.report.html import BLUE, GREY, RED, drawn, page
 from tvt_ray.runs.config import RunConfig
+from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.storage.locations import Location, write_atomically
@@ -18,6 +21,7 @@ from tvt_ray.vits import Space
 from tvt_ray.vits.budget import format_count
 
 NUM_LISTED = 20
+PAIR = ("l2_norm", "attention_similarity")  # TVT's two readings, where both were read
 
 
 def write_report(
@@ -56,3 +60,75 @@ def _table(best: Sequence[Entry], space: Space) -> dict[str, Sequence[Sequence[s
         readings = [f"{row.readings[name]:.5g}" if name in row.readings else "" for name in names]
         lines.append([str(number), name, *counts, *readings])
     return {"columns": ("#", "architecture", "score", "parameters", "FLOPs", *names), "lines": lines}
+
+
+def plot_search(ranking: Ranking) -> Figure:
+    """Score against FLOPs with the Pareto front; beside it TVT's two readings by score, where both are there."""
+    scored = ranking.scored
+    both = all(name in scored[0].row.readings for name in PAIR)
+    figure, axes = _side_by_side(2 if both else 1)
+    _plot_front(axes[0], ranking)
+    if both:
+        _plot_pair(figure, axes[1], scored)
+    return figure
+
+
+def _side_by_side(count: int) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(11 if count > 1 else 6.5, 4.2))
+    return figure, figure.subplots(1, count, squeeze=False)[0]
+
+
+def _plot_front(axis: Axes, ranking: Ranking) -> None:
+    def points(entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
+        return [each.row.flops / 1e6 for each in entries], [each.score for each in entries]
+
+    axis.scatter(*points(ranking.scored), s=6, color=GREY, linewidths=0, label="scored")
+    axis.plot(*points(ranking.front()), "o-", drawstyle="steps-post", ms=3, lw=1, color=RED, label="Pareto front")
+    axis.plot(*points(ranking.top(1)), "*", ms=14, color=BLUE, label="best")
+    axis.set(xlabel="MFLOPs (multiply-accumulates per image)", ylabel=f"score ({ranking.by})")
+    axis.legend()
+
+
+def _plot_pair(figure: Figure, axis: Axes, scored: Sequence[Entry]) -> None:
+    x, y = ([each.row.readings[name] for each in scored] for name in PAIR)
+    points = axis.scatter(x, y, c=[each.score for each in scored], s=6, linewidths=0, cmap="viridis")
+    axis.set(xlabel="l2_norm (student capability)", ylabel="attention_similarity (teacher-aware)")
+    figure.colorbar(points, ax=axis, label="score")
+
+
+def plot_measured(learned: Learned) -> Figure:
+    """Validation accuracy by epoch of every training; beside it the prediction for all rows, where there is one."""
+    figure, axes = _side_by_side(2 if learned.prediction else 1)
+    _plot_curves(axes[0], learned)
+    if learned.prediction:
+        _plot_prediction(axes[1], learned, learned.prediction)
+    return figure
+
+
+def _plot_curves(axis: Axes, learned: Learned) -> None:
+    first = learned.ranking.top(1)[0].row.arch_id
+    trainings: dict[tuple[str, int], list[Measurement]] = {}  # by student and seed, in the order of epochs
+    for each in sorted(learned.measurements, key=lambda each: each.epochs):
+        trainings.setdefault((each.arch_id, each.seed), []).append(each)
+    for (arch_id, _), training in sorted(trainings.items()):
+        chosen = arch_id == first
+        epochs, accuracies = [each.epochs for each in training], [each.val_acc for each in training]
+        color, width, order = (BLUE, 2, 3) if chosen else (GREY, 1, 2)
+        axis.plot(epochs, accuracies, "o-", ms=2, lw=width, color=color, zorder=order)
+    for rung in learned.rungs:
+        axis.axvline(rung, color=RED, lw=0.6, ls=":")
+    axis.set(xlabel="epochs (rungs dotted; the first choice in blue)", ylabel="validation accuracy, %")
+
+
+def _plot_prediction(axis: Axes, learned: Learned, prediction: Prediction) -> None:
+    params = np.array([each.row.params for each in learned.entries]) / 1e6
+    measured = sorted({each.index for each in learned.observations})
+    low, high = prediction.interval()
+    mean = prediction.mean
+    axis.scatter(params, mean, s=6, color=GREY, linewidths=0, label="predicted")
+    spans = np.abs(np.stack([low, high])[:, measured] - mean[measured])
+    axis.errorbar(params[measured], mean[measured], spans, fmt="o", ms=3, lw=0.8, color=RED, label="trained, 90 %")
+    best = learned.index(learned.ranking.top(1)[0].row.arch_id)
+    axis.plot(params[best], mean[best], "*", ms=14, color=BLUE, label="best")
+    axis.set(xlabel="parameters, millions", ylabel=f"validation accuracy after {learned.rungs[-1]} epochs, %")
+    axis.legend(loc="lower right")

@@ -7,15 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
+from torch import Tensor
+
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
-from tvt_ray.teachers.check import check_maps
+from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
 from tvt_ray.teachers.settings import TeacherSettings
-from tvt_ray.teachers.teacher import State, Teacher
-from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_name, check_pretrained
+from tvt_ray.teachers.teacher import NUM_STAGES, State, Teacher
+from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_pretrained
 from tvt_ray.teachers.weights import load_weights, read_state
 
+Maps: TypeAlias = tuple[Tensor, ...]
 # Makes the untrained network that settings name; the state is what will be loaded into it, None where it is trained.
 Builder: TypeAlias = Callable[[TeacherSettings, int, State | None], Teacher]
 
@@ -35,7 +39,7 @@ def kind_of(name: str) -> str:
 
 
 def describe_teachers() -> list[str]:
-    """The names as people write them."""
+    """The names of TEACHERS as people write them: timm:NAME for the row `timm:`."""
     return [f"{name}NAME" if name.endswith(":") else name for name in TEACHERS]
 
 
@@ -54,12 +58,66 @@ def check_settings(settings: TeacherSettings) -> Teacher:
             "and trained weights are teacher.weights"
         )
     is_timm = settings.name.startswith(PREFIX)
-    if is_timm:
-        check_name(settings.name)
-    untrained = check_maps(settings, TEACHERS[kind_of(settings.name)], is_large=is_timm)
+    untrained = check_maps(settings, is_large=is_timm)
     if is_timm and settings.weights is None and settings.pretrained is True:
         check_pretrained(untrained)
     return untrained
+
+
+def check_maps(settings: TeacherSettings, is_large: bool = False) -> Teacher:
+    """An untrained teacher that was seen to give three stage maps of its images, the coarsest last.
+
+    Found out by a run of two blank images. Of a network that may be large only the shapes are computed: it comes
+    without numbers, in a tenth of a second. Torch has to import for that what timm has imported.
+    Raises UsageError for a network that gives no such maps, or not of images of that size.
+    """
+    untrained = settings.untrained()
+    teacher, maps = _try_shapes(untrained) if is_large else _try_in_full(untrained)
+    sizes = [features.shape[-1] for features in maps]
+    if len(sizes) != NUM_STAGES:
+        raise UsageError(f"{teacher.name} gives {len(sizes)} stage maps; a teacher gives {NUM_STAGES}")
+    if sizes[0] < 2 or not all(sizes):
+        raise UsageError(
+            f"images of {teacher.image_size} pixels are too small for {teacher.name}: its stage maps are {sizes} "
+            "pixels wide; set teacher.image_size to more"
+        )
+    if sizes[0] == sizes[-1]:
+        raise UsageError(
+            f"{teacher.name} cannot teach: its maps are all {sizes[0]} pixels wide, as a ViT's are, where the stages "
+            "of a CNN get coarser; resnet56 and timm:resnet18 are some"
+        )
+    return teacher
+
+
+def _try_shapes(settings: TeacherSettings) -> tuple[Teacher, Maps]:
+    """Where shapes alone fail, the network in full works, or says better what is wrong."""
+    try:
+        with torch.device("meta"):
+            return _run_blank(settings)
+    except UsageError:
+        raise
+    except Exception:
+        return _try_in_full(settings)
+
+
+def _try_in_full(settings: TeacherSettings) -> tuple[Teacher, Maps]:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return _run_blank(settings)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever the network raises
+        if settings.image_size is None:
+            raise UsageError(f"{settings.name} cannot be run on images ({told(error)}): choose another") from None
+        what = f"{settings.name} does not take images of {settings.image_size} pixels ({told(error)})"
+    own, _ = _try_shapes(settings.model_copy(update={"image_size": None}))
+    raise UsageError(f"{what}; its own size is {own.image_size}: set teacher.image_size to that, or leave it out")
+
+
+@torch.no_grad()
+def _run_blank(settings: TeacherSettings) -> tuple[Teacher, Maps]:
+    teacher = build_teacher(settings, num_classes=2).eval()
+    return teacher, teacher(torch.zeros(2, 3, teacher.image_size, teacher.image_size))[1]
 
 
 def build_teacher(settings: TeacherSettings, num_classes: int, weights: Location | None = None) -> Teacher:

@@ -1,14 +1,14 @@
-"""Training a teacher on the dataset, where the user brings no weights."""
+"""Training a teacher on the dataset, where the user brings no weights, and whether a teacher is worth following."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
@@ -28,6 +28,7 @@ from tvt_ray.training.loaders import ShuffledBatches, generators_as_they_were, s
 from tvt_ray.training.loop import Loop
 
 SETTLING_BATCH = 256
+STANDARD_ERRORS = 2  # that a teacher is above the majority, to be followed
 
 
 class TeacherTraining(Strict):
@@ -103,8 +104,11 @@ class TeacherTrainer(Loop[TeacherLearner]):
         batches = ShuffledBatches(data.train.labels, training.batch_size, training.seed)
         self.learner = TeacherLearner(settings, training, data, len(batches), device)
         self.teacher, size = self.learner.teacher, self.learner.teacher.image_size
-        num_epochs, transform = training.num_epochs(len(data.train)), teacher_transform(training, size)
-        learners = {settings.name: self.learner}
+        num_epochs, learners = training.num_epochs(len(data.train)), {settings.name: self.learner}
+        if training.augment is None:
+            transform = teacher_train_transform(size, training.hflip)
+        else:
+            transform = train_transform(training.augment, size)
         super().__init__(learners, data.train, data.val, size, transform, batches, num_epochs, self.learner.worker)
 
     def finish(self) -> tuple[Teacher, float]:
@@ -149,13 +153,6 @@ def train_teacher(
         torch.set_num_threads(threads)
 
 
-def teacher_transform(training: TeacherTraining, image_size: int) -> Callable[[Image.Image], Tensor]:
-    """The augmentation that the settings ask for, at the teacher's size."""
-    if training.augment is None:
-        return teacher_train_transform(image_size, training.hflip)
-    return train_transform(training.augment, image_size)
-
-
 def settle(teacher: Teacher, split: Split, device: torch.device | None = None) -> None:
     """BatchNorm's statistics become those of a split's images as they are evaluated: an average over all of them.
 
@@ -179,3 +176,38 @@ def teacher_accuracy(teacher: Teacher, split: Split, image_size: int | None = No
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A teacher beside whoever always names the class that has most training images, in percent of validation."""
+
+    accuracy: float
+    majority: float
+    num_images: int  # that validate
+
+    @property
+    def threshold(self) -> float:
+        """Two standard errors above the majority: what luck does not explain. At most 100."""
+        share = self.majority / 100
+        error = 100 * math.sqrt(share * (1 - share) / self.num_images)
+        return min(self.majority + STANDARD_ERRORS * error, 100.0)
+
+    @property
+    def worth_following(self) -> bool:
+        """Whether the teacher reaches the threshold."""
+        return self.accuracy >= self.threshold
+
+    def sentence(self) -> str:
+        """Why, in figures."""
+        return (
+            f"it names {self.accuracy:.1f} % of {self.num_images:,} validation images right; the largest class has "
+            f"{self.majority:.1f} %, and {STANDARD_ERRORS} standard errors more are {self.threshold:.1f} %"
+        )
+
+
+def judge(teacher: Teacher, data: Dataset) -> Verdict:
+    """On validation images, at the teacher's own size."""
+    largest = np.bincount(data.train.labels, minlength=data.num_classes).argmax()
+    majority = 100 * float(np.mean(data.val.labels == largest))
+    return Verdict(teacher_accuracy(teacher, data.val), majority, len(data.val))

@@ -18,9 +18,19 @@ from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, describe_formats
 from tvt_ray.exports.folder import DistilledStudent, load_student
-from tvt_ray.exports.formats import INT8_FILE, Computes, Format, Wish, computes
+from tvt_ray.exports.formats import (
+    INT8_FILE,
+    TOLERANCE,
+    Computes,
+    Format,
+    Wish,
+    accuracy_of,
+    computes,
+    drawn,
+    largest_difference,
+    some_of,
+)
 from tvt_ray.exports.model_card import CARD_FILE, model_card
-from tvt_ray.exports.parity import TOLERANCE, accuracy_of, drawn, largest_difference, some_of
 from tvt_ray.latency.device import this_device
 from tvt_ray.latency.measure import in_rounds
 from tvt_ray.latency.timing import STUDENT_S, Bench

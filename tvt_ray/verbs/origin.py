@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.card import StudentCard
-from tvt_ray.exports.origin import Facts, Origin, public_name
+from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity

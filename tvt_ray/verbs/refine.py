@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tvt_ray.cluster.cohorts import CohortPool
-from tvt_ray.cluster.connection import wait_for_gpus
+from tvt_ray.cluster.slots import wait_for_gpus
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvt_ray.cluster.connection import check_address, connected, resolve_address
-from tvt_ray.cluster.teacher import cluster_trainer
+from tvt_ray.cluster.tasks import cluster_trainer
 from tvt_ray.data.splits import Dataset
 from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.proxies import need_teacher
@@ -25,7 +25,7 @@ from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.verdict import Verdict, judge
+from tvt_ray.teachers.training import Verdict, judge
 from tvt_ray.verbs.init import read_source
 from tvt_ray.vits.limits import Limits
 from tvt_ray.vits.sources import Source

@@ -16,7 +16,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.rows import Row
 from tvt_ray.teachers.timm_cnn import PREFIX
-from tvt_ray.teachers.verdict import Verdict
+from tvt_ray.teachers.training import Verdict
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.sources import Source
 

@@ -12,7 +12,7 @@ from tvt_ray.data.notes import counted
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Split
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.card import StudentCard
+from tvt_ray.exports.folder import StudentCard
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity

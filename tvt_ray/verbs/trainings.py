@@ -6,16 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tvt_ray.cluster.board import STATE_FILE
-from tvt_ray.cluster.cohort_worker import state_name
-from tvt_ray.cluster.connection import wait_for_gpus
-from tvt_ray.cluster.slots import allot
-from tvt_ray.cluster.training import Trained, Watch, train_students
+from tvt_ray.cluster.cohorts import state_name
+from tvt_ray.cluster.slots import allot, wait_for_gpus
+from tvt_ray.cluster.training import Trained, train_students
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings, guided_blocks
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import StudentCard, write_trained
-from tvt_ray.exports.folder import ARCH_FILE
-from tvt_ray.exports.origin import Origin
+from tvt_ray.exports.folder import ARCH_FILE, Origin
 from tvt_ray.progress import say
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
@@ -81,7 +79,7 @@ class Trainings:
         for place, task in left.items():
             write_atomically(folder.path / place / SETTINGS_FILE, begun_with.encode())
             take_over(folder, place, task, self.teaching.recipe_for(task))
-        train_students(left, self.teaching.inputs(), folder.path, share, Watch(self.keep_epoch, self.keep_student))
+        train_students(left, self.teaching.inputs(), folder.path, share, self.keep_epoch, self.keep_student)
 
     def keep_epoch(self, place: str, epoch: Mapping[str, float]) -> None:
         """A measurement."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tvt_ray.cluster import teacher as cluster_teacher
-from tvt_ray.cluster.teacher import cluster_trainer
+from tvt_ray.cluster import tasks
+from tvt_ray.cluster.tasks import cluster_trainer
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, train_teacher
 
@@ -23,7 +23,7 @@ def few(digits):
 @pytest.fixture
 def trained_here(monkeypatch):
     calls = []
-    monkeypatch.setattr(cluster_teacher, "train_teacher", lambda *args: calls.append(args) or train_teacher(*args))
+    monkeypatch.setattr(tasks, "train_teacher", lambda *args: calls.append(args) or train_teacher(*args))
     return calls
 
 

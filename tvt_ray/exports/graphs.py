@@ -1,9 +1,11 @@
-"""A student as an ONNX file: one graph for any number of images, with labels and preprocessing in its metadata."""
+"""A student as a graph in a file that runs without this package: ONNX, or torch's own program (.pt2)."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import json
 import logging
 import tempfile
 import warnings
@@ -22,6 +24,12 @@ from tvt_ray.inference.onnx_student import INSTALL, InputKind, OnnxFacts
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18
 QUANTISED = ("MatMul", "Gemm")  # not the first convolution: its share of the weights is small, and errors there spread
+FACTS_FILE = "student.json"  # in a program: labels, image size, mean and deviation, as in an ONNX file's metadata
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """(B, S, S, 3), uint8 -> (B, 3, S, S), as the student takes them."""
+    return normalize(pixels.permute(0, 3, 1, 2).float() / 255)
 
 
 class PixelStudent(nn.Module):
@@ -33,7 +41,7 @@ class PixelStudent(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalises, then as the student."""
-        return self.student(normalize(pixels.permute(0, 3, 1, 2).float() / 255))  # type: ignore[no-any-return]
+        return self.student(normalised(pixels))  # type: ignore[no-any-return]
 
 
 def check_installed() -> None:
@@ -63,8 +71,7 @@ def captured(student: DistilledStudent, kind: InputKind = "float") -> torch.expo
 
 
 def onnx_bytes(student: DistilledStudent, kind: InputKind = "float") -> bytes:
-    """The file's content. What the exporter notes of source files on this machine is left out. Raises UsageError."""
-    check_installed()
+    """The file's content. What the exporter notes of source files on this machine is left out."""
     import onnx
 
     name = "pixels" if kind == "uint8" else "images"
@@ -118,3 +125,24 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def program_bytes(student: DistilledStudent) -> bytes:
+    """The file's content, for any number of images. What torch notes of source files on this machine is left out."""
+    program = captured(student)
+    for node in program.graph.nodes:
+        for key in ("stack_trace", "nn_module_stack", "source_fn_stack"):
+            node.meta.pop(key, None)
+    buffer = io.BytesIO()
+    facts = {name: json.loads(text) for name, text in facts_of(student, "float").to_metadata().items()}
+    with quiet():
+        torch.export.save(program, buffer, extra_files={FACTS_FILE: json.dumps(facts)})
+    return buffer.getvalue()
+
+
+def load_program(data: bytes) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The module, and what the file says of it."""
+    extra = {FACTS_FILE: ""}
+    with quiet():
+        program = torch.export.load(io.BytesIO(data), extra_files=extra)
+    return program.module(), json.loads(extra[FACTS_FILE])
