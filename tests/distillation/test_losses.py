@@ -11,7 +11,6 @@ from tvt_ray.distillation.losses import (
     distance,
     distillation_loss,
     guided_blocks,
-    logit_loss,
 )
 from tvt_ray.vits import build_student
 
@@ -34,10 +33,11 @@ def test_maps_are_compared_at_the_larger_size_per_axis():
 
 
 def test_logit_loss_is_the_softened_divergence():
-    ours, theirs = torch.randn(5, 4), torch.randn(5, 4)
+    ours, theirs, settings = torch.randn(5, 4), torch.randn(5, 4), LossSettings(temperature=3)
     p, q = (theirs / 3).softmax(1), (ours / 3).softmax(1)
-    assert logit_loss(ours, theirs, 3).item() == pytest.approx(9 * (p * (p / q).log()).sum(1).mean().item(), rel=1e-4)
-    assert logit_loss(ours, ours, 3).item() == pytest.approx(0, abs=1e-6)
+    found, none = (LOSSES["logits"]((ours, ()), (other, ()), LABELS, settings).item() for other in (theirs, ours))
+    assert found == pytest.approx(9 * (p * (p / q).log()).sum(1).mean().item(), rel=1e-4)
+    assert none == pytest.approx(0, abs=1e-6)
 
 
 def outputs(space, settings):
@@ -57,7 +57,7 @@ def test_every_term_that_is_on_is_in_the_loss(space):
     assert torch.allclose(terms["loss"], wanted)
     pairs = zip(ours[1], taught[1], strict=True)
     assert torch.allclose(terms["guidance"], sum(distance(a, b) for a, b in pairs))
-    assert torch.allclose(terms["logits"], logit_loss(ours[0], taught[0], settings.temperature))
+    assert torch.allclose(terms["logits"], LOSSES["logits"](ours, taught, LABELS, settings))
     assert torch.allclose(terms["cross_entropy"], F.cross_entropy(ours[0], LABELS))
     for name in ("guidance", "logits"):
         off = settings.model_copy(update={"weights": {**settings.weights, name: 0}})

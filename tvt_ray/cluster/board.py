@@ -24,11 +24,11 @@ class TrainingBoard:
         self.folder, self.entries = folder, list[tuple[str, Metrics]]()
 
     def post(self, metrics: Mapping[str, Metrics]) -> None:
-        """An epoch of some students, by name."""
+        """Takes an epoch's metrics of some students, by name."""
         self.entries += metrics.items()
 
     def take(self) -> list[tuple[str, Metrics]]:
-        """What was posted since the last time."""
+        """What was posted since it was last taken."""
         entries, self.entries = self.entries, []
         return entries
 
@@ -38,7 +38,7 @@ class TrainingBoard:
             write_atomically(self.folder / name / STATE_FILE, state)
 
     def states(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Those that are kept."""
+        """The kept states of these students; one that has none is left out."""
         files = {name: self.folder / name / STATE_FILE for name in names}
         return {name: file.read_bytes() for name, file in files.items() if file.exists()}
 

@@ -67,7 +67,7 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         self._archs, self._idle_s = archs, idle_s
 
     def step(self) -> dict[str, Any]:
-        """One batch."""
+        """Reads a batch; without one, waits a little."""
         archs, self._archs = self._archs, None
         if archs is None:
             time.sleep(self._idle_s)
@@ -99,7 +99,14 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         """Nothing is kept, so there is nothing to load."""
 
 
-class WorkerSearcher(Searcher):  # type: ignore[misc]
+class _KeptByNoOne:
+    """Tuner pickles what it is given for a restore that never happens: of these, nothing."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class WorkerSearcher(_KeptByNoOne, Searcher):  # type: ignore[misc]
     """Tune's Searcher: suggests workers, as many as the cluster holds and as many again that wait for room."""
 
     def __init__(self, dispatcher: Dispatcher, slots: Slots) -> None:
@@ -141,13 +148,9 @@ class WorkerSearcher(Searcher):  # type: ignore[misc]
         self.alive.discard(trial_id)
 
     def note_loss(self, trial_id: str, reason: str) -> None:
-        """A worker died, or never came to life."""
+        """A worker died, or never came to life: its batch is given out again, and the next start may wait."""
         self.dispatcher.lost(trial_id, reason)
         self._next_start = time.monotonic() + self.dispatcher.backoff_s()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tuner pickles its searcher for a restore that never happens."""
-        return {}
 
     def save(self, checkpoint_path: str) -> None:
         """The rows are what a run resumes from."""
@@ -156,7 +159,7 @@ class WorkerSearcher(Searcher):  # type: ignore[misc]
         """The rows are what a run resumes from."""
 
 
-class WorkerCallback(tune.Callback):  # type: ignore[misc]
+class WorkerCallback(_KeptByNoOne, tune.Callback):  # type: ignore[misc]
     """Sends each worker its next batch, and says of those that died why."""
 
     def __init__(self, searcher: WorkerSearcher) -> None:
@@ -175,12 +178,8 @@ class WorkerCallback(tune.Callback):  # type: ignore[misc]
         self.searcher.note_loss(trial.trial_id, explain_death(_last_failure(trial.error_file)))
         ray_patches.forget_last_result(trial)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as above."""
-        return {}
 
-
-class AllRead(tune.Stopper):  # type: ignore[misc]
+class AllRead(_KeptByNoOne, tune.Stopper):  # type: ignore[misc]
     """Ends the experiment, trials in waiting included, when the dispatcher is through."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -191,12 +190,8 @@ class AllRead(tune.Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        """Asked after every event."""
+        """Whether the run is over; Tune asks after every event."""
         return self.dispatcher.over
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Nothing, as above."""
-        return {}
 
 
 def _last_failure(file: str | None) -> str:
@@ -227,13 +222,13 @@ def explain_death(text: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run's workers were."""
+    """Which workers a run had."""
 
     workers: frozenset[str] = frozenset()  # "node/pid" of each process that read something
 
     @property
     def num_nodes(self) -> int:
-        """Distinct nodes."""
+        """On how many nodes they were."""
         return len({worker.partition("/")[0] for worker in self.workers})
 
 

@@ -34,7 +34,7 @@ class Slots:
     limit: int | None = None  # at most so many, whatever joins the cluster
 
     def available(self) -> int:
-        """How many the connected cluster holds by now."""
+        """How many of them the connected cluster holds by now."""
         return find_slots(self.gpus_each, self.limit).count
 
     @property
@@ -91,8 +91,14 @@ def wait_for_gpus(wanted: int, timeout_s: float) -> None:
 
 
 def num_gpus() -> int:
-    """Of the connected cluster, now."""
-    return int(ray.cluster_resources().get("GPU", 0))
+    """GPUs of the connected cluster, now."""
+    return int(_resources()[1])
+
+
+def _resources() -> tuple[int, float]:
+    """CPUs and GPUs of the connected cluster, now."""
+    found = ray.cluster_resources()
+    return int(found.get("CPU", 1)), found.get("GPU", 0)
 
 
 def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
@@ -100,14 +106,18 @@ def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
 
     A fraction counts per GPU, since no actor straddles two; None is DEFAULT_SHARE of a GPU.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    cpus, gpus = _resources()
     share = DEFAULT_SHARE if gpus_per_trial is None else gpus_per_trial
     if not gpus or not share:
         fitting, share = cpus, 0
     else:
-        fitting = min(int(gpus) * math.floor(1 / share + 1e-6) if share <= 1 else int(gpus / share), cpus)
+        fitting = min(_fitting(gpus, share) if share <= 1 else int(gpus / share), cpus)
     return Slots(max(min(fitting, limit or fitting), 1), share, limit)
+
+
+def _fitting(gpus: float, share: float) -> int:
+    """Processes that each take a share of one GPU."""
+    return int(gpus) * math.floor(1 / share + 1e-6)
 
 
 def pick_device() -> torch.device:
@@ -136,19 +146,14 @@ def choose_share(gpus_per_trial: float | Literal["auto"] | None, task_ref: Seque
         return gpus_per_trial
     if not num_gpus():
         return 0.0
-    peak, total = ray.get(_measure_peak.remote(task_ref, arch))
+    measured: tuple[int, int] = ray.get(_measure_peak.remote(task_ref, arch))
+    peak, total = measured
     if not total:
         return DEFAULT_SHARE
-    count = actors_per_gpu(peak, total)
+    count = max(1, min(int(MEMORY_MARGIN * total) // (peak + CONTEXT_BYTES), MAX_ACTORS_PER_GPU))
     taken = f"{peak / 2**20:,.0f} MiB of {total / 2**30:.0f} GiB"
     say(f"gpu: the largest architecture takes {taken}: {count} actors to a GPU")
     return 1 / count
-
-
-def actors_per_gpu(peak_bytes: int, total_bytes: int) -> int:
-    """How many processes that each take `peak_bytes` fit on a GPU of `total_bytes`, with a margin; at least 1."""
-    fitting = int(MEMORY_MARGIN * total_bytes) // (peak_bytes + CONTEXT_BYTES)
-    return max(1, min(fitting, MAX_ACTORS_PER_GPU))
 
 
 @ray.remote(num_cpus=1, num_gpus=1)  # type: ignore[untyped-decorator]
@@ -181,10 +186,8 @@ def allot(settings: ClusterSettings, num_jobs: int) -> Allotment:
 
     Raises UsageError when the cluster cannot hold the workers of one training.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus, workers = int(resources.get("CPU", 1)), resources.get("GPU", 0), settings.training_workers
-    share = (1.0 if gpus else 0.0) if settings.gpus_per_training_worker is None else settings.gpus_per_training_worker
-    share = share if gpus else 0.0
+    (cpus, gpus), workers = _resources(), settings.training_workers
+    share = (1.0 if settings.gpus_per_training_worker is None else settings.gpus_per_training_worker) if gpus else 0.0
     if workers > cpus or (share and workers * share > gpus):
         raise UsageError(
             f"cluster.training_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs"
@@ -200,10 +203,9 @@ def allot_cohorts(settings: ClusterSettings, num_students: int) -> Allotment:
 
     On CPUs each has a core, or more where there are more than students: small models gain little from a second one.
     """
-    resources = ray.cluster_resources()
-    cpus, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0)
+    cpus, gpus = _resources()
     share = (DEFAULT_COHORT_SHARE if settings.gpus_per_cohort is None else settings.gpus_per_cohort) if gpus else 0.0
-    fitting = min(cpus, int(gpus) * math.floor(1 / share + 1e-6)) if share else cpus
+    fitting = min(cpus, _fitting(gpus, share)) if share else cpus
     jobs = max(1, min(fitting, num_students))
     each = max(1, min(cpus // jobs, _largest_node(share)))
     return Allotment(1, each, share, jobs, settings.loader_workers, settings.max_failures)

@@ -34,7 +34,7 @@ TRAIN_SETTINGS = {"RAY_TRAIN_ENABLE_STATE_TRACKING": "1"}
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives for a student."""
+    """A trained student, as its training gives it."""
 
     weights: bytes  # those that were kept, as safetensors: Train returns no tensors
     val_acc: float  # percent, of those weights

@@ -34,7 +34,7 @@ class DistillTask:
 
     @property
     def arch_id(self) -> str:
-        """Of its architecture."""
+        """The id of its architecture, which trainings by other seeds share."""
         return self.space.arch_id(self.arch)
 
     @property
@@ -91,7 +91,7 @@ class StudentLearner(Learner):
         return self.guided.student
 
     def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
-        """The settings' terms."""
+        """What the student gives, compared as the settings say with labels and with what a teacher gave."""
         with shared_out(self.worker.rank, self.worker.world_size, batch.size):
             outputs = model(batch.images)
         return distillation_loss(outputs, batch.taught, batch.targets, self.task.settings.loss)

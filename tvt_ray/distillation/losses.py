@@ -81,12 +81,6 @@ def distance(projected: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(projected, teacher)
 
 
-def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Hinton et al. 2015 (https://arxiv.org/abs/1503.02531): KL of softened predictions (B, classes), times T^2."""
-    teacher_log, student_log = (F.log_softmax(logits / temperature, 1) for logits in (teacher, student))
-    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
-
-
 class GuidedStudent(nn.Module):
     """A student and the 1x1 projections that serve the loss alone; only `student` is exported."""
 
@@ -119,8 +113,10 @@ def guidance(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossS
 
 
 def logits(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
-    """Hinton's distillation, at `settings.temperature`."""
-    return logit_loss(student[0], teacher[0], settings.temperature)
+    """Hinton et al. 2015 (https://arxiv.org/abs/1503.02531): KL of softened predictions (B, classes), times T^2."""
+    temperature = settings.temperature
+    teacher_log, student_log = (F.log_softmax(each[0] / temperature, 1) for each in (teacher, student))
+    return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
 
 
 # name -> a term of the loss, from what the student gives, what the teacher gives, the labels and the settings

@@ -45,7 +45,7 @@ def write_trained(folder: Location, card: StudentCard, weights: bytes, history: 
 
 
 def describe_formats() -> list[str]:
-    """The rows that are written on demand."""
+    """The names that `tvt export --format` takes: the rows that are written on demand."""
     return [name for name, export in EXPORTS.items() if export.on_demand is not None]
 
 

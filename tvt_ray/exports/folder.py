@@ -124,7 +124,7 @@ class DistilledStudent(nn.Module):
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[Tensor]) -> list[tuple[str, float]]:
-        """The same of images that `transform` gave."""
+        """As `predict`, of images that `transform` gave."""
         device = next(self.parameters()).device
         probabilities, classes = self(torch.stack(list(batch)).to(device)).softmax(1).max(1)
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]

@@ -184,7 +184,7 @@ def some_of(split: Split, image_size: int) -> Tensor:
 
 
 def drawn(image_size: int) -> Tensor:
-    """As many of noise: (8, S, S, 3) uint8."""
+    """Noise, as many images as `some_of` gives: (8, S, S, 3) uint8."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(0, 256, (sum(BATCHES), image_size, image_size, 3), generator=generator, dtype=torch.uint8)
 

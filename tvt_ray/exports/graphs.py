@@ -40,7 +40,7 @@ class PixelStudent(nn.Module):
         self.student = student
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalises, then as the student."""
+        """The student's logits of pixels that are normalised here."""
         return self.student(normalised(pixels))  # type: ignore[no-any-return]
 
 
@@ -54,7 +54,7 @@ def check_installed() -> None:
 
 
 def facts_of(student: DistilledStudent, kind: InputKind) -> OnnxFacts:
-    """What the file is to say of itself."""
+    """What a file says of itself: labels, preprocessing, the architecture's id."""
     card, size = student.card, student.image_size
     return OnnxFacts(student.class_names, size, IMAGENET_MEAN, IMAGENET_STD, kind, card.background, card.arch_id)
 

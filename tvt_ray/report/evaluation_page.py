@@ -48,7 +48,7 @@ def _png(pixels: Pixels) -> bytes:
 
 
 def verdict(quality: Quality) -> str:
-    """The accuracy beside the majority's, in words."""
+    """The accuracy, and whether that is better than always naming the largest class."""
     beside = f"always naming {quality.majority_class} is right for {quality.majority:.2f} %"
     said = {True: "better than that", False: "worse than that", None: "which is no clear difference"}
     low_high = interval_text(quality.top1_ci95)

@@ -21,7 +21,7 @@ def page(template: str, **values: Any) -> bytes:
 
 
 def data_uri(png: bytes) -> str:
-    """A picture inside the page."""
+    """A PNG file as an address, by which a picture is inside the page."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 

@@ -49,7 +49,7 @@ class TeacherTraining(Strict):
     seed: Seed = 0  # of first weights, order of images and augmentation
 
     def num_epochs(self, num_images: int) -> int:
-        """Epochs over a split of so many images."""
+        """How often it goes over a split of so many images: `epochs`, or more where `min_steps` asks for them."""
         steps = math.ceil(num_images / min(self.batch_size, num_images))
         return max(self.epochs, math.ceil(self.min_steps / steps))
 
@@ -79,7 +79,7 @@ class TeacherLearner(Learner):
         super().__init__(self.teacher, self.teacher, optimizer, worker, steps, num_val, training.weights)
 
     def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
-        """Cross-entropy alone."""
+        """The cross-entropy with labels, smoothed as the settings say."""
         logits = model(batch.images)[0]
         return {"loss": F.cross_entropy(logits, batch.targets, label_smoothing=self.training.smoothing)}
 
@@ -199,7 +199,7 @@ class Verdict:
         return self.accuracy >= self.threshold
 
     def sentence(self) -> str:
-        """Why, in figures."""
+        """The figures by which it was decided."""
         return (
             f"it names {self.accuracy:.1f} % of {self.num_images:,} validation images right; the largest class has "
             f"{self.majority:.1f} %, and {STANDARD_ERRORS} standard errors more are {self.threshold:.1f} %"

@@ -29,7 +29,7 @@ class WorkerContext:
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
 
     def agreed(self, yes: bool) -> bool:
-        """What the first worker says, on all of them."""
+        """What the first worker says of it, told to all of them."""
         if self.world_size == 1:
             return yes
         said = torch.tensor([yes], dtype=torch.int8, device=self.device)
@@ -139,7 +139,7 @@ class Learner(ABC):
         self.optimizer.zero_grad()
 
     def set_precision(self, precision: torch.dtype | None) -> None:
-        """What the rest of the training computes in."""
+        """Computes in this precision from now on; None is float32."""
         self.precision, self.precision_chosen = precision, True
         self.scaler = torch.amp.GradScaler(self.worker.device.type, enabled=precision is torch.float16)
 
@@ -156,7 +156,7 @@ class Learner(ABC):
         return {"epoch": self.epoch, **losses, **accuracies, "kept_val_acc": self.selection.val_acc, "lr": lr}
 
     def kept(self) -> nn.Module:
-        """The core with the weights that are kept."""
+        """The core, which now has the weights that are kept."""
         self.core.load_state_dict(self.selection.state)
         return self.core
 
@@ -224,17 +224,16 @@ class Selection:
         self.epoch, self.val_acc, self.state = epoch, val_acc, copy.deepcopy(dict(state))
 
     def state_dict(self) -> dict[str, Any]:
-        """Loads with weights_only=True."""
-        return {"rule": self.rule, "val_acc": self.val_acc, "epoch": self.epoch, "state": self.state}
+        """What `load_state_dict` goes on from; loads with weights_only=True."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from where `state_dict` was taken."""
-        self.rule, self.val_acc, self.epoch = state["rule"], state["val_acc"], state["epoch"]
-        self.state = dict(state["state"])
+        vars(self).update(state)
 
 
 def to_bytes(state: Mapping[str, Any]) -> bytes:
-    """A state as `from_bytes` reads it."""
+    """The state that a training goes on from, in a form that `from_bytes` reads without unpickling objects."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     return buffer.getvalue()

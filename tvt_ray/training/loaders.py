@@ -100,7 +100,7 @@ class ShuffledBatches(Sampler[list[Key]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next pass is."""
+        """Sets which epoch the next pass is, by which its order is drawn."""
         self.epoch = epoch
 
     def __len__(self) -> int:
