@@ -13,7 +13,7 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.cifar_resnet import CifarResNet
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Backbone, Teacher
-from tvt_ray.teachers.weights import WRAPPERS, bare_names, differences, load_weights, read_state
+from tvt_ray.teachers.weights import WRAPPERS, bare_names, load_weights, read_state
 
 STATE = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.ones(2), "norm.num_batches_tracked": torch.tensor(3)}
 OTHER = {key: value + 1 for key, value in STATE.items()}
@@ -246,6 +246,10 @@ def test_weights_that_are_integers_are_refused():
         load(state)
 
 
-def test_differences_are_counted_with_an_example_each():
-    assert differences(["a", "b"], ["c"]) == "2 missing (such as a), 1 unknown (such as c)"
-    assert differences([], ["c"]) == "1 unknown (such as c)"
+def test_names_that_do_not_fit_are_counted_with_an_example_each():
+    state = {**Small(5).state_dict(), "a": torch.ones(1)}
+    with pytest.raises(UsageError, match=r"^t\.pth does not fit teacher small: 1 unknown \(such as a\)$"):
+        load(state)
+    del state["net.conv.weight"], state["net.conv.bias"]
+    with pytest.raises(UsageError, match=r": 2 missing \(such as net\.conv\.weight\), 1 unknown \(such as a\)$"):
+        load(state)

@@ -175,7 +175,7 @@ class WorkerCallback(_KeptByNoOne, tune.Callback):  # type: ignore[misc]
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         """A trial that has no worker any more; another takes its place."""
-        self.searcher.note_loss(trial.trial_id, explain_death(_last_failure(trial.error_file)))
+        self.searcher.note_loss(trial.trial_id, explain_death(trial.error_file))
         ray_patches.forget_last_result(trial)
 
 
@@ -194,21 +194,17 @@ class AllRead(_KeptByNoOne, tune.Stopper):  # type: ignore[misc]
         return self.dispatcher.over
 
 
-def _last_failure(file: str | None) -> str:
-    """The latest of the failures that Tune has written down for a trial."""
-    try:
-        return Path(file or "").read_text().rpartition("Failure #")[2]
-    except OSError:
-        return ""
-
-
 # An exception's name and what it says, as tracebacks end; how Ray speaks of a process that is gone is none of those.
 _GONE = "ActorDiedError|ActorUnavailableError|RayActorError|WorkerCrashedError"
 _RAISED = re.compile(rf"(?!.*({_GONE}))[\w.]*(Error|Exception|Removed)\b.*: ")
 
 
-def explain_death(text: str) -> str:
-    """One line of what Ray says of a dead worker."""
+def explain_death(error_file: str | None) -> str:
+    """One line of what Ray says of a dead worker, in the latest failure that Tune has written down for its trial."""
+    try:
+        text = Path(error_file or "").read_text().rpartition("Failure #")[2]
+    except OSError:
+        text = ""
     if "OutOfMemoryError" in text or "low on memory" in text:
         return "its worker was killed by Ray's memory monitor: the node was running low on memory"
     if "node" in text and "died" in text and "was terminated" in text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import yaml
 
@@ -26,37 +25,7 @@ def write_model_card(
 
 def model_card(card: StudentCard) -> str:
     """Markdown with timm's and the hub's front matter. It names no place on the machine that made it."""
-    parts = "\n".join(f"## {title}\n{text}\n" for title, text in _parts(card, card.origin or Origin()).items())
-    return f"---\n{_front_matter(card)}---\n{_begin(card)}\n{parts}"
-
-
-def _begin(card: StudentCard) -> str:
-    cost = card.space.cost(card.arch, len(card.class_names))
-    return (
-        f"# {card.arch_id}\n\n"
-        f"A Vision Transformer for {len(card.class_names)} classes of images at {_pixels(card)}, found by tvt_ray.\n"
-        f"It has {format_count(cost.params)} parameters and takes {format_count(cost.flops)} multiply-accumulates "
-        "for an image.\n"
-    )
-
-
-def _parts(card: StudentCard, origin: Origin) -> dict[str, str]:
-    """By title, in order."""
-    return {
-        "Architecture": f"{card.space.describe(card.arch)} (space `{card.space.name}`).",
-        "Accuracy": _accuracy(card, origin),
-        "Data": _data(card, origin.data),
-        "Teacher": _teacher(card.results),
-        "Search": _search(origin.search),
-        "Recipe": _settings(origin.recipe),
-        "Limits": _limits(card, origin),
-        "Use": _use(card),
-        "Licence": "No licence was chosen. Set `license` at the top before you pass the student on.",
-        "Versions": _versions(origin.versions),
-    }
-
-
-def _front_matter(card: StudentCard) -> str:
+    origin, cost = card.origin or Origin(), card.space.cost(card.arch, len(card.class_names))
     is_timm = card.space.timm_model(card.arch) is not None
     head = {
         "library_name": "timm" if is_timm else "tvt_ray",
@@ -65,7 +34,26 @@ def _front_matter(card: StudentCard) -> str:
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", *(["timm"] if is_timm else []), "tvt_ray"],
     }
-    return yaml.safe_dump(head, sort_keys=False)
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    recipe = f"```yaml\n{yaml.safe_dump(dict(origin.recipe), sort_keys=False)}```"
+    parts = {
+        "Architecture": f"{card.space.describe(card.arch)} (space `{card.space.name}`).",
+        "Accuracy": _accuracy(card, origin),
+        "Data": _data(card, origin.data),
+        "Teacher": _teacher(card.results),
+        "Search": _search(origin.search),
+        "Recipe": recipe if origin.recipe else UNKNOWN,
+        "Limits": _limits(card, origin),
+        "Use": _use(card),
+        "Licence": "No licence was chosen. Set `license` at the top before you pass the student on.",
+        "Versions": f"{versions}." if versions else UNKNOWN,
+    }
+    return (
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {card.arch_id}\n\n"
+        f"A Vision Transformer for {len(card.class_names)} classes of images at {_pixels(card)}, found by tvt_ray.\n"
+        f"It has {format_count(cost.params)} parameters and takes {format_count(cost.flops)} multiply-accumulates "
+        "for an image.\n\n" + "\n".join(f"## {title}\n{text}\n" for title, text in parts.items())
+    )
 
 
 def _pixels(card: StudentCard) -> str:
@@ -117,10 +105,6 @@ def _search(search: Facts) -> str:
     return said + (f", and this one has place {place:,}." if place else ". This one was given, not chosen by that.")
 
 
-def _settings(recipe: Facts) -> str:
-    return f"```yaml\n{yaml.safe_dump(dict(recipe), sort_keys=False)}```" if recipe else UNKNOWN
-
-
 def _limits(card: StudentCard, origin: Origin) -> str:
     lines = [
         "It knows the classes above and no others: any image becomes one of them.",
@@ -141,7 +125,3 @@ def _use(card: StudentCard) -> str:
         code += [] if model.is_stock else ["import tvt_ray.exports.timm_vit  # registers the model with timm"]
         code += ["import timm", 'timm.create_model("local-dir:FOLDER", pretrained=True)']
     return "```python\n" + "\n".join(code) + "\n```"
-
-
-def _versions(versions: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items()) + "." if versions else UNKNOWN

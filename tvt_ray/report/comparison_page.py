@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from matplotlib.figure import Figure
 
-from tvt_ray.quality.comparison import Comparison, Estimate, Rival
-from tvt_ray.quality.statistics import Interval
+from tvt_ray.quality.comparison import Comparison, Rival
 from tvt_ray.report.html import BLUE, GREY, RED, drawn, page
 from tvt_ray.vits.budget import format_count
 
@@ -22,29 +19,25 @@ def comparison_page(found: Comparison) -> bytes:
 
 def rival_cells(each: Rival, name: str | None = None) -> list[str]:
     """A line under COLUMNS. `name`: a shorter one than the title."""
-    ahead = ["", ""] if each.ahead is None else [f"{each.ahead.value:+.1f}", _signed(each.ahead.ci95)]
     low, high = each.accuracy.ci95
-    accuracy = [f"{each.accuracy.value:.2f}", f"{low:.1f} to {high:.1f}"]
+    accuracy, ahead = [f"{each.accuracy.value:.2f}", f"{low:.1f} to {high:.1f}"], ["", ""]
+    if each.ahead is not None:
+        low, high = each.ahead.ci95
+        ahead = [f"{each.ahead.value:+.1f}", f"{low:+.1f} to {high:+.1f}"]
     return [name or each.title, format_count(each.params), *accuracy, *ahead, each.arch_id]
 
 
-def _signed(interval: Interval) -> str:
-    return f"{interval[0]:+.1f} to {interval[1]:+.1f}"
-
-
 def plot_comparison(found: Comparison) -> Figure:
-    """Test accuracy: a dot for the mean with its 95 % interval, a small one for each seed, lines for teacher and
-    majority.
-    """
+    """Test accuracy: dots for means with 95 % intervals, small ones for seeds, lines for teacher and majority."""
     rivals = found.rivals[::-1]
     figure = Figure(figsize=(7, 1.3 + 0.45 * len(rivals)))
     axes = figure.subplots()
     for height, each in enumerate(rivals):
         colour = BLUE if each.ahead is None else GREY
         axes.plot(each.test_accs, [height] * len(each.test_accs), "o", ms=3, color=colour, alpha=0.6)
-        axes.errorbar(
-            each.accuracy.value, height, xerr=_reach(each.accuracy), fmt="o", ms=8, color=colour, capsize=3, lw=1.5
-        )
+        mean, (low, high) = each.accuracy.value, each.accuracy.ci95
+        reach = [[mean - low], [high - mean]]
+        axes.errorbar(mean, height, xerr=reach, fmt="o", ms=8, color=colour, capsize=3, lw=1.5)
     for value, name, style in ((found.teacher_acc, "teacher", "--"), (found.majority, "majority class", ":")):
         axes.axvline(value, ls=style, lw=1.2, color=RED)
         axes.annotate(name, (value, 1.01), xycoords=("data", "axes fraction"), ha="center", va="bottom", size="small")
@@ -52,8 +45,3 @@ def plot_comparison(found: Comparison) -> Figure:
     axes.set_ylim(-0.6, len(rivals) - 0.4)
     axes.set_xlabel("test accuracy (%)")
     return figure
-
-
-def _reach(accuracy: Estimate) -> Sequence[Sequence[float]]:
-    low, high = accuracy.ci95
-    return [[accuracy.value - low], [high - accuracy.value]]

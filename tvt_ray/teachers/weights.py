@@ -7,7 +7,7 @@ averages, since scripts that keep one report its accuracy; then the first of `WR
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -135,7 +135,12 @@ def load_weights(teacher: Teacher, state: State, path: Location, new: tuple[str,
     missing = [key for key in own if key not in given and not key.startswith(new) and not key.endswith(COUNTER)]
     unknown = [key for key in given if key not in own and not key.endswith(COUNTER)]
     if missing or unknown:
-        raise UsageError(f"{path} does not fit teacher {teacher.name}: {differences(missing, unknown)}")
+        told = [
+            f"{len(names)} {what} (such as {names[0]})"
+            for names, what in ((missing, "missing"), (unknown, "unknown"))
+            if names
+        ]
+        raise UsageError(f"{path} does not fit teacher {teacher.name}: {', '.join(told)}")
     given = {key: value for key, value in given.items() if key in own}
     _check_shapes(teacher, path, given, own)
     _check_values(path, given, own)
@@ -174,13 +179,3 @@ def _check_values(path: Location, given: State, own: State) -> None:
             f"{path} holds values that are NaN or infinite, {where}: its training diverged or the file is damaged; "
             "give other weights"
         )
-
-
-def differences(missing: Sequence[str], unexpected: Sequence[str]) -> str:
-    """Names that a state lacks and names that it has too many, counted, with an example each."""
-    parts = [
-        f"{len(keys)} {what} (such as {keys[0]})"
-        for keys, what in ((missing, "missing"), (unexpected, "unknown"))
-        if keys
-    ]
-    return ", ".join(parts)
