@@ -35,12 +35,7 @@ def _read_chunk(task: ReadingTask, archs: Sequence[Mapping[str, Any]]) -> list[R
     return Reader(task, pick_device()).read_all([task.space.from_json(arch) for arch in archs])
 
 
-def read_archs(
-    job: Job,
-    archs: Sequence[Arch],
-    title: str = "calibrating",
-    on_rows: Callable[[Sequence[Row]], None] = lambda rows: None,
-) -> list[Row]:
+def read_archs(job: Job, archs: Sequence[Arch], title: str, on_rows: Callable[[Sequence[Row]], None]) -> list[Row]:
     """Reads a given list of architectures on all slots, as plain Ray tasks: their rows, in the list's order.
 
     `on_rows` hears of rows as they arrive, in the order in which they do.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from tvt_ray.exports import formats
-from tvt_ray.exports.folder import StudentCard, save_student
+from tvt_ray.exports.folder import History, StudentCard, save_student
 from tvt_ray.exports.formats import Format, write_config
 from tvt_ray.exports.model_card import write_model_card
 from tvt_ray.storage.locations import Location
 
-History: TypeAlias = Sequence[Mapping[str, float]]  # metrics by epoch
 # (folder, card, weights as safetensors, history): writes into the student's folder
 TrainedWriter: TypeAlias = Callable[[Location, StudentCard, bytes, History], None]
 

@@ -25,6 +25,7 @@ from tvt_ray.vits import Arch, Space, parse_space
 from tvt_ray.vits.student import Student
 
 Facts: TypeAlias = Mapping[str, Any]
+History: TypeAlias = Sequence[Mapping[str, float]]  # metrics by epoch
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class DistilledStudent(nn.Module):
         return [(self.class_names[c], p) for c, p in zip(classes.tolist(), probabilities.tolist(), strict=True)]
 
 
-def save_student(folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
+def save_student(folder: Location, card: StudentCard, weights: bytes, history: History) -> None:
     """Writes the folder; `weights` as safetensors. arch.json comes last, so that a folder with one is complete."""
     write_atomically(folder / WEIGHTS_FILE, save(load(weights), {"format": "pt"}))
     write_atomically(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in history).encode())

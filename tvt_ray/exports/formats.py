@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,7 +19,7 @@ from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.splits import Split
 from tvt_ray.errors import UsageError
 from tvt_ray.exports import graphs
-from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent, StudentCard
+from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent, History, StudentCard
 from tvt_ray.inference.onnx_student import OnnxStudent
 from tvt_ray.quality.classes import ClassMatch
 from tvt_ray.storage.locations import Location, write_atomically
@@ -101,7 +101,7 @@ def _write_program(folder: Path, student: DistilledStudent, wish: Wish) -> list[
     return [PROGRAM_FILE]
 
 
-def write_config(folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]) -> None:
+def write_config(folder: Location, card: StudentCard, weights: bytes, history: History) -> None:
     """config.json beside the weights, as on timm's hub, where timm has a model of the student's kind.
 
     `timm.create_model("local-dir:FOLDER", pretrained=True)` then gives the student. PiTs, and plain ViTs of equal

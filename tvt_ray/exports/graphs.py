@@ -70,7 +70,7 @@ def captured(student: DistilledStudent, kind: InputKind = "float") -> torch.expo
         return torch.export.export(model.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
 
 
-def onnx_bytes(student: DistilledStudent, kind: InputKind = "float") -> bytes:
+def onnx_bytes(student: DistilledStudent, kind: InputKind) -> bytes:
     """The file's content. What the exporter notes of source files on this machine is left out."""
     import onnx
 

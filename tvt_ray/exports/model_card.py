@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import yaml
 
 from tvt_ray.data.notes import listing
-from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
+from tvt_ray.exports.folder import Facts, History, Origin, StudentCard, public_name
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits.budget import format_count
@@ -16,9 +14,7 @@ CARD_FILE = "README.md"
 UNKNOWN = "It is not known: nothing in the student's folder says it."
 
 
-def write_model_card(
-    folder: Location, card: StudentCard, weights: bytes, history: Sequence[Mapping[str, float]]
-) -> None:
+def write_model_card(folder: Location, card: StudentCard, weights: bytes, history: History) -> None:
     """Writes the model card into the student's folder."""
     write_atomically(folder / CARD_FILE, model_card(card).encode())
 

@@ -85,9 +85,7 @@ class _Sheet:
             name, counts = self._texts(label)
             pen.text((right, middle - 2), name, INK, _font(MEDIUM), "rs")
             pen.text((right, middle + 14), counts, GREY, _font(SMALL), "rs")
-        buffer = io.BytesIO()
-        sheet.save(buffer, "PNG")
-        return buffer.getvalue()
+        return png(sheet)
 
     def _images(self, split_name: str, label: int) -> list[Image.Image]:
         split = self.data.split(split_name)
@@ -101,6 +99,13 @@ class _Sheet:
         pen.text((MARGIN, 48), f"{seen}; {counts}", GREY, _font(MEDIUM), "ls")
         for split, title in (("train", "training"), ("test", "test")):
             pen.text((self.blocks[split], HEADER - 8), title, GREY, _font(MEDIUM), "ls")
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a PNG file's content."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def cell_side(image_size: int) -> int:

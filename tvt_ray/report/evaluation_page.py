@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 
 from matplotlib.figure import Figure
@@ -10,7 +9,7 @@ from PIL import Image
 
 from tvt_ray.quality.evaluation import Evaluation
 from tvt_ray.quality.statistics import ClassQuality, Interval, Quality, ReliabilityBin, confusions
-from tvt_ray.report.contact_sheet import Pixels
+from tvt_ray.report.contact_sheet import Pixels, png
 from tvt_ray.report.html import BLUE, RED, drawn, page
 
 MAX_MATRIX = 40  # classes; of more, the most frequent confusions are listed
@@ -33,18 +32,12 @@ def evaluation_page(found: Evaluation, pictures: Sequence[Pixels]) -> bytes:
         figure=drawn(lambda: plot_reliability(quality.reliability)),
         bin_columns=BIN_COLUMNS,
         bin_lines=_bin_cells(quality),
-        mistakes=list(zip(found.mistakes, map(_png, pictures), strict=True)),
+        mistakes=list(zip(found.mistakes, (png(Image.fromarray(each)) for each in pictures), strict=True)),
     )
 
 
 def _last(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _png(pixels: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def verdict(quality: Quality) -> str:

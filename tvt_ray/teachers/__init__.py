@@ -58,13 +58,13 @@ def check_settings(settings: TeacherSettings) -> Teacher:
             "and trained weights are teacher.weights"
         )
     is_timm = settings.name.startswith(PREFIX)
-    untrained = check_maps(settings, is_large=is_timm)
+    untrained = check_maps(settings, is_timm)
     if is_timm and settings.weights is None and settings.pretrained is True:
         check_pretrained(untrained)
     return untrained
 
 
-def check_maps(settings: TeacherSettings, is_large: bool = False) -> Teacher:
+def check_maps(settings: TeacherSettings, is_large: bool) -> Teacher:
     """An untrained teacher that was seen to give three stage maps of its images, the coarsest last.
 
     Found out by a run of two blank images. Of a network that may be large only the shapes are computed: it comes
