@@ -24,6 +24,7 @@ from tvt_ray.storage.locations import Location, RemotePath, as_location, write_a
 from tvt_ray.vits import Arch, Space, parse_space
 from tvt_ray.vits.student import Student
 
+ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
 Facts: TypeAlias = Mapping[str, Any]
 History: TypeAlias = Sequence[Mapping[str, float]]  # metrics by epoch
 
@@ -95,9 +96,6 @@ class StudentCard:
             "results": dict(self.results),
             "origin": dataclasses.asdict(self.origin) if self.origin else None,
         }
-
-
-ARCH_FILE, WEIGHTS_FILE, METRICS_FILE = "arch.json", "model.safetensors", "metrics.jsonl"
 
 
 class DistilledStudent(nn.Module):

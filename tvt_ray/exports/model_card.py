@@ -11,6 +11,7 @@ from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits.budget import format_count
 
 CARD_FILE = "README.md"
+SPLITS = (("train", "images to train on"), ("val", "to validate"), ("test", "to test"))
 UNKNOWN = "It is not known: nothing in the student's folder says it."
 
 
@@ -75,12 +76,9 @@ def _data(card: StudentCard, data: Facts) -> str:
     name = data.get("name") or public_name(str(card.results.get("dataset", "")))
     if not name:
         return UNKNOWN
-    counts = ", ".join(f"{data[split]:,} {what}" for split, what in _SPLITS if split in data)
+    counts = ", ".join(f"{data[split]:,} {what}" for split, what in SPLITS if split in data)
     said = f"`{name}`" + (f": {counts}. Fingerprint of all: `{data.get('fingerprint')}`" if counts else "")
     return f"{said}.\n\nClasses: {listing(card.class_names, 20)}."
-
-
-_SPLITS = (("train", "images to train on"), ("val", "to validate"), ("test", "to test"))
 
 
 def _teacher(results: Facts) -> str:

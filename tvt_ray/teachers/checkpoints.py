@@ -97,7 +97,7 @@ def describe_stranger(data: bytes) -> str | None:
 
 
 def _describe_zip(data: bytes) -> str | None:
-    """As torch.save writes since 2020."""
+    """A zip archive is what torch.save writes since 2020."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
@@ -127,18 +127,14 @@ def _read_torch(path: Location, data: bytes) -> Any:
     names: list[str] = []
     while True:
         try:
-            return _load_torch(data, names)
+            with warnings.catch_warnings(), torch.serialization.safe_globals([_stand_in(name) for name in names]):
+                warnings.simplefilter("ignore")
+                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # of a damaged file, any
             refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if refused is None or refused[1] in names:
                 raise unreadable(path, _describe_failure(error, names)) from None
             names.append(refused[1])
-
-
-def _load_torch(data: bytes, names: Sequence[str]) -> Any:
-    with warnings.catch_warnings(), torch.serialization.safe_globals([_stand_in(name) for name in names]):
-        warnings.simplefilter("ignore")
-        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
 def _stand_in(name: str) -> type[StandIn]:

@@ -77,12 +77,11 @@ class CifarResNet(Backbone):
 
     def own_names(self, state: State) -> State:
         """Files have other names for the classifier, and call shortcuts `shortcut` or `downsample`."""
-        return {_own_name(key): value for key, value in state.items()}
-
-
-def _own_name(name: str) -> str:
-    head, dot, rest = name.replace(".shortcut.", ".downsample.").partition(".")
-    return f"{'linear' if head in CLASSIFIERS else head}{dot}{rest}"
+        named = {}
+        for key, value in state.items():
+            head, dot, rest = key.replace(".shortcut.", ".downsample.").partition(".")
+            named[f"{'linear' if head in CLASSIFIERS else head}{dot}{rest}"] = value
+        return named
 
 
 def build_cifar_resnet(settings: TeacherSettings, num_classes: int, state: State | None) -> Teacher:

@@ -17,6 +17,10 @@ from tvt_ray.training.pace import Amp, autocast, choose_precision
 
 Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
 Metrics: TypeAlias = dict[str, float]
+Weights = Literal["auto", "best", "last", "ema"]
+# Below this a validation accuracy near 50 % has a standard error of over a point, and its best epoch is a lucky one
+# (on ants and bees, 24 images, the last epoch was the better one on the test split in 8 trainings of 10).
+FEW_IMAGES = 2500
 
 
 @dataclass(frozen=True)
@@ -190,13 +194,6 @@ def _timm_average(core: nn.Module, decay: float | None) -> Any:
     return ModelEmaV3(core, decay=decay, use_warmup=True)
 
 
-Weights = Literal["auto", "best", "last", "ema"]
-State = dict[str, Tensor]
-# Below this a validation accuracy near 50 % has a standard error of over a point, and its best epoch is a lucky one
-# (on ants and bees, 24 images, the last epoch was the better one on the test split in 8 trainings of 10).
-FEW_IMAGES = 2500
-
-
 def resolve_weights(weights: Weights, num_val: int, has_ema: bool) -> Weights:
     """What `auto` stands for: the average where there is one and validation is small, then the last; else the best."""
     if weights != "auto":
@@ -215,7 +212,7 @@ class Selection:
 
     def __init__(self, rule: Weights) -> None:
         self.rule, self.val_acc, self.epoch = rule, -1.0, 0
-        self.state: State = {}
+        self.state: dict[str, Tensor] = {}
 
     def offer(self, epoch: int, val_acc: float, state: Mapping[str, Tensor]) -> None:
         """The weights after an epoch (counted from 1): the student's own or, for `ema`, their average's."""

@@ -14,6 +14,10 @@ import torch
 
 from tvt_ray.vits.kernels import HAS_BF16
 
+Amp = Literal["off", "auto", "bfloat16", "float16"]
+NUM_TIMED = 3
+WORTH_IT = 0.95  # of the time in float32 that mixed precision may take to be chosen
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -62,11 +66,6 @@ def step_seconds(division: Division, pace: Pace) -> float:
     if division.loader_workers == 0:
         return pace.load_s + computing
     return max(pace.load_s / division.loader_workers, computing)
-
-
-Amp = Literal["off", "auto", "bfloat16", "float16"]
-NUM_TIMED = 3
-WORTH_IT = 0.95  # of the time in float32 that mixed precision may take to be chosen
 
 
 def candidates(device: torch.device) -> list[torch.dtype | None]:
