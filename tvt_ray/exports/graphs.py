@@ -114,19 +114,6 @@ def quantised(model: bytes) -> bytes:
     return small.SerializeToString()  # type: ignore[no-any-return]
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the exporters' warnings, which concern who wrote them; errors remain exceptions."""
-    before: Any = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
 def program_bytes(student: DistilledStudent) -> bytes:
     """The file's content, for any number of images. What torch notes of source files on this machine is left out."""
     program = captured(student)
@@ -146,3 +133,16 @@ def load_program(data: bytes) -> tuple[torch.nn.Module, dict[str, Any]]:
     with quiet():
         program = torch.export.load(io.BytesIO(data), extra_files=extra)
     return program.module(), json.loads(extra[FACTS_FILE])
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' warnings, which concern who wrote them; errors remain exceptions."""
+    before: Any = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
