@@ -40,9 +40,9 @@ from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.teachers.provide import get_teacher
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 KINDS = ("node", "worker", "driver")
 HARM = ("rows_lost", "duplicates", "wrong_scores")

@@ -17,13 +17,10 @@ from scipy import stats
 
 from tvt_ray.errors import UsageError
 from tvt_ray.refining.choice import Candidates, by_draws, spread
-from tvt_ray.refining.curves import MIN_MEASURED
-from tvt_ray.refining.halving import Halving, Training, next_round_size, round_sizes
-from tvt_ray.refining.learned import Learned
-from tvt_ray.refining.settings import RefineSettings
+from tvt_ray.refining.halving import MIN_MEASURED, Halving, RefineSettings, Training, next_round_size, round_sizes
+from tvt_ray.refining.learned import Learned, Measurement
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.scores import score_names
 

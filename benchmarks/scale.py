@@ -47,12 +47,11 @@ from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Dispatcher
-from tvt_ray.searchers.recorder import Recorder, Scorer
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.storage.records import RecordWriter
 from tvt_ray.vits import Arch
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 NUM_CLASSES = 10
 NUM_WORKERS = 2

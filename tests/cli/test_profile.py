@@ -5,9 +5,8 @@ import json
 import pytest
 
 from tests.conftest import call
-from tvt_ray.latency.device import this_device
 from tvt_ray.latency.predictor import Predictor
-from tvt_ray.latency.profile import default_path, load_profile
+from tvt_ray.latency.profile import default_path, load_profile, this_device
 from tvt_ray.vits.vit import ViTSpace
 
 TINY = ViTSpace(image_size=16, embed_dim=(24,), depth=(1, 4), head_dim=(12,), mlp_ratio=(1,), patch_size=(8,))

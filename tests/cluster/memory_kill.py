@@ -19,9 +19,9 @@ from tvt_ray.cluster import scoring
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import batching, build_algorithm
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.verbs.search import search
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 SETTINGS = {
     "score": {"calibration_samples": 2},

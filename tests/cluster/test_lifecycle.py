@@ -14,8 +14,8 @@ from tests.cluster.processes import workers_of
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.searchers import build_algorithm
-from tvt_ray.searchers.sampler import Sampler
-from tvt_ray.vits.limits import Limits
+from tvt_ray.searchers.recorder import Sampler
+from tvt_ray.vits.budget import Limits
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

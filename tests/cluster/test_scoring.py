@@ -19,11 +19,10 @@ from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.searchers import batching, build_algorithm, recorder
-from tvt_ray.searchers.recorder import Recorder, Scorer
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
 from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.search import search
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TWO_SLOTS = slots.Slots(2, 0, 2)

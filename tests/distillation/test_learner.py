@@ -12,7 +12,7 @@ from tvt_ray.distillation.cohort import Cohort
 from tvt_ray.distillation.learner import StudentLearner
 from tvt_ray.training.learner import TrainBatch, WorkerContext
 from tvt_ray.vits import build_student
-from tvt_ray.vits.sources import parse_source
+from tvt_ray.vits.weight_source import parse_source
 
 CPU = WorkerContext(torch.device("cpu"))
 

@@ -27,16 +27,15 @@ from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import FULL, find_score
 from tvt_ray.searchers import build_algorithm
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, train_teacher
 from tvt_ray.vits import build_student
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.costs import Cost
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
+from tvt_ray.vits.pieces import Cost
 
 
 def test_a_proxy_of_a_plugin_is_read_and_is_a_score(plugins, digits):

@@ -1,9 +1,7 @@
 """Profiles whose times are made up, so that what they predict is known."""
 
-from tvt_ray.latency.design import NUM_CLASSES, parts_of, whole_archs
-from tvt_ray.latency.device import Device, this_device
-from tvt_ray.latency.measure import make_batch
-from tvt_ray.latency.profile import DeviceProfile
+from tvt_ray.latency.measure import NUM_CLASSES, make_batch, parts_of, whole_archs
+from tvt_ray.latency.profile import Device, DeviceProfile, this_device
 
 TIMES = {"block": 1.0, "relative_block": 2.0, "pool": 0.5, "patches": 0.25, "conv_stem": 0.75, "head": 0.125}
 OTHER = Device(kind="cpu", name="another processor", cores=3)

@@ -1,14 +1,137 @@
-import itertools
+"""What is timed, the parts as modules, and what is made of the times."""
 
+import itertools
+import random
+
+import numpy as np
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import SMALL_SPACES
 from tests.latency.synthetic import TIMES, true_ms
-from tvt_ray.latency.design import NUM_CLASSES, parts_of, whole_archs
-from tvt_ray.latency.device import this_device
-from tvt_ray.latency.measure import NUM_ROUNDS, Wish, in_rounds, make_batch, measure_profile
+from tvt_ray.latency.measure import (
+    HEAD_CLASSES,
+    NUM_CLASSES,
+    NUM_ROUNDS,
+    Bench,
+    Wish,
+    build_part,
+    in_rounds,
+    make_batch,
+    measure_profile,
+    parts_of,
+    timed_parts,
+    whole_archs,
+)
 from tvt_ray.latency.predictor import Predictor
+from tvt_ray.latency.profile import this_device
+from tvt_ray.vits.autoformer import AutoFormerSpace
+from tvt_ray.vits.blocks import Block
+from tvt_ray.vits.pieces import Cost
 from tvt_ray.vits.vit import ViTSpace
+
+
+def test_all_parts_of_a_space_are_found_once(space):
+    parts = parts_of(space)
+    every = {part for arch in space.enumerate() for classes in HEAD_CLASSES for part in space.parts(arch, classes)}
+    assert len(parts) == len(every)
+    assert set(parts) == every
+
+
+def test_parts_of_a_space_too_large_to_go_through_are_found_by_draws():
+    """AutoFormer-Ti: three widths, each with two numbers of heads and two ratios."""
+    kinds = [part.kind for part in parts_of(AutoFormerSpace())]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"patches": 3, "block": 3 * 2 * 2, "head": 3 * 2}
+
+
+def test_all_are_timed_where_there_are_few():
+    parts = parts_of(SMALL_SPACES["vit"])
+    assert sorted(timed_parts(parts)) == sorted(parts)
+
+
+def test_of_many_those_are_timed_that_lie_apart_the_ends_among_them():
+    parts = parts_of(ViTSpace(image_size=32, patch_size=(4, 8), head_dim=(16,), embed_dim=tuple(range(32, 400, 16))))
+    chosen = timed_parts(parts, most=12)
+    for kind in ("patches", "conv_stem", "block", "head"):
+        all_flops = [part.cost.flops for part in parts if part.kind == kind]
+        flops = [part.cost.flops for part in chosen if part.kind == kind]
+        assert len(flops) == 12
+        assert (min(flops), max(flops)) == (min(all_flops), max(all_flops))
+        if kind != "head":  # those are of 10 and of 1,000 classes
+            gaps = np.diff(np.log(sorted(flops)))
+            assert gaps.max() < np.log(max(flops) / min(flops)) / 3
+    assert timed_parts(parts, most=12) == chosen
+
+
+def test_students_are_spread_over_the_sizes_of_a_space(space):
+    archs = whole_archs(space, 6)
+    flops = [space.cost(arch, NUM_CLASSES).flops for arch in archs]
+    assert len(set(archs)) == 6
+    assert flops == sorted(flops)
+    assert whole_archs(space, 6) == archs
+    assert set(whole_archs(space, 200)) <= set(space.enumerate())
+
+
+def test_parts_and_students_take_some_time_and_leave_the_threads_alone(space):
+    bench, arch = Bench("cpu", 1, 2), next(iter(space.enumerate()))
+    threads = torch.get_num_threads()
+    assert bench.part_ms(space.parts(arch, 10)[0]) > 0
+    assert bench.student_ms(space, arch, 10) > 0
+    assert torch.get_num_threads() == threads
+
+
+def test_times_are_in_milliseconds_of_one_part():
+    """Some 10^8 multiply-accumulates: no CPU does them in 10 microseconds, and each does in 10 seconds."""
+    assert 0.01 < Bench("cpu", 1, 1).part_ms(Block.part(197, 192, 3, 192, 768)) < 10_000
+
+
+def test_a_batch_is_what_the_student_sees():
+    seen = []
+    space = SMALL_SPACES["vit"]
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: seen.append(tuple(inputs[0].shape)) if type(module).__name__ == "ViT" else None
+    )
+    Bench("cpu", 1, 5).student_ms(space, next(iter(space.enumerate())), 10)
+    handle.remove()
+    assert set(seen) == {(5, 3, 32, 32)}
+
+
+RELATIVE = AutoFormerSpace(image_size=64, embed_dim=(96,), depth=(2,), head_dim=64, relative_position=True)
+SPACES = [*SMALL_SPACES.values(), RELATIVE]
+
+
+@pytest.mark.parametrize("space", SPACES, ids=lambda space: f"{space.name}{space.image_size}")
+def test_the_module_of_every_part_costs_what_the_part_says(space):
+    for part in parts_of(space):
+        module, shape = build_part(part)
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            assert module(torch.zeros(1, *shape)).isfinite().all()
+        built = Cost(sum(p.numel() for p in module.parameters()), counter.get_total_flops() // 2)
+        assert (part.kind, part.sizes, built) == (part.kind, part.sizes, part.cost)
+
+
+def test_parts_fit_together_as_in_the_student(space):
+    parts = space.parts(space.sample(random.Random(0)), 7)
+    outputs = None
+    for part in parts[:-1]:
+        module, shape = build_part(part)
+        inputs = torch.zeros(2, *shape) if outputs is None else outputs
+        assert inputs.shape[1:] == shape
+        outputs = module(inputs)
+    assert outputs.shape[2] == parts[-1].sizes[1]
+
+
+def test_these_are_the_kinds_that_a_profile_holds():
+    assert {part.kind for space in SPACES for part in parts_of(space)} == TIMES.keys()
+
+
+def test_weights_are_numbers_as_a_students():
+    part = next(part for part in parts_of(SMALL_SPACES["vit"]) if part.kind == "block")
+    weights = torch.cat([parameter.flatten() for parameter in build_part(part)[0].parameters()])
+    assert weights.std().item() == pytest.approx(0.02, rel=0.1)
+
 
 TINY = ViTSpace(image_size=16, embed_dim=(24,), depth=(1, 2), head_dim=(12,), mlp_ratio=(1,), patch_size=(8,))
 

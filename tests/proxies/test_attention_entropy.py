@@ -6,7 +6,7 @@ import torch
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.proxies.attention_entropy import attention_entropy
-from tvt_ray.proxies.recording import attentions_of, inputs_of, outputs_of
+from tvt_ray.proxies.passes import attentions_of, inputs_of, outputs_of
 from tvt_ray.vits import build_student
 
 

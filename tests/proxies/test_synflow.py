@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from tvt_ray.proxies.gradients import gradients, matrices
-from tvt_ray.proxies.positive import positive_copy, response_to_ones
+from tvt_ray.proxies.passes import gradients, matrices, positive_copy, response_to_ones
 from tvt_ray.proxies.synflow import synflow
 from tvt_ray.vits import build_student
 from tvt_ray.vits.autoformer import AutoFormerSpace

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tvt_ray.refining.features import make_table
-from tvt_ray.refining.surrogate import MIN_MEASURED, Lesson, Observation, predict
+from tvt_ray.refining.halving import MIN_MEASURED
+from tvt_ray.refining.surrogate import Lesson, Observation, predict
 
 NUM_ROWS = 120
 

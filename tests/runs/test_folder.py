@@ -12,9 +12,9 @@ from tests.runs.conftest import SPACE
 from tvt_ray import __version__
 from tvt_ray.cli.main import build_parser
 from tvt_ray.errors import UsageError
+from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import ROWS
 from tvt_ray.storage.locations import RemotePath, write_atomically

@@ -10,8 +10,7 @@ from tests.latency.synthetic import OTHER, synthetic_profile, true_ms
 from tvt_ray.cli.main import build_parser
 from tvt_ray.cli.options import overrides
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.device import this_device
-from tvt_ray.latency.profile import default_path
+from tvt_ray.latency.profile import default_path, this_device
 from tvt_ray.runs.config import difference, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity

@@ -14,8 +14,7 @@ from tvt_ray.searchers.batching import Batch, Calibrating, Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.vits import Arch
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 
 
 def make_task(space, digits):

@@ -1,12 +1,11 @@
 """A searcher behind a sampler, asked and told about a value that adds up over choices."""
 
 from tvt_ray.searchers import build_algorithm
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.vits import Space
 from tvt_ray.vits.autoformer import AutoFormerSpace
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 from tvt_ray.vits.pit import PiTSpace
 from tvt_ray.vits.vit import ViTSpace
 

@@ -78,7 +78,7 @@ def test_a_run_that_asks_for_more_than_there_is_ends_with_what_there_is(task):
 
 
 def test_a_budget_that_nothing_meets_ends_the_run(task, monkeypatch):
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_RANDOM_REJECTIONS", 50)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_RANDOM_REJECTIONS", 50)
     run = make_run(task, 10, budget=Budget(max_params=1))
     assert run.dispatcher.next("w") is None
     assert run.dispatcher.over

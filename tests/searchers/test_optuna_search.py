@@ -7,10 +7,9 @@ import pytest
 from tests.searchers.driving import MEDIUM, drive, make, replay, value
 from tvt_ray.searchers import build_algorithm, optuna_search
 from tvt_ray.searchers.optuna_search import best_and_latest, two_generations
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 
 
 def sampler_of(settings):

@@ -19,8 +19,8 @@ def test_interrupted_random_search_ends_with_the_same_set(lost):
 def test_a_long_random_search_is_caught_up_with_when_it_is_resumed(monkeypatch):
     """However many rows there are, passing over them is not what ends the search for a new architecture."""
     begun = drive(make("random", MEDIUM), MEDIUM, 60)
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_RANDOM_REJECTIONS", 5)
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_ENUMERATION", 0)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_RANDOM_REJECTIONS", 5)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_ENUMERATION", 0)
     sampler = make("random", MEDIUM)
     for arch in begun[:40]:
         replay(sampler, arch, (0.0,))

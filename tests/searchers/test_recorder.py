@@ -13,8 +13,7 @@ from tvt_ray.scoring.reader import make_row
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.recorder import MIN_ROWS_TO_JUDGE, Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_what_is_over_budget_is_never_given_out(searcher):
 
 
 def test_a_budget_that_few_meet_finds_all_of_them(searcher, space, monkeypatch):
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_RANDOM_REJECTIONS", 500)  # the rest is found by enumeration
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_RANDOM_REJECTIONS", 500)  # the rest is found by enumeration
     costs = [space.cost(arch, 10).params for arch in space.enumerate()]
     budget = Budget(max_params=sorted(costs)[4])
     fitting = [arch for arch, params in zip(space.enumerate(), costs, strict=True) if params <= budget.max_params]
@@ -44,15 +44,15 @@ def test_a_budget_that_few_meet_finds_all_of_them(searcher, space, monkeypatch):
 
 
 def test_a_budget_that_none_meets_ends_at_once(searcher, space, monkeypatch):
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_RANDOM_REJECTIONS", 50)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_RANDOM_REJECTIONS", 50)
     sampler = make(searcher, space, Budget(max_params=1))
     assert [sampler.ask(), sampler.ask()] == [None, None]
     assert sampler.exhausted
 
 
 def test_a_space_too_large_to_enumerate_is_given_up_after_so_many_draws(searcher, space, monkeypatch):
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_RANDOM_REJECTIONS", 50)
-    monkeypatch.setattr("tvt_ray.searchers.sampler.MAX_ENUMERATION", 1)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_RANDOM_REJECTIONS", 50)
+    monkeypatch.setattr("tvt_ray.searchers.recorder.MAX_ENUMERATION", 1)
     sampler = make(searcher, space, Budget(max_params=1))
     assert sampler.ask() is None
     assert sampler.exhausted

@@ -10,10 +10,9 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.searchers import SEARCHERS, build_algorithm
 from tvt_ray.searchers.protocol import seeded
 from tvt_ray.searchers.random_search import RandomSearch
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.searchers.settings import SearchSettings
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 
 
 def test_the_table_holds_the_searchers_of_the_readme():

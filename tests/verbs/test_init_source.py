@@ -14,7 +14,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import load_student
 from tvt_ray.verbs.init import read_source
 from tvt_ray.vits import build_student
-from tvt_ray.vits.selection import heads_of
+from tvt_ray.vits.weight_selection import heads_of
 
 
 @pytest.mark.parametrize("space", SMALL_SPACES.values(), ids=SMALL_SPACES)

@@ -3,8 +3,8 @@
 import dataclasses
 
 from tvt_ray.exports.folder import StudentCard
+from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.verbs.origin import origin_of, ranking_of, versions, with_origin
 
 

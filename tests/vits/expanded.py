@@ -4,8 +4,8 @@ import itertools
 
 import torch
 
-from tvt_ray.vits.selection import heads_of
-from tvt_ray.vits.sources import BLOCK, stages_of
+from tvt_ray.vits.weight_selection import heads_of
+from tvt_ray.vits.weight_source import BLOCK, stages_of
 
 
 def expanded(student):

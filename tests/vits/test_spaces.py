@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from tests.conftest import REPO, SMALL_SPACES
 from tvt_ray.vits import SPACES, SpaceField, build_student, parse_space
 from tvt_ray.vits.autoformer import AutoFormerSpace
-from tvt_ray.vits.costs import Cost
+from tvt_ray.vits.pieces import Cost
 from tvt_ray.vits.pit import PiTSpace
 
 

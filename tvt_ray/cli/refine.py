@@ -40,7 +40,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def print_refined(summary: RefineSummary) -> None:
     """The best as a table, what was learned, and what comes next."""
-    from tvt_ray.refining.curves import MIN_MEASURED
+    from tvt_ray.refining.halving import MIN_MEASURED
     from tvt_ray.vits.budget import format_count
 
     def cells(each: Refined) -> list[str]:

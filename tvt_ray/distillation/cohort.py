@@ -27,7 +27,7 @@ from tvt_ray.training.learner import TrainBatch, WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, seed_everything
 from tvt_ray.training.loop import Loop
 from tvt_ray.vision_compat import ensure_torchvision
-from tvt_ray.vits.sources import Source
+from tvt_ray.vits.weight_source import Source
 
 Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 

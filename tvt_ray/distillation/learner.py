@@ -16,9 +16,9 @@ from tvt_ray.training.learner import Learner, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import seed_torch
 from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.layers import shared_out
-from tvt_ray.vits.selection import select_weights
-from tvt_ray.vits.sources import Source
 from tvt_ray.vits.student import Student
+from tvt_ray.vits.weight_selection import select_weights
+from tvt_ray.vits.weight_source import Source
 
 
 @dataclass(frozen=True)

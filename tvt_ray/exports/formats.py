@@ -24,7 +24,7 @@ from tvt_ray.inference.onnx_student import OnnxStudent
 from tvt_ray.quality.classes import ClassMatch
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits import SPACES, Space
-from tvt_ray.vits.timm_model import TimmModel
+from tvt_ray.vits.student import TimmModel
 
 ONNX_FILE, INT8_FILE, PROGRAM_FILE = "model.onnx", "model.int8.onnx", "model.pt2"
 TOLERANCE = 1e-4  # of logits

@@ -16,7 +16,7 @@ from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.draws import INIT_STD
 from tvt_ray.vits.layers import Attention
 from tvt_ray.vits.stems import ConvStem, NormedConvs
-from tvt_ray.vits.timm_model import OWN_VIT
+from tvt_ray.vits.student import OWN_VIT
 
 ensure_torchvision()
 

@@ -14,7 +14,8 @@ from tvt_ray.errors import UsageError
 from tvt_ray.judging.agreement import Agreement, Floats, agreement
 from tvt_ray.judging.tables import RankedColumn
 from tvt_ray.judging.truth import LearnsFrom, Scored
-from tvt_ray.refining.surrogate import MIN_MEASURED, Observation, predict
+from tvt_ray.refining.halving import MIN_MEASURED
+from tvt_ray.refining.surrogate import Observation, predict
 
 MEASURED = "measured"  # what the surrogate is called where scores are
 Interval = tuple[float, float]

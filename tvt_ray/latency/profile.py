@@ -4,18 +4,56 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
+import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.device import Device
 from tvt_ray.storage.locations import Location, cache_folder, first_line, write_atomically
 from tvt_ray.strict import Strict
 from tvt_ray.vits import Space, SpaceField
+
+DeviceKind: TypeAlias = Literal["cpu", "cuda"]
+KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+class Device(Strict):
+    """A processor or a GPU; two of equal fields are taken to be equally fast."""
+
+    kind: DeviceKind
+    name: str
+    cores: PositiveInt  # of the machine
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}, {self.cores} cores)"
+
+
+def this_device(kind: str) -> Device:
+    """This machine's. Raises UsageError for a kind that is unknown, or that this machine lacks."""
+    if kind not in KINDS:
+        raise UsageError(f"a latency is measured on one of {', '.join(KINDS)}; got {kind!r}")
+    cores = os.cpu_count() or 1
+    if kind == "cpu":
+        return Device(kind="cpu", name=_cpu_name(), cores=cores)
+    if not torch.cuda.is_available():
+        raise UsageError("this machine has no CUDA device that PyTorch can use; choices: cpu")
+    return Device(kind="cuda", name=torch.cuda.get_device_name(), cores=cores)
+
+
+def _cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+    """As the processor calls itself where the system says so (Linux), else what Python knows."""
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "cpu model"))]
+    return next(filter(None, names), platform.processor() or platform.machine() or "unknown")
+
 
 FORMAT: Literal[1] = 1
 BACKEND: Literal["torch"] = "torch"  # what runs the students: eager PyTorch

@@ -21,8 +21,7 @@ from tvt_ray.scoring.reader import Reader
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.vits.budget import format_count
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits, format_count
 
 NUM_READ = 4
 NUM_BUDGET_DRAWS = 2000

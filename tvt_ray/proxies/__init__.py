@@ -3,10 +3,13 @@
 Parameters, FLOPs and depth are read off the architecture by arithmetic (tvt_ray/vits) and stand in every row.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from tvt_ray.proxies.attention_entropy import attention_entropy
-from tvt_ray.proxies.base import Needs, Proxy, Readings
 from tvt_ray.proxies.diswot import diswot
 from tvt_ray.proxies.dss import dss
 from tvt_ray.proxies.fisher import fisher
@@ -24,6 +27,21 @@ from tvt_ray.proxies.synflow import synflow
 from tvt_ray.proxies.tvt import attention_similarity, l2_norm
 from tvt_ray.proxies.zen import zen
 from tvt_ray.proxies.zico import zico
+from tvt_ray.vits.student import Student
+
+Readings: TypeAlias = Mapping[str, float]  # by name
+
+# What a proxy reads beside the student's weights, each including what is before it.
+Needs: TypeAlias = Literal["weights", "images", "teacher"]
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A row of PROXIES: gives the reading of its name, and what it needs decides what a run prepares."""
+
+    read: Callable[[Student, Probe], float]
+    needs: Needs = "images"
+
 
 # The reading's name -> what gives it. Whoever needs weights alone still looks at the size of the probe's images.
 PROXIES: dict[str, Proxy] = {

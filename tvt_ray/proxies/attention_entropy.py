@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from tvt_ray.proxies.passes import attentions_of, inputs_of
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import attentions_of, inputs_of
 from tvt_ray.vits.student import Student
 
 

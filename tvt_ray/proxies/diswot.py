@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tvt_ray.proxies.gradients import cross_entropy, gradients
+from tvt_ray.proxies.passes import cross_entropy, gradients
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

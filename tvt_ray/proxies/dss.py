@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.gradients import gradients
-from tvt_ray.proxies.positive import positive_copy, response_to_ones
+from tvt_ray.proxies.passes import blocks_of, gradients, positive_copy, response_to_ones
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import blocks_of
 from tvt_ray.vits.student import Student
 
 

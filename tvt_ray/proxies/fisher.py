@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.proxies.gradients import cross_entropy, gradients
+from tvt_ray.proxies.passes import cross_entropy, gradients, outputs_of
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import outputs_of
 from tvt_ray.vits.student import Student
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvt_ray.proxies.gradients import loss_gradients
+from tvt_ray.proxies.passes import loss_gradients
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.gradients import cross_entropy, gradients, matrices
+from tvt_ray.proxies.passes import cross_entropy, gradients, matrices
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

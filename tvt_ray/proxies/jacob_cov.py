@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.proxies.gradients import gradients
+from tvt_ray.proxies.passes import gradients
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from tvt_ray.proxies.passes import hidden_layers, outputs_of
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import hidden_layers, outputs_of
 from tvt_ray.vits.student import Student
 
 MAX_LINES = 4

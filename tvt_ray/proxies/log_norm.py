@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tvt_ray.proxies.gradients import norms
+from tvt_ray.proxies.passes import norms
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.proxies.gradients import gradients, matrices
+from tvt_ray.proxies.passes import gradients, matrices
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

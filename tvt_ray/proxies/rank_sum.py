@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
+from tvt_ray.proxies.passes import blocks_of
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import blocks_of
 from tvt_ray.vits.student import Student
 
 

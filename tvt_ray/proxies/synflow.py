@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvt_ray.proxies.gradients import gradients, matrices
-from tvt_ray.proxies.positive import positive_copy, rescaled_blocks, response_to_ones
+from tvt_ray.proxies.passes import gradients, matrices, positive_copy, rescaled_blocks, response_to_ones
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

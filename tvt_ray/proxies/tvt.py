@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tvt_ray.proxies.gradients import norms
+from tvt_ray.proxies.passes import norms
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import nn
 
+from tvt_ray.proxies.passes import inputs_of
 from tvt_ray.proxies.probe import Probe
-from tvt_ray.proxies.recording import inputs_of
 from tvt_ray.vits.student import Student
 
 PERTURBATION = 0.01

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvt_ray.refining.features import Floats
+from tvt_ray.refining.halving import MIN_MEASURED
 
 Indices = NDArray[np.int64]
 
 # How far above the best that was measured accuracies may go on growing, in ranges of what was measured. With a ceiling
 # that is near, differences count for more towards the top; with one far off, the scale is straight. Evidence picks one.
 HEADROOMS = (0.1, 0.3, 1.0, 3.0)
-MIN_MEASURED = 8  # rows; with fewer, the score that needed no training decides alone
 MIN_RANGE = 0.1  # percentage points; smaller differences are no scale
 MAX_RUNGS = 6
 

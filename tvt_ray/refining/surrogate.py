@@ -15,7 +15,6 @@ from threadpoolctl import threadpool_limits
 
 from tvt_ray.refining.curves import (
     HEADROOMS,
-    MIN_MEASURED,
     Curves,
     Indices,
     Observation,
@@ -25,11 +24,12 @@ from tvt_ray.refining.curves import (
 )
 from tvt_ray.refining.evidence import TAILS, Posterior, find_links, infer, make_design
 from tvt_ray.refining.features import FLAG, PRESENCE, FeatureTable, Floats, normal_scores
+from tvt_ray.refining.halving import MIN_MEASURED
 
 LESSON_LEVEL = 0.9
 CHUNK = 100  # draws at a time where there may be many rows
 
-__all__ = ["MIN_MEASURED", "Lesson", "Observation", "Prediction", "predict"]
+__all__ = ["Lesson", "Observation", "Prediction", "predict"]
 
 
 @dataclass(frozen=True)

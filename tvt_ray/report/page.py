@@ -9,11 +9,10 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tvt_ray.refining.learned import Learned
+from tvt_ray.refining.learned import Learned, Measurement
 from tvt_ray.refining.surrogate import Prediction
 from tvt_ray.report.html import BLUE, GREY, RED, drawn, page
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.storage.locations import Location, write_atomically

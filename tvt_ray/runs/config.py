@@ -21,7 +21,7 @@ from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.proxies.probe import ProbeSettings
-from tvt_ray.refining.settings import RefineSettings
+from tvt_ray.refining.halving import RefineSettings
 from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers import check_searcher

@@ -18,8 +18,7 @@ from tvt_ray.runs.latency import limits_of
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.teachers import check_settings
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 from tvt_ray.vits.space import Space
 
 

@@ -6,17 +6,15 @@ import json
 import shlex
 
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.device import this_device
 from tvt_ray.latency.predictor import Predictor
-from tvt_ray.latency.profile import DeviceProfile, default_path, load_profile
+from tvt_ray.latency.profile import DeviceProfile, default_path, load_profile, this_device
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import arch_of
 from tvt_ray.storage.locations import Location
-from tvt_ray.vits.budget import Budget
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Budget, Limits
 
 
 def find_profile(config: RunConfig, folder: RunFolder | None = None) -> DeviceProfile | None:

@@ -21,7 +21,7 @@ from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import Term, find_score
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.vits import Arch
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 MAX_DRAWS = 1000  # for each architecture of the sample
 

@@ -23,9 +23,9 @@ from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vits import Arch, Space, build_student
-from tvt_ray.vits.selection import check_fits, check_stages, heads_of, select_weights
-from tvt_ray.vits.sources import BLOCK, HEAD_DIM, Source, parse_source
 from tvt_ray.vits.student import Student
+from tvt_ray.vits.weight_selection import check_fits, check_stages, heads_of, select_weights
+from tvt_ray.vits.weight_source import BLOCK, HEAD_DIM, Source, parse_source
 
 KEY = "distill.init"
 

@@ -10,17 +10,15 @@ from pathlib import Path
 import torch
 
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.device import this_device
-from tvt_ray.latency.measure import NUM_ROUNDS, Wish, measure_profile, measure_students
-from tvt_ray.latency.profile import DeviceProfile, default_path
-from tvt_ray.latency.timing import Bench
+from tvt_ray.latency.measure import NUM_ROUNDS, Bench, Wish, measure_profile, measure_students
+from tvt_ray.latency.profile import DeviceProfile, default_path, this_device
 from tvt_ray.progress import Meter, say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.ranking import Entry
 from tvt_ray.storage.locations import check_writable
-from tvt_ray.vits.limits import Limits
+from tvt_ray.vits.budget import Limits
 
 TOLERANCE = 0.1  # by which a measurement may exceed the limit without a word: predictions are about as good
 

@@ -16,12 +16,11 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.refining.choice import Candidates, by_draws, spread
 from tvt_ray.refining.halving import Halving, Measured, Training, next_round_size
-from tvt_ray.refining.learned import Learned, choose_recipe
+from tvt_ray.refining.learned import Learned, Measurement, choose_recipe
 from tvt_ray.runs.config import difference
 from tvt_ray.runs.folder import NUM_LISTED
 from tvt_ray.runs.rounds import Rounds
 from tvt_ray.runs.run import Run
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import MEASURED

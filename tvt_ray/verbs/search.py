@@ -27,8 +27,7 @@ from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Calibrating, Dispatcher
-from tvt_ray.searchers.recorder import Recorder, Scorer
-from tvt_ray.searchers.sampler import Sampler
+from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.storage.locations import as_location
 from tvt_ray.storage.records import RecordWriter

@@ -27,8 +27,8 @@ from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import Verdict, judge
 from tvt_ray.verbs.init import read_source
-from tvt_ray.vits.limits import Limits
-from tvt_ray.vits.sources import Source
+from tvt_ray.vits.budget import Limits
+from tvt_ray.vits.weight_source import Source
 
 Changes: TypeAlias = RunConfig | Mapping[str, Any] | None  # of a config: another one, or settings that change
 

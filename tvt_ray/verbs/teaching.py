@@ -12,13 +12,13 @@ from tvt_ray.distillation.cohort import DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.progress import say
+from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.scoring.rows import Row
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.training import Verdict
 from tvt_ray.verbs.session import Session
-from tvt_ray.vits.sources import Source
+from tvt_ray.vits.weight_source import Source
 
 DWARFS = 10
 

@@ -15,9 +15,9 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import StudentCard, write_trained
 from tvt_ray.exports.folder import ARCH_FILE, Origin
 from tvt_ray.progress import say
+from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.rounds import Rounds
-from tvt_ray.scoring.measurements import Measurement
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.records import RecordWriter
 from tvt_ray.teachers.training import teacher_accuracy

@@ -18,7 +18,7 @@ from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, digest
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import Patches
-from tvt_ray.vits.timm_model import OWN_VIT, STOCK_VIT, TimmModel
+from tvt_ray.vits.student import OWN_VIT, STOCK_VIT, TimmModel
 
 
 @dataclass(frozen=True)

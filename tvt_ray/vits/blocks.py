@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tvt_ray.vits import kernels
-from tvt_ray.vits.costs import Cost, add_costs, conv_output_size, linear_cost
 from tvt_ray.vits.layers import NORM_EPS, NUM_RELATIVE_ENTRIES, Attention, Conv2d, Linear, Mlp, drop_images
-from tvt_ray.vits.pieces import Part, Piece
+from tvt_ray.vits.pieces import Cost, Part, Piece, add_costs, conv_output_size, linear_cost
 
 POOL_KERNEL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
 

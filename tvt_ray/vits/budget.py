@@ -1,17 +1,20 @@
-"""Limits on what an architecture may cost, and counts as people write them."""
+"""Limits on what an architecture may cost, applied to those of a space; and counts as people write them."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from tvt_ray.strict import Strict
-from tvt_ray.vits.costs import Cost
+from tvt_ray.vits.pieces import Cost
+from tvt_ray.vits.space import Arch, Space
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
@@ -83,3 +86,24 @@ class Budget(Strict):
 
 def _within(value: int, low: int | None, high: int | None) -> bool:
     return (low is None or value >= low) and (high is None or value <= high)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A budget with all that says whether an architecture is inside: costs by arithmetic, latency by a prediction."""
+
+    space: Space
+    budget: Budget
+    num_classes: int
+    latency_ms: Callable[[Arch], float] | None = None  # predicted; there where the budget limits it
+
+    def __post_init__(self) -> None:
+        if self.budget.max_latency_ms is not None and self.latency_ms is None:
+            raise ValueError(f"max_latency_ms {self.budget.max_latency_ms:g} needs something that predicts latencies")
+
+    def admit(self, arch: Arch) -> bool:
+        """Whether an architecture of the space is inside."""
+        if not self.budget.admits(self.space.cost(arch, self.num_classes)):
+            return False
+        limit = self.budget.max_latency_ms
+        return limit is None or self.latency_ms is None or self.latency_ms(arch) <= limit

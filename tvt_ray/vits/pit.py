@@ -15,12 +15,10 @@ from pydantic import AfterValidator, PositiveInt, model_validator
 
 from tvt_ray.vits.blocks import Block, Pool, TokenHead
 from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, digest
-from tvt_ray.vits.costs import IN_CHANNELS, conv_output_size
-from tvt_ray.vits.pieces import Part
+from tvt_ray.vits.pieces import IN_CHANNELS, Part, conv_output_size
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import OverlappingPatches
-from tvt_ray.vits.student import MAX_DROP_PATH, Student
-from tvt_ray.vits.timm_model import TimmModel
+from tvt_ray.vits.student import MAX_DROP_PATH, Student, TimmModel
 
 NUM_STAGES = 3
 

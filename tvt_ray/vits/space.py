@@ -15,10 +15,8 @@ from pydantic import PositiveInt
 from tvt_ray.strict import Strict
 from tvt_ray.vits.blocks import Block
 from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, cross_indices, mutate_indices
-from tvt_ray.vits.costs import Cost, add_costs
-from tvt_ray.vits.pieces import Part
-from tvt_ray.vits.student import Student
-from tvt_ray.vits.timm_model import TimmModel
+from tvt_ray.vits.pieces import Cost, Part, add_costs
+from tvt_ray.vits.student import Student, TimmModel
 
 # An architecture: a frozen dataclass, of the kind that its space makes. Only the space looks inside.
 Arch: TypeAlias = Any

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tvt_ray.vits import kernels
-from tvt_ray.vits.costs import IN_CHANNELS, Cost, add_costs, conv_output_size, linear_cost
 from tvt_ray.vits.layers import NORM_EPS, Conv2d
-from tvt_ray.vits.pieces import Part, Piece
+from tvt_ray.vits.pieces import IN_CHANNELS, Cost, Part, Piece, add_costs, conv_output_size, linear_cost
 
 HALVING = {"kernel": 3, "stride": 2, "padding": 1}  # of a convolutional stem
 LEAST_CHANNELS = 16  # of a convolution in it: fewer are too few to normalise over

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -146,3 +147,22 @@ def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
     else:
         for parameter in module.parameters(recurse=False):
             parameter.data = draws.normal(parameter.shape)
+
+
+STOCK_VIT = "vit_tiny_patch16_224"
+OWN_VIT = "tvt_vit"  # which `import tvt_ray.exports.timm_vit` registers
+
+
+@dataclass(frozen=True)
+class TimmModel:
+    """A registered model, and all arguments in which a student differs from it."""
+
+    architecture: str
+    model_args: Mapping[str, Any]  # plain values, as JSON holds them
+    num_features: int  # channels that the classifier reads
+    first_conv: str  # its module's name; timm changes it for images of other than three channels
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether timm has it without this package."""
+        return self.architecture != OWN_VIT

@@ -19,8 +19,7 @@ from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, distinct
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import STEMS, StemName
-from tvt_ray.vits.student import Student
-from tvt_ray.vits.timm_model import OWN_VIT, STOCK_VIT, TimmModel
+from tvt_ray.vits.student import OWN_VIT, STOCK_VIT, Student, TimmModel
 
 PoolName: TypeAlias = Literal["token", "mean"]
 

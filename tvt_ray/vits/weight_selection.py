@@ -18,6 +18,7 @@ Where this departs from the paper and its code:
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,12 +26,15 @@ import torch
 from torch import Tensor
 
 from tvt_ray.errors import UsageError
+from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.blocks import Pool, RelativeBlock
-from tvt_ray.vits.embedding import Chosen, select_stem, select_tokens
-from tvt_ray.vits.even import Indices, even, head_channels, stage_channels, take
 from tvt_ray.vits.layers import Attention
-from tvt_ray.vits.sources import Source, Stages, stages_of
 from tvt_ray.vits.student import Student
+from tvt_ray.vits.weight_source import Source, stages_of, widths_of
+
+Indices = Sequence[int]
+Chosen = Iterator[tuple[str, Tensor]]  # parameters of a student by name
+FIRST_TOKENS = ("cls_token", "dist_token", "reg_token")  # of timm's ViTs, in the order of their positions
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Selected:
     def sentence(self) -> str:
         """How many were filled, and the first words of the names of those that were not."""
         text = f"{len(self.filled)} of {len(self.filled) + len(self.left)} tensors"
-        parts = dict.fromkeys(_part_of(name) for name in self.left)
+        parts = dict.fromkeys("relative positions" if ".relative_" in key else key.split(".")[0] for key in self.left)
         return f"{text} ({', '.join(parts)} stay as drawn)" if parts else text
 
 
@@ -103,12 +107,12 @@ def heads_of(student: Student) -> dict[str, int]:
 
 def _select(source: Source, own: Mapping[str, Tensor], heads: Mapping[str, int]) -> Chosen:
     stages, theirs = stages_of(own), source.stages
-    channels = stage_channels(_widths(source.state, theirs), _widths(own, stages))
+    channels = stage_channels(widths_of(source.state, theirs), widths_of(own, stages))
     for blocks, given, kept in zip(stages, theirs, channels, strict=True):
         for block, origin in _pairs(blocks, given):
             yield from _select_block(source, origin, own, block, heads[block], kept)
-    yield from select_stem(source.state, own, channels[0])
-    yield from select_tokens(source.state, own, channels[0])
+    yield from _select_stem(source.state, own, channels[0])
+    yield from _select_tokens(source.state, own, channels[0])
     yield from _select_pools(source.state, own, channels)
     yield from _select_end(source.state, own, channels[-1])
 
@@ -116,10 +120,6 @@ def _select(source: Source, own: Mapping[str, Tensor], heads: Mapping[str, int])
 def _pairs(blocks: Sequence[str], given: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Each of a student's blocks with the one of the source that it is made from."""
     return zip(blocks, (given[i] for i in even(len(given), len(blocks))), strict=True)
-
-
-def _widths(state: Mapping[str, Tensor], stages: Stages) -> list[int]:
-    return [len(state[f"{blocks[0]}.norm1.weight"]) for blocks in stages]
 
 
 def _select_block(
@@ -164,6 +164,132 @@ def _select_end(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels
         yield "head.bias", state["head.bias"]
 
 
-def _part_of(name: str) -> str:
-    """What a parameter belongs to, for people: the stem and relative positions by name, the rest by its first word."""
-    return "relative positions" if ".relative_" in name else name.split(".")[0]
+def _select_stem(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Indices) -> Chosen:
+    """Of a stem with the same convolutions; a single one may have another kernel, to which it is resized."""
+    shapes = {key: value.shape for key, value in own.items() if key.startswith("patch_embed.")}
+    given = {key: value for key, value in state.items() if key.startswith("patch_embed.")}
+    if given.keys() != shapes.keys() or not all(_covers(given[key].shape, shapes[key]) for key in shapes):
+        return
+    kernels = [key for key, shape in shapes.items() if len(shape) == 4]
+    if len(kernels) == 1 and given[kernels[0]].shape[1] == shapes[kernels[0]][1]:
+        for key, value in given.items():
+            yield key, _resized_kernel(take(value, [channels]), shapes[key])
+    elif all(given[key].shape[2:] == shapes[key][2:] for key in kernels):
+        for key, value in given.items():
+            yield key, take(value, [even(*sizes) for sizes in zip(value.shape[:2], shapes[key][:2], strict=True)])
+
+
+def _covers(have: torch.Size, wanted: torch.Size) -> bool:
+    """Whether a tensor has as many axes, and as many channels out and in."""
+    return len(have) == len(wanted) and all(a >= b for a, b in zip(have[:2], wanted[:2], strict=True))
+
+
+def _resized_kernel(weight: Tensor, shape: torch.Size) -> Tensor:
+    if weight.shape[2:] == shape[2:]:
+        return weight
+    ensure_torchvision()
+    from timm.layers import resample_patch_embed
+
+    resized: Tensor = resample_patch_embed(weight, list(shape[2:]))
+    return resized
+
+
+def _select_tokens(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Indices) -> Chosen:
+    """Class token and positions, where both have them and those of the source are of a square map."""
+    if "cls_token" in own and "cls_token" in state:
+        yield "cls_token", take(state["cls_token"], [None, None, channels])
+    if "pos_embed" not in own or "pos_embed" not in state or state["pos_embed"].ndim != own["pos_embed"].ndim:
+        return
+    if own["pos_embed"].ndim == 4:
+        positions = _map_positions(state["pos_embed"], own["pos_embed"].shape[-1], channels)
+    else:
+        positions = _token_positions(state, own, channels)
+    if positions is not None:
+        yield "pos_embed", positions
+
+
+def _map_positions(positions: Tensor, size: int, channels: Indices) -> Tensor | None:
+    """Of a PiT: (1, C, H, H) -> (1, C', size, size)."""
+    if positions.shape[2] != positions.shape[3]:
+        return None
+    grid = take(positions, [None, channels]).flatten(2).transpose(1, 2)
+    return _resized_map(grid, size).transpose(1, 2).reshape(1, len(channels), size, size)
+
+
+def _token_positions(state: Mapping[str, Tensor], own: Mapping[str, Tensor], channels: Indices) -> Tensor | None:
+    """Of a plain ViT: (1, T, C) -> (1, T', C'). The class token's stays as drawn where the source has no such token."""
+    found = _split_positions(state)
+    if found is None:
+        return None
+    first, grid = (take(part, [None, None, channels]) for part in found)
+    wanted, has_token = own["pos_embed"], "cls_token" in own
+    grid = _resized_map(grid, math.isqrt(wanted.shape[1] - int(has_token)))
+    if not has_token:
+        return grid
+    return torch.cat([first if "cls_token" in state else wanted[:, :1], grid], 1)
+
+
+def _split_positions(state: Mapping[str, Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The class token's, zeros where it has none, and those of a square map; None where there is no such map."""
+    positions = state["pos_embed"]
+    num_first = sum(state[key].shape[1] for key in FIRST_TOKENS if key in state)
+    for prefix in (num_first, 0):
+        count = positions.shape[1] - prefix
+        if count > 0 and math.isqrt(count) ** 2 == count:
+            first = positions[:, :1] if prefix else torch.zeros_like(positions[:, :1])
+            return first, positions[:, prefix:]
+    return None
+
+
+def _resized_map(grid: Tensor, size: int) -> Tensor:
+    """Positions (1, H x H, C) of a square map for one of `size` x `size`."""
+    if grid.shape[1] == size**2:
+        return grid
+    ensure_torchvision()
+    from timm.layers import resample_abs_pos_embed
+
+    resized: Tensor = resample_abs_pos_embed(grid, [size, size], num_prefix_tokens=0)
+    return resized
+
+
+def even(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` indices, evenly spaced, as the paper's code has it; `wanted` is not above `count`."""
+    if count % wanted == 0:
+        return list(range(0, count, count // wanted))
+    return [round(i * (count - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def head_channels(count: int, heads: int, wanted: int, wanted_heads: int) -> tuple[list[int], list[int] | None]:
+    """Which of `count` channels over `heads` become `wanted` over `wanted_heads`, and which inside each head.
+
+    None where heads could not be kept: the student has more of them, or wider ones.
+    """
+    each, wanted_each = count // heads, wanted // wanted_heads
+    if wanted_heads > heads or wanted_each > each:
+        return even(count, wanted), None
+    inside = even(each, wanted_each)
+    return [head * each + channel for head in even(heads, wanted_heads) for channel in inside], inside
+
+
+def stage_channels(have: Sequence[int], wanted: Sequence[int]) -> list[list[int]]:
+    """Which channels of the source each stage of a student takes.
+
+    Where pools multiply channels, a stage takes what the pool makes of those that the stage before it took; where that
+    would be too many, evenly chosen ones.
+    """
+    channels = [even(have[0], wanted[0])]
+    for stage in range(1, len(have)):
+        times, own = have[stage] // have[stage - 1], wanted[stage] // wanted[stage - 1]
+        if own > times:
+            channels.append(even(have[stage], wanted[stage]))
+        else:
+            channels.append([channel * times + i for channel in channels[-1] for i in even(times, own)])
+    return channels
+
+
+def take(value: Tensor, indices: Sequence[Indices | None]) -> Tensor:
+    """Entries along each of the first axes; None: all."""
+    for axis, chosen in enumerate(indices):
+        if chosen is not None:
+            value = value.index_select(axis, torch.tensor(chosen))
+    return value

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tvt_ray.proxies import PROXIES
-from tvt_ray.proxies.gradients import gradients, loss_gradients, matrices, norms
+from tvt_ray.proxies.passes import gradients, loss_gradients, matrices, norms
 from tvt_ray.vits import build_student
 
 

@@ -46,7 +46,7 @@ class Source:
         """Without the classifier, unless it is of just these classes in this order."""
         if self.class_names == tuple(class_names):
             return self
-        return dataclasses.replace(self, state=without_classifier(self.state), class_names=None)
+        return dataclasses.replace(self, state=_without_classifier(self.state), class_names=None)
 
     @cached_property
     def digest(self) -> str:
@@ -60,12 +60,8 @@ class Source:
     def describe(self) -> str:
         """Where it is from, and its sizes."""
         sizes = " + ".join(str(len(stage)) for stage in self.stages)
-        widths = ", ".join(str(self.width(stage[0])) for stage in self.stages)
+        widths = ", ".join(map(str, widths_of(self.state, self.stages)))
         return f"{self.name} ({'vit' if len(self.stages) == 1 else 'pit'}, {sizes} blocks of {widths} channels)"
-
-    def width(self, block: str) -> int:
-        """Channels of a block's tokens."""
-        return len(self.state[f"{block}.norm1.weight"])
 
     def has_tables_of(self, block: str) -> bool:
         """Whether a block's relative positions are vectors of as many channels as its heads are said to have."""
@@ -97,9 +93,12 @@ def parse_source(
             _add_bias(state, f"{block}.{layer}")
     if "patch_embed.proj.weight" in state:
         _add_bias(state, "patch_embed.proj")
-    _check_finite(name, state)
+    broken = [key for key, value in state.items() if not value.isfinite().all()]
+    if broken:
+        where = f"in {len(broken)} of {len(state)} tensors (such as {broken[0]})"
+        raise UsageError(f"{name} holds values that are NaN or infinite, {where}; give other weights")
     heads = {block: num_heads[block] if num_heads is not None else _guess_heads(state, block) for block in blocks}
-    return Source(name, state if class_names else without_classifier(state), heads, class_names)
+    return Source(name, state if class_names else _without_classifier(state), heads, class_names)
 
 
 def stages_of(names: Iterable[str]) -> Stages:
@@ -112,7 +111,12 @@ def stages_of(names: Iterable[str]) -> Stages:
     return tuple(tuple(blocks[n] for n in sorted(blocks)) for _, blocks in sorted(stages.items()))
 
 
-def without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def widths_of(state: Mapping[str, Tensor], stages: Stages) -> list[int]:
+    """Channels of the tokens in each stage."""
+    return [len(state[f"{blocks[0]}.norm1.weight"]) for blocks in stages]
+
+
+def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """All but the head."""
     return {key: value for key, value in state.items() if not key.startswith("head.")}
 
@@ -162,13 +166,6 @@ def _check_shapes(name: str, shapes: Mapping[str, tuple[int, ...]], block: str) 
 
 def _add_bias(state: dict[str, Tensor], layer: str) -> None:
     state.setdefault(f"{layer}.bias", torch.zeros(len(state[f"{layer}.weight"])))
-
-
-def _check_finite(name: str, state: Mapping[str, Tensor]) -> None:
-    broken = [key for key, value in state.items() if not value.isfinite().all()]
-    if broken:
-        where = f"in {len(broken)} of {len(state)} tensors (such as {broken[0]})"
-        raise UsageError(f"{name} holds values that are NaN or infinite, {where}; give other weights")
 
 
 def _guess_heads(state: Mapping[str, Tensor], block: str) -> int:

@@ -8,9 +8,9 @@ from tests.vits.inputs import images
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
-from tvt_ray.vits.selection import heads_of, select_weights
-from tvt_ray.vits.sources import parse_source, stages_of
 from tvt_ray.vits.vit import ViTArch, ViTSpace
+from tvt_ray.vits.weight_selection import heads_of, select_weights
+from tvt_ray.vits.weight_source import parse_source, stages_of
 
 SPACE = ViTSpace(image_size=32, embed_dim=(24,), depth=(2,), head_dim=(8,), mlp_ratio=(2,), patch_size=(8,))
 ARCH = ViTArch(24, 2, 3, 2, 8, "patch", "token")
