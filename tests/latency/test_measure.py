@@ -16,7 +16,6 @@ from tvt_ray.latency.measure import (
     NUM_CLASSES,
     NUM_ROUNDS,
     Bench,
-    Wish,
     build_part,
     in_rounds,
     make_batch,
@@ -166,7 +165,7 @@ def test_a_single_architecture_settles_and_judges():
 
 @pytest.mark.slow
 def test_a_space_is_measured_on_this_machine(capsys):
-    profile = measure_profile(Wish(TINY, this_device("cpu"), 1, (1, 3), num_students=4))
+    profile = measure_profile(TINY, this_device("cpu"), 1, (1, 3), num_students=4)
     assert (profile.device, profile.threads, profile.space) == (this_device("cpu"), 1, TINY)
     assert [batch.batch_size for batch in profile.batches] == [1, 3]
     for batch in profile.batches:

@@ -6,7 +6,7 @@ import torch
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.proxies.attention_entropy import attention_entropy
-from tvt_ray.proxies.passes import attentions_of, inputs_of, outputs_of
+from tvt_ray.proxies.passes import blocks_of, inputs_of, outputs_of
 from tvt_ray.vits import build_student
 
 
@@ -14,7 +14,7 @@ def test_attention_probabilities_are_what_attention_uses(probe):
     for relative in (False, True):
         space = SMALL_SPACES["autoformer"].model_copy(update={"relative_position": relative, "head_dim": 8})
         student = build_student(space, space.sample(random.Random(0)), 10, seed=0)
-        attention = attentions_of(student)[0]
+        attention = blocks_of(student)[0].attn
         with torch.no_grad(), inputs_of([attention]) as tokens, outputs_of([attention]) as mixed:
             student(probe.images)
             weights = attention.probabilities(tokens[0])
@@ -29,6 +29,6 @@ def test_attention_probabilities_are_what_attention_uses(probe):
 def test_attention_that_prefers_no_token_has_the_entropy_of_a_uniform_choice(probe):
     space = SMALL_SPACES["autoformer"]
     student = build_student(space, space.sample(random.Random(0)), 10, seed=0)
-    for attention in attentions_of(student):
+    for attention in [block.attn for block in blocks_of(student)]:
         torch.nn.init.zeros_(attention.qkv.weight)
     assert attention_entropy(student, probe) == pytest.approx(-math.log(4 * 4 + 1), rel=1e-5)

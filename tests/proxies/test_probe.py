@@ -60,7 +60,7 @@ def test_without_a_teacher_the_probe_is_images_and_labels(digits, teacher):
 
 
 def test_chunks_are_the_probe_in_order_and_in_its_precision(probe):
-    cut = dataclasses.replace(probe.with_chunk(4), precision=torch.bfloat16)
+    cut = dataclasses.replace(probe, chunk=4, precision=torch.bfloat16)
     images, maps = zip(*cut.chunks(), strict=True)
     assert [len(part) for part in images] == [4, 4, 2]
     assert torch.equal(torch.cat(images), probe.images.to(torch.bfloat16))

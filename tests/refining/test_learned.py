@@ -95,7 +95,7 @@ def test_of_a_shape_that_was_measured_its_copies_are_left_out():
     first = next(each.row for each in known.prior.scored if each.row.arch_id == "a0")
     assert shapes(known.prior.scored).count(first.shape) > 1
     assert shapes(known.entries).count(first.shape) == 1
-    assert known.entries[known.index("a0")].row == first
+    assert known.entries[known.index["a0"]].row == first
 
 
 def test_only_rungs_are_observed_and_the_longest_training_is_told():
@@ -105,7 +105,7 @@ def test_only_rungs_are_observed_and_the_longest_training_is_told():
     assert known.last_measured("a0") == Measurement("a0", 3, 0, 53, 1.0, "r")
     assert known.last_measured("a9") is None
     with pytest.raises(KeyError):
-        known.index("a99")
+        known.index["a99"]
 
 
 def test_measurements_are_of_one_recipe():

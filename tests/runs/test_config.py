@@ -33,7 +33,7 @@ def test_every_config_loads_and_opens_with_its_command(path):
     assert config.data.name in DATASETS
     first = path.read_text().splitlines()[0]
     assert first.startswith(f"# python search.py --config configs/{path.name}")
-    assert any(config.budget.admits(config.space.cost(arch, 100)) for arch in [_some(config.space)])
+    assert any(config.budget.admits(*config.space.cost(arch, 100)) for arch in [_some(config.space)])
     assert validate(yaml.safe_load(config.to_yaml())) == config
 
 

@@ -32,7 +32,7 @@ def test_what_is_over_budget_is_never_given_out(searcher):
     budget = Budget(min_params=costs[60], max_params=costs[140])
     archs = drive(make(searcher, MEDIUM, budget), MEDIUM, 30)
     assert len(archs) == 30
-    assert all(budget.admits(MEDIUM.cost(arch, 10)) for arch in archs)
+    assert all(budget.admits(*MEDIUM.cost(arch, 10)) for arch in archs)
 
 
 def test_a_budget_that_few_meet_finds_all_of_them(searcher, space, monkeypatch):

@@ -3,15 +3,14 @@ from pydantic import ValidationError
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.vits.budget import Budget, Limits, format_count, parse_count
-from tvt_ray.vits.pieces import Cost
 
 
 def test_budget_counts_read_as_people_write_them():
     budget = Budget.model_validate({"max_params": "6M", "max_flops": "1.5G", "min_params": 300e3})
     assert budget == Budget(max_params=6_000_000, max_flops=1_500_000_000, min_params=300_000)
-    assert budget.admits(Cost(6_000_000, 1_500_000_000))
-    assert not budget.admits(Cost(6_000_001, 1))
-    assert not budget.admits(Cost(299_999, 1))
+    assert budget.admits(6_000_000, 1_500_000_000)
+    assert not budget.admits(6_000_001, 1)
+    assert not budget.admits(299_999, 1)
     assert parse_count("12") == 12
     with pytest.raises(ValueError, match="k, M or G"):
         Budget.model_validate({"max_params": "six"})
@@ -31,14 +30,12 @@ def test_budget_counts_read_as_people_write_them():
 )
 def test_limits_are_inside(limits, admitted, refused):
     budget = Budget(**limits)
-    assert budget.admits_counts(*admitted)
-    assert not budget.admits_counts(*refused)
-    assert budget.admits(Cost(*admitted))
-    assert not budget.admits(Cost(*refused))
+    assert budget.admits(*admitted)
+    assert not budget.admits(*refused)
 
 
 def test_no_budget_admits_everything():
-    assert Budget().admits_counts(0, 10**15)
+    assert Budget().admits(0, 10**15)
     assert str(Budget()) == "no budget"
     assert str(Budget(max_params=6_000_000, min_flops=10)) == "max_params 6,000,000, min_flops 10"
 
@@ -72,7 +69,7 @@ def test_without_a_latency_limits_are_the_budget():
     for budget in (Budget(), Budget(max_params=6000), Budget(min_flops=400_000)):
         limits = Limits(SPACE, budget, 10)
         archs = list(SPACE.enumerate())
-        assert [limits.admit(arch) for arch in archs] == [budget.admits(SPACE.cost(arch, 10)) for arch in archs]
+        assert [limits.admit(arch) for arch in archs] == [budget.admits(*SPACE.cost(arch, 10)) for arch in archs]
 
 
 def test_a_latency_is_one_more_limit_its_end_included():

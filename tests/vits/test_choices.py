@@ -6,7 +6,7 @@ from typing import Annotated
 
 import pytest
 
-from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, cross_indices, digest, mutate_indices
+from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, digest, mutate_indices
 
 DIMENSIONS = (3, 1, 2, 4)
 
@@ -17,12 +17,6 @@ def test_a_mutation_is_another_tuple_within_the_dimensions():
         child = mutate_indices(start, DIMENSIONS, rng)
         assert child != start
         assert all(0 <= index < count for index, count in zip(child, DIMENSIONS, strict=True))
-
-
-def test_a_crossover_takes_each_position_from_a_parent():
-    rng, first, second = random.Random(0), (0, 0, 0, 0), (2, 0, 1, 3)
-    children = {cross_indices(first, second, rng) for _ in range(200)}
-    assert children == {(a, 0, b, c) for a in (0, 2) for b in (0, 1) for c in (0, 3)}
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():

@@ -28,40 +28,24 @@ NUM_STUDENTS = 24  # whole ones: every other settles the sum of parts, the rest 
 NUM_ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What is to be measured."""
-
-    space: Space
-    device: Device
-    threads: int
-    batch_sizes: tuple[int, ...]
-    num_students: int = NUM_STUDENTS
-
-
-def measure_profile(wish: Wish) -> DeviceProfile:
-    """Minutes of this machine, of which a meter tells."""
-    parts, archs = timed_parts(parts_of(wish.space)), whole_archs(wish.space, wish.num_students)
-    total = NUM_ROUNDS * (len(parts) + len(archs)) * len(wish.batch_sizes)
-    with Meter("profiling", total, "measurements") as meter:
-        batches = [_measure_batch(wish, size, parts, archs, meter) for size in wish.batch_sizes]
-    return DeviceProfile(
-        device=wish.device,
-        threads=wish.threads,
-        torch=torch.__version__,
-        space=wish.space,
-        batches=tuple(batches),
-    )
+def measure_profile(
+    space: Space, device: Device, threads: int, batch_sizes: Sequence[int], num_students: int = NUM_STUDENTS
+) -> DeviceProfile:
+    """Minutes of this machine, of which a meter tells. `threads`: of PyTorch on the CPU."""
+    parts, archs = timed_parts(parts_of(space)), whole_archs(space, num_students)
+    benches = [Bench(device.kind, threads, size) for size in batch_sizes]
+    with Meter("profiling", NUM_ROUNDS * (len(parts) + len(archs)) * len(batch_sizes), "measurements") as meter:
+        batches = [_measure_batch(bench, space, parts, archs, meter) for bench in benches]
+    return DeviceProfile(device=device, threads=threads, torch=torch.__version__, space=space, batches=tuple(batches))
 
 
 def _measure_batch(
-    wish: Wish, batch_size: int, parts: Sequence[Part], archs: Sequence[Arch], meter: Meter
+    bench: Bench, space: Space, parts: Sequence[Part], archs: Sequence[Arch], meter: Meter
 ) -> BatchProfile:
-    bench, space = Bench(wish.device.kind, wish.threads, batch_size), wish.space
     timed: list[Callable[[], float]] = [functools.partial(bench.part_ms, part) for part in parts]
     timed += [functools.partial(bench.student_ms, space, arch, NUM_CLASSES) for arch in archs]
-    best = in_rounds(timed, lambda: meter.advance(1, f"batch size {batch_size}"))
-    return make_batch(space, batch_size, dict(zip(parts, best, strict=False)), archs, best[len(parts) :])
+    best = in_rounds(timed, lambda: meter.advance(1, f"batch size {bench.batch_size}"))
+    return make_batch(space, bench.batch_size, dict(zip(parts, best, strict=False)), archs, best[len(parts) :])
 
 
 def measure_students(

@@ -43,13 +43,8 @@ def part_terms(part: Part) -> tuple[float, ...]:
 
 def fit_whole(parts_ms: Sequence[float], times_ms: Sequence[float]) -> WholeFit:
     """From students: the sum of their parts' times, and what they take."""
-    weights = _solve([whole_terms(each) for each in parts_ms], times_ms)
+    weights = _solve([(1.0, each) for each in parts_ms], times_ms)
     return WholeFit(**dict(zip(WholeFit.model_fields, weights, strict=True)))
-
-
-def whole_terms(parts_ms: float) -> tuple[float, ...]:
-    """What the fields of WholeFit are multiplied with."""
-    return 1.0, parts_ms
 
 
 def _solve(terms: Sequence[Sequence[float]], times_ms: Sequence[float]) -> list[float]:
@@ -109,7 +104,7 @@ class Predictor:
 
     def __call__(self, arch: Arch) -> float:
         """Milliseconds for a batch; a deeper student of equal blocks never takes less."""
-        return _dot(self.whole, whole_terms(self.times.sum_ms(self.space.parts(arch, self.num_classes))))
+        return _dot(self.whole, (1.0, self.times.sum_ms(self.space.parts(arch, self.num_classes))))
 
 
 def _dot(fit: PartFit | WholeFit, terms: Iterable[float]) -> float:

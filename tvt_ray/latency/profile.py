@@ -22,8 +22,6 @@ from tvt_ray.vits import Space, SpaceField
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
 
-_CPUINFO = Path("/proc/cpuinfo")
-
 
 class Device(Strict):
     """A processor or a GPU; two of equal fields are taken to be equally fast."""
@@ -48,7 +46,7 @@ def this_device(kind: str) -> Device:
     return Device(kind="cuda", name=torch.cuda.get_device_name(), cores=cores)
 
 
-def _cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """As the processor calls itself where the system says so (Linux), else what Python knows."""
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "cpu model"))]
@@ -56,7 +54,6 @@ def _cpu_name(cpuinfo: Path = _CPUINFO) -> str:
 
 
 FORMAT: Literal[1] = 1
-BACKEND: Literal["torch"] = "torch"  # what runs the students: eager PyTorch
 
 
 class MeasuredPart(Strict):
@@ -107,7 +104,7 @@ class DeviceProfile(Strict):
     """What `tvt profile` writes."""
 
     format: Literal[1] = FORMAT
-    backend: Literal["torch"] = BACKEND
+    backend: Literal["torch"] = "torch"  # what runs the students: eager PyTorch
     device: Device
     threads: PositiveInt  # of PyTorch on the CPU
     torch: str  # version

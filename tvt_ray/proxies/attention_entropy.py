@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.passes import attentions_of, inputs_of
+from tvt_ray.proxies.passes import blocks_of, inputs_of
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -18,7 +18,7 @@ def attention_entropy(student: Student, probe: Probe) -> float:
 
     Mean over blocks, heads, images and queries. One forward pass and the attention products again; no labels.
     """
-    attentions = attentions_of(student)
+    attentions = [block.attn for block in blocks_of(student)]
     with inputs_of(attentions) as tokens:
         student(probe.images)
     total = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,7 +19,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.blocks import Block
-from tvt_ray.vits.layers import Attention
 from tvt_ray.vits.student import Student
 
 
@@ -54,32 +53,20 @@ def loss_gradients(student: Student, probe: Probe) -> list[Tensor]:
 def outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """The list fills as the modules run."""
     seen: list[Tensor] = []
-
-    def note(module: nn.Module, args: Any, output: Tensor) -> None:
-        seen.append(output)
-
-    hooks = [module.register_forward_hook(note) for module in modules]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_hook(lambda module, args, output: seen.append(output)))
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @contextmanager
 def inputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     """The list fills as the modules run; each takes one tensor."""
     seen: list[Tensor] = []
-
-    def note(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen.append(args[0])
-
-    hooks = [module.register_forward_pre_hook(note) for module in modules]
-    try:
+    with ExitStack() as hooks:
+        for module in modules:
+            hooks.enter_context(module.register_forward_pre_hook(lambda module, args: seen.append(args[0])))
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def blocks_of(student: nn.Module) -> list[Block]:
@@ -90,11 +77,6 @@ def blocks_of(student: nn.Module) -> list[Block]:
 def hidden_layers(student: nn.Module) -> list[nn.Linear]:
     """The Linears whose output goes into GELU: a ViT's only non-linear units beside softmax and norm."""
     return [block.mlp.fc1 for block in blocks_of(student)]
-
-
-def attentions_of(student: nn.Module) -> list[Attention]:
-    """The attention module of every block, first to last."""
-    return [block.attn for block in blocks_of(student)]
 
 
 def positive_copy(student: Student, with_norms: bool) -> Student:
@@ -131,9 +113,7 @@ def rescaled_blocks(student: Student, largest: float) -> Iterator[list[float]]:
         logs.append(float(divisor.log()))
         return tokens / divisor
 
-    hooks = [block.register_forward_hook(rescale) for block in blocks_of(student)]
-    try:
+    with ExitStack() as hooks:
+        for block in blocks_of(student):
+            hooks.enter_context(block.register_forward_hook(rescale))
         yield logs
-    finally:
-        for hook in hooks:
-            hook.remove()

@@ -94,10 +94,6 @@ class Probe:
             teacher_logits=None if self.teacher_logits is None else self.teacher_logits.to(device),
         )
 
-    def with_chunk(self, chunk: int) -> Probe:
-        """The same, `chunk` images at a time."""
-        return dataclasses.replace(self, chunk=chunk)
-
     def chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, the teacher's last map) of at most `chunk` images at a time, images in `precision`."""
         images = self.images.to(self.precision)

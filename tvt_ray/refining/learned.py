@@ -88,11 +88,10 @@ class Learned:
     @cached_property
     def observations(self) -> tuple[Observation, ...]:
         """Measurements at the rungs, of rows that are there."""
-        index = {each.row.arch_id: number for number, each in enumerate(self.entries)}
         return tuple(
-            Observation(index[each.arch_id], each.epochs, each.seed, each.val_acc)
+            Observation(self.index[each.arch_id], each.epochs, each.seed, each.val_acc)
             for each in self.measurements
-            if each.arch_id in index and each.epochs in self.rungs
+            if each.arch_id in self.index and each.epochs in self.rungs
         )
 
     @cached_property
@@ -106,12 +105,9 @@ class Learned:
         values = self.scores if self.prediction is None else self.prediction.mean
         return by_score(MEASURED, [Entry(each.row, float(v)) for each, v in zip(self.entries, values, strict=True)])
 
-    def index(self, arch_id: str) -> int:
-        """Where a row stands in the arrays. Raises KeyError where it is none of them."""
-        return self._index[arch_id]
-
     @cached_property
-    def _index(self) -> Mapping[str, int]:
+    def index(self) -> Mapping[str, int]:
+        """Where rows stand in the arrays, by the ids of their architectures."""
         return {each.row.arch_id: number for number, each in enumerate(self.entries)}
 
     def last_measured(self, arch_id: str) -> Measurement | None:

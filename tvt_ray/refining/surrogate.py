@@ -144,22 +144,13 @@ class Prediction:
 
         Where it is small, measuring more would not change the choice. `among`: the rows that can be chosen (None: all).
         """
-        gains = self._gains(rng, count, among)
-        return float(np.mean(gains >= margin))
-
-    def gain_of_knowing(self, rng: np.random.Generator, count: int = 1000, among: Sequence[int] | None = None) -> float:
-        """Percentage points that measuring everything without end would add to the choice, in the mean."""
-        return float(self._gains(rng, count, among).mean())
-
-    def _gains(self, rng: np.random.Generator, count: int, among: Sequence[int] | None) -> Floats:
-        """Of each draw, by how much the best row is above the one of the highest mean."""
         rows = np.arange(len(self.mean)) if among is None else np.asarray(among)
         chosen = int(np.argmax(self.mean[rows]))
         gains = []
         for start in range(0, count, CHUNK):
             drawn = self.draws(rng, min(CHUNK, count - start))[:, rows]
             gains.append(drawn.max(1) - drawn[:, chosen])
-        return np.concatenate(gains)
+        return float(np.mean(np.concatenate(gains) >= margin))
 
 
 def predict(

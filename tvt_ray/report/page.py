@@ -127,7 +127,7 @@ def _plot_prediction(axis: Axes, learned: Learned, prediction: Prediction) -> No
     axis.scatter(params, mean, s=6, color=GREY, linewidths=0, label="predicted")
     spans = np.abs(np.stack([low, high])[:, measured] - mean[measured])
     axis.errorbar(params[measured], mean[measured], spans, fmt="o", ms=3, lw=0.8, color=RED, label="trained, 90 %")
-    best = learned.index(learned.ranking.top(1)[0].row.arch_id)
+    best = learned.index[learned.ranking.top(1)[0].row.arch_id]
     axis.plot(params[best], mean[best], "*", ms=14, color=BLUE, label="best")
     axis.set(xlabel="parameters, millions", ylabel=f"validation accuracy after {learned.rungs[-1]} epochs, %")
     axis.legend(loc="lower right")

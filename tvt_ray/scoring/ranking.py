@@ -54,7 +54,7 @@ class Ranking:
 
     def within(self, budget: Budget) -> Ranking:
         """The part of it that a budget admits."""
-        inside = tuple(each for each in self.scored if budget.admits_counts(each.row.params, each.row.flops))
+        inside = tuple(each for each in self.scored if budget.admits(each.row.params, each.row.flops))
         return Ranking(self.by, inside)
 
     def front(self) -> list[Entry]:

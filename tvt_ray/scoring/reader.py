@@ -38,7 +38,7 @@ class Reader:
         self.task, self.device = task, torch.device(device)
         self.probe = task.probe.to(self.device)
         if self.device.type != "cpu":
-            self.probe = self.probe.with_chunk(len(self.probe.images))  # as much at once as its memory takes
+            self.probe = replace(self.probe, chunk=len(self.probe.images))  # as much at once as its memory takes
 
     def readings(self, arch: Arch) -> Readings:
         """Raw readings by name, each the mean over the initialisations.
@@ -64,7 +64,7 @@ class Reader:
             except torch.OutOfMemoryError:
                 if self.probe.chunk == 1:
                     raise
-                self.probe = self.probe.with_chunk(math.ceil(min(self.probe.chunk, len(self.probe.images)) / 2))
+                self.probe = replace(self.probe, chunk=math.ceil(min(self.probe.chunk, len(self.probe.images)) / 2))
                 torch.cuda.empty_cache()
 
     def read(self, arch: Arch) -> Row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 from tvt_ray.searchers.evolution import build_evolution
 from tvt_ray.searchers.exhaustive import build_exhaustive
@@ -13,10 +12,8 @@ from tvt_ray.searchers.random_search import build_random
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.vits.space import Space
 
-Builder: TypeAlias = Callable[[SearchSettings, Space, int], Algorithm]
-
 # name -> builder, from (settings, space, seed)
-SEARCHERS: dict[str, Builder] = {
+SEARCHERS: dict[str, Callable[[SearchSettings, Space, int], Algorithm]] = {
     "random": build_random,
     "exhaustive": build_exhaustive,
     "evolution": build_evolution,

@@ -70,9 +70,7 @@ def alone(contest: Contest) -> Contender | str:
 
 def largest(contest: Contest) -> Contender | str:
     """The row of most parameters within the budget."""
-    read = [
-        row for row in contest.rows if row.status == "ok" and contest.config.budget.admits_counts(row.params, row.flops)
-    ]
+    read = [row for row in contest.rows if row.status == "ok" and contest.config.budget.admits(row.params, row.flops)]
     most = max(read, key=lambda row: (row.params, row.arch_id), default=contest.row)
     if most.shape == contest.row.shape:
         return "the largest within the budget: it is the student"

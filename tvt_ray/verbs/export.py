@@ -31,7 +31,6 @@ from tvt_ray.exports.formats import (
     some_of,
 )
 from tvt_ray.exports.model_card import CARD_FILE, model_card
-from tvt_ray.exports.parity import TOLERANCE, drawn
 from tvt_ray.latency.measure import STUDENT_S, Bench, in_rounds
 from tvt_ray.latency.profile import this_device
 from tvt_ray.progress import say

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.measure import NUM_ROUNDS, Bench, Wish, measure_profile, measure_students
+from tvt_ray.latency.measure import NUM_ROUNDS, Bench, measure_profile, measure_students
 from tvt_ray.latency.profile import DeviceProfile, default_path, this_device
 from tvt_ray.progress import Meter, say
 from tvt_ray.runs.config import RunConfig
@@ -46,7 +46,7 @@ def run_profile(
     check_writable(path)
     sizes = tuple(dict.fromkeys(batch_sizes))
     with process_as_it_was():
-        profile = measure_profile(Wish(config.space, device, threads or torch.get_num_threads(), sizes))
+        profile = measure_profile(config.space, device, threads or torch.get_num_threads(), sizes)
     profile.save(path)
     return path, profile
 

@@ -230,7 +230,7 @@ class _Refining:
         """Among the best that are listed: over all rows, one of thousands is always better by luck."""
         if learned.prediction is None:
             return None
-        among = [learned.index(each.row.arch_id) for each in learned.ranking.top(NUM_LISTED)]
+        among = [learned.index[each.row.arch_id] for each in learned.ranking.top(NUM_LISTED)]
         rng = np.random.default_rng(self.config.seed)
         return round(learned.prediction.chance_that_more_changes(rng, margin=MARGIN, among=among), 3)
 
@@ -240,7 +240,7 @@ def best_of(learned: Learned, count: int) -> tuple[Refined, ...]:
     interval = learned.prediction.interval() if learned.prediction else None
     best = []
     for each in learned.ranking.top(count):
-        index, last = learned.index(each.row.arch_id), learned.last_measured(each.row.arch_id)
+        index, last = learned.index[each.row.arch_id], learned.last_measured(each.row.arch_id)
         best.append(
             Refined(
                 each.row.arch_id,
@@ -255,7 +255,7 @@ def best_of(learned: Learned, count: int) -> tuple[Refined, ...]:
 
 
 def _sure_of_first(learned: Learned) -> float | None:
-    first_two = [learned.index(each.row.arch_id) for each in learned.ranking.top(2)]
+    first_two = [learned.index[each.row.arch_id] for each in learned.ranking.top(2)]
     if learned.prediction is None or len(first_two) < 2:
         return None
     return round(float(learned.prediction.sure_of(*first_two)), 3)

@@ -76,7 +76,8 @@ class Block(Piece):
         norms, products = Cost(4 * dim, 0), Cost(0, 2 * tokens * tokens * attention_dim)
         cost = add_costs([*(linear_cost(tokens, *each) for each in linears), norms, products])
         values = tokens * (14 * dim + 8 * attention_dim + 4 * hidden_dim) + 2 * num_heads * tokens**2
-        return cls.make_part((tokens, dim, num_heads, attention_dim, hidden_dim), cost, values, (tokens, dim))
+        sizes = (tokens, dim, num_heads, attention_dim, hidden_dim)
+        return Part(cls.kind, sizes, cost, values, (tokens, dim), cls)
 
 
 class RelativeBlock(Block):
@@ -140,7 +141,7 @@ class Pool(Piece):
         weights, halved = outputs * POOL_KERNEL**2, cls.output_size(map_size)
         cost = add_costs([Cost(weights + outputs, halved**2 * weights), linear_cost(1, inputs, outputs)])
         values = 3 * map_size**2 * inputs + 3 * halved**2 * outputs
-        return cls.make_part((inputs, outputs, map_size), cost, values, (1 + map_size**2, inputs))
+        return Part(cls.kind, (inputs, outputs, map_size), cost, values, (1 + map_size**2, inputs), cls)
 
     @staticmethod
     def output_size(map_size: int) -> int:
@@ -176,7 +177,7 @@ class Head(Piece):
         """A LayerNorm of so many tokens, their mean, and a Linear."""
         cost = add_costs([Cost(2 * width, 0), linear_cost(1, width, num_classes)])
         values = 3 * num_read * width + num_classes
-        return cls.make_part((num_read, width, num_classes), cost, values, (num_read, width))
+        return Part(cls.kind, (num_read, width, num_classes), cost, values, (num_read, width), cls)
 
 
 class TokenHead(Head):

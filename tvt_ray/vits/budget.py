@@ -13,7 +13,6 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from tvt_ray.strict import Strict
-from tvt_ray.vits.pieces import Cost
 from tvt_ray.vits.space import Arch, Space
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
@@ -68,12 +67,8 @@ class Budget(Strict):
                 raise ValueError(f"min_{name} {low} is above max_{name} {high}")
         return self
 
-    def admits(self, cost: Cost) -> bool:
-        """Whether parameters and FLOPs are inside; `Limits` says it of latency too."""
-        return self.admits_counts(cost.params, cost.flops)
-
-    def admits_counts(self, params: int, flops: int) -> bool:
-        """The same of its two numbers."""
+    def admits(self, params: int, flops: int) -> bool:
+        """Whether both are inside; `Limits` says it of latency too."""
         return _within(params, self.min_params, self.max_params) and _within(flops, self.min_flops, self.max_flops)
 
     def __str__(self) -> str:
@@ -103,7 +98,7 @@ class Limits:
 
     def admit(self, arch: Arch) -> bool:
         """Whether an architecture of the space is inside."""
-        if not self.budget.admits(self.space.cost(arch, self.num_classes)):
+        if not self.budget.admits(*self.space.cost(arch, self.num_classes)):
             return False
         limit = self.budget.max_latency_ms
         return limit is None or self.latency_ms is None or self.latency_ms(arch) <= limit

@@ -74,11 +74,6 @@ def mutate_indices(indices: Sequence[int], dimensions: Sequence[int], rng: rando
     )
 
 
-def cross_indices(first: Sequence[int], second: Sequence[int], rng: random.Random) -> tuple[int, ...]:
-    """Uniform crossover: each position from either parent."""
-    return tuple(rng.choice(pair) for pair in zip(first, second, strict=True))
-
-
 def check_keys(space: str, obj: Any, keys: Sequence[str]) -> None:
     """Raises ValueError unless `obj` is a JSON object with exactly these keys ('space' may stand beside them)."""
     if not isinstance(obj, Mapping):

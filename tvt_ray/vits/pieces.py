@@ -49,11 +49,6 @@ class Piece(nn.Module):
     kind: ClassVar[str]
 
     @classmethod
-    def make_part(cls, sizes: tuple[int, ...], cost: Cost, activations: int, input_shape: tuple[int, ...]) -> Part:
-        """What `part` gives, once it has counted."""
-        return Part(cls.kind, sizes, cost, activations, input_shape, cls)
-
-    @classmethod
     def timed(cls, *sizes: int) -> nn.Module:
         """The module that is timed; its weights hold whatever memory held."""
         return cls(*sizes)

@@ -14,7 +14,7 @@ from pydantic import PositiveInt
 
 from tvt_ray.strict import Strict
 from tvt_ray.vits.blocks import Block
-from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, cross_indices, mutate_indices
+from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, mutate_indices
 from tvt_ray.vits.pieces import Cost, Part, add_costs
 from tvt_ray.vits.student import Student, TimmModel
 
@@ -186,7 +186,8 @@ class Space(Strict):
 
     def crossover(self, first: Arch, second: Arch, rng: random.Random) -> Arch:
         """One whose choices are either parent's; blocks that only one has are drawn at random."""
-        return self.decode(cross_indices(self._genes(first, rng), self._genes(second, rng), rng))
+        pairs = zip(self._genes(first, rng), self._genes(second, rng), strict=True)
+        return self.decode([rng.choice(pair) for pair in pairs])
 
     def _genes(self, arch: Arch, rng: random.Random) -> list[int]:
         """The encoding, with positions that are not used drawn at random instead of 0."""

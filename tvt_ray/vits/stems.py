@@ -71,11 +71,6 @@ class Stem(Piece):
         """From pixels to one token of `width` channels for each patch."""
         raise NotImplementedError
 
-    @staticmethod
-    def width(*numbers: int) -> int:
-        """Channels of its tokens."""
-        return _conv_shapes(numbers)[-1].outputs
-
     @classmethod
     @functools.cache
     def of_patches(cls, image_size: int, width: int, patch_size: int, num_prefix: int) -> Part:
@@ -101,7 +96,7 @@ class Stem(Piece):
             values += before**2 * inputs + size**2 * outputs
         values += 5 * (size**2 + num_prefix) * width
         sizes, shape = (image_size, num_prefix, num_positions, *numbers), (IN_CHANNELS, image_size, image_size)
-        return cls.make_part(sizes, add_costs(costs), values, shape)
+        return Part(cls.kind, sizes, add_costs(costs), values, shape, cls)
 
 
 class Patches(Stem):
@@ -189,7 +184,7 @@ class Embedding(nn.Module):
 
     def __init__(self, stem: type[Stem], image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
         super().__init__()
-        width, side = stem.width(*numbers), math.isqrt(num_positions)
+        width, side = _conv_shapes(numbers)[-1].outputs, math.isqrt(num_positions)
         self.patch_embed = stem(image_size, num_prefix, num_positions, *numbers)
         self.cls_token = nn.Parameter(torch.empty(1, num_prefix, width)) if num_prefix else None
         shape = (width, side, side) if stem.positions_are_a_map else (num_positions, width)

@@ -62,7 +62,7 @@ def select_weights(source: Source, student: Student, name: str = "the student") 
     return Selected(tuple(chosen), tuple(key for key in own if key not in chosen))
 
 
-def check_fits(source: Source, student: Student, name: str = "the student") -> None:
+def check_fits(source: Source, student: Student, name: str) -> None:
     """Raises UsageError where the student has stages or sizes that are not in `source`; needs shapes alone."""
     check_stages(source, student, name)
     own = student.state_dict()
@@ -76,7 +76,7 @@ def check_fits(source: Source, student: Student, name: str = "the student") -> N
                 _check_size(source, name, f"{what}{where}", have[what], size)
 
 
-def check_stages(source: Source, student: Student, name: str = "the student") -> None:
+def check_stages(source: Source, student: Student, name: str) -> None:
     """Raises UsageError where one is a PiT and the other a plain ViT, whatever their sizes."""
     stages, theirs = stages_of(student.state_dict()), source.stages
     if len(stages) != len(theirs):
