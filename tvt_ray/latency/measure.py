@@ -48,15 +48,11 @@ def _measure_batch(
     return make_batch(space, bench.batch_size, dict(zip(parts, best, strict=False)), archs, best[len(parts) :])
 
 
-def measure_students(
-    bench: Bench, space: Space, archs: Sequence[Arch], num_classes: int, counted: Callable[[], object]
-) -> list[float]:
-    """Milliseconds of each; `counted` is called after every one of NUM_ROUNDS measurements of each."""
-    return in_rounds([functools.partial(bench.student_ms, space, arch, num_classes) for arch in archs], counted)
-
-
 def in_rounds(timed: Sequence[Callable[[], float]], counted: Callable[[], object]) -> list[float]:
-    """The least of NUM_ROUNDS times of each, in an order of its own each round: other work on the machine passes."""
+    """The least of NUM_ROUNDS times of each, in an order of its own each round: other work on the machine passes.
+
+    `counted` is called after every measurement.
+    """
     best, rng = [math.inf] * len(timed), random.Random(0)
     for _ in range(NUM_ROUNDS):
         for index in rng.sample(range(len(timed)), len(timed)):

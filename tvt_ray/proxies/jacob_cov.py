@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.proxies.passes import gradients
+from tvt_ray.proxies.passes import gradients, logit_sum
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -19,8 +18,6 @@ def jacob_cov(student: Student, probe: Probe) -> float:
     log(v + e) + 1 / (v + e), e = 1e-5. One forward and one backward pass, no labels. Nothing to adapt for ViTs.
     """
     images = probe.images.clone().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):
-        total = student(images).sum()
-    jacobian = gradients(total, [images])[0].flatten(1).double()
+    jacobian = gradients(logit_sum(student, images), [images])[0].flatten(1).double()
     eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(jacobian)).clamp(min=0)
     return -float((torch.log(eigenvalues + EPSILON) + 1 / (eigenvalues + EPSILON)).sum())

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tvt_ray.proxies.passes import gradients, matrices
+from tvt_ray.proxies.passes import gradients, logit_sum, matrices
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -23,9 +22,8 @@ def ntk(student: Student, probe: Probe) -> float:
     """
     weights, rows = matrices(student), []
     for image in probe.images[:MAX_IMAGES]:
-        with sdpa_kernel(SDPBackend.MATH):
-            total = student(image[None]).sum()
-        rows.append(torch.cat([gradient.flatten() for gradient in gradients(total, weights)]))
+        found = gradients(logit_sum(student, image[None]), weights)
+        rows.append(torch.cat([gradient.flatten() for gradient in found]))
     jacobian = torch.stack(rows)
     eigenvalues = torch.linalg.eigvalsh((jacobian @ jacobian.T).double())
     smallest = max(float(eigenvalues[0]), float(eigenvalues[-1]) * torch.finfo(torch.float32).eps)

@@ -44,6 +44,12 @@ def cross_entropy(student: Student, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(student(images), labels)
 
 
+def logit_sum(student: Student, images: Tensor) -> Tensor:
+    """Over images and classes, differentiable twice."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return student(images).sum()  # type: ignore[no-any-return]
+
+
 def loss_gradients(student: Student, probe: Probe) -> list[Tensor]:
     """Of the probe's mean cross-entropy, by `matrices`."""
     return gradients(cross_entropy(student, probe.images, probe.labels), matrices(student))
@@ -95,9 +101,7 @@ def positive_copy(student: Student, with_norms: bool) -> Student:
 
 def response_to_ones(student: Student, images: Tensor) -> Tensor:
     """The sum of logits for one image of ones, of the size of `images` (B, 3, S, S)."""
-    with sdpa_kernel(SDPBackend.MATH):
-        response: Tensor = student(torch.ones_like(images[:1], dtype=torch.float64)).sum()
-        return response
+    return logit_sum(student, torch.ones_like(images[:1], dtype=torch.float64))
 
 
 @contextmanager

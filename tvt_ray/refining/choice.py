@@ -20,9 +20,6 @@ class Candidates:
     features: Floats  # (n, d), standardised
     prior: Floats  # (n,), what ranks without a measurement; higher is better
 
-    def __len__(self) -> int:
-        return len(self.shapes)
-
 
 def spread(candidates: Candidates, count: int, taken: Sequence[str], rng: np.random.Generator) -> list[int]:
     """Whom one would take without measuring: the prior's first choice, and the largest. Then one of each other band of

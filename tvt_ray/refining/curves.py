@@ -51,7 +51,10 @@ def arrange(observations: Sequence[Observation], epochs: int) -> Curves:
 
     Beyond six rungs, those of most observations are kept, and the last.
     """
-    known = sorted({each for each in observations if each.epochs <= epochs}, key=_order)
+    known = sorted(
+        {each for each in observations if each.epochs <= epochs},
+        key=lambda each: (each.index, each.seed, each.epochs, each.val_acc),
+    )
     last: dict[tuple[int, int], int] = {}
     for each in known:
         last[each.index, each.seed] = each.epochs  # sorted: the latest comes last
@@ -66,10 +69,6 @@ def arrange(observations: Sequence[Observation], epochs: int) -> Curves:
         accuracy=np.array([each.val_acc for each in kept], dtype=np.float64),
         num_rungs=len(rungs),
     )
-
-
-def _order(each: Observation) -> tuple[int, int, int, float]:
-    return each.index, each.seed, each.epochs, each.val_acc
 
 
 def _choose_rungs(known: Sequence[Observation], ends: Sequence[int]) -> list[int]:

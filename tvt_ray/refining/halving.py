@@ -16,8 +16,6 @@ from tvt_ray.strict import Strict
 
 # Of the epochs of a whole training. Earlier ones, a ninth and a third, chose worse than chance: docs/refine.md
 SHARES = (1 / 3, 2 / 3)
-
-
 MIN_MEASURED = 8  # rows; with fewer, the score that needed no training decides alone
 
 
@@ -121,16 +119,13 @@ class Halving:
         A student that a later round overtakes keeps the epochs that it has had, so that each round may train on as
         many as it leaves.
         """
-        total, num_students, steps = 0, 0, self._steps()
+        total, num_students = 0, 0
+        steps = [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]  # from rung to rung
         for size in sizes:
             num_students += size
             goers = [size, *(self.survivors(num_students, rung) for rung in range(1, len(steps)))]
             total += sum(min(count, num_students) * step for count, step in zip(goers, steps, strict=True))
         return total + min(self.repeats, sizes[0] if sizes else 0) * steps[0]
-
-    def _steps(self) -> list[int]:
-        """Epochs from each rung to the next."""
-        return [high - low for low, high in zip((0, *self.rungs), self.rungs, strict=False)]
 
 
 def round_sizes(settings: RefineSettings, halving: Halving) -> list[int]:

@@ -42,16 +42,11 @@ SCHEMA = pa.schema(
 )
 
 
-def _to_table(measurements: Sequence[Measurement]) -> pa.Table:
-    return pa.Table.from_pylist([dataclasses.asdict(each) for each in measurements], SCHEMA)
-
-
-def _from_table(table: pa.Table) -> list[Measurement]:
-    return [Measurement(**record) for record in table.select(SCHEMA.names).to_pylist()]
-
-
-MEASUREMENTS = Codec(
-    SCHEMA, _to_table, _from_table, key=lambda each: (each.arch_id, each.epochs, each.seed, each.recipe)
+MEASUREMENTS: Codec[Measurement] = Codec(
+    SCHEMA,
+    lambda measurements: pa.Table.from_pylist([dataclasses.asdict(each) for each in measurements], SCHEMA),
+    lambda table: [Measurement(**record) for record in table.select(SCHEMA.names).to_pylist()],
+    key=lambda each: (each.arch_id, each.epochs, each.seed, each.recipe),
 )
 
 

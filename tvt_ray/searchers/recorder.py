@@ -33,7 +33,7 @@ class Sampler:
     """
 
     def __init__(self, algorithm: Algorithm, limits: Limits, seed: int) -> None:
-        self.algorithm, self.space, self.limits, self.num_classes = algorithm, limits.space, limits, limits.num_classes
+        self.algorithm, self.space, self.limits = algorithm, limits.space, limits
         self.rng = random.Random(f"sampler/{seed}")
         self._seen: set[str] = set()
         self._last: Arch | None = None  # the latest proposal of this ask that was not admissible
@@ -141,22 +141,12 @@ class Recorder:
         self._untold: list[tuple[Arch, Row]] = []  # rows that wait for the calibration
         self._earlier: list[tuple[Arch, Row]] = []  # likewise, of an earlier run
 
-    def _best_of(self, rows: Sequence[Row]) -> float | None:
-        return max((score for row in rows if (score := self.scorer.score(row)) is not None), default=None)
-
     def replay(self, earlier: Sequence[tuple[Arch, Row]]) -> None:
         """Tells the searcher of an earlier run's rows, as soon as they can be scored; none is proposed again."""
         for arch, _ in earlier:
             self.sampler.skip(arch)
         self._earlier = list(earlier)
-        if self.scorer.calibration is not None:
-            self._tell_earlier()
-
-    def _tell_earlier(self) -> None:
-        told, self._earlier = self._earlier, []
-        for arch, row in told:
-            self.sampler.tell(arch, self.scorer.values(row))
-        self.best = self._best_of([row for _, row in told])
+        self._tell()
 
     def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
         """On disk a moment later; the searcher hears of them now, or once the scale of scores is known."""
@@ -173,8 +163,7 @@ class Recorder:
         self.errors.update(row.error for row in rows if row.error)
         self._judge()
         self._untold.extend(zip(archs, rows, strict=True))
-        if self.scorer.calibration is not None:
-            self._tell()
+        self._tell()
 
     def stop(self, reason: str) -> None:
         """The run should not go on; the first reason counts."""
@@ -183,18 +172,19 @@ class Recorder:
     def calibrate(self, calibration: Calibration) -> None:
         """From here on rows can be scored, and those that waited for it are."""
         self.scorer = dataclasses.replace(self.scorer, calibration=calibration)
-        self._tell_earlier()
         self._tell()
 
     def _tell(self) -> None:
-        told, self._untold = self._untold, []
-        if not told:
+        """What waits for a calibration, once there is one: first an earlier run's rows, of which `watch` hears none."""
+        if self.scorer.calibration is None:
             return
-        for arch, row in told:
+        earlier, self._earlier, new, self._untold = self._earlier, [], self._untold, []
+        for arch, row in [*earlier, *new]:
             self.sampler.tell(arch, self.scorer.values(row))
-        rows = [row for _, row in told]
-        self.best = max((best for best in (self.best, self._best_of(rows)) if best is not None), default=None)
-        self._watch(rows, self.best)
+            score = self.scorer.score(row)
+            self.best = max((best for best in (self.best, score) if best is not None), default=None)
+        if new:
+            self._watch([row for _, row in new], self.best)
 
     def _judge(self) -> None:
         failed = self.errors.total()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.measure import NUM_ROUNDS, Bench, measure_profile, measure_students
+from tvt_ray.latency.measure import NUM_ROUNDS, Bench, in_rounds, measure_profile
 from tvt_ray.latency.profile import DeviceProfile, default_path, this_device
 from tvt_ray.progress import Meter, say
 from tvt_ray.runs.config import RunConfig
@@ -66,7 +67,8 @@ def check_chosen(chosen: Iterable[Entry], limits: Limits, profile: DeviceProfile
         return {arch_id: Latency(ms) for arch_id, ms in predicted.items()}
     bench = Bench(profile.device.kind, profile.threads, budget.latency_batch_size)
     with process_as_it_was(), Meter("latency", NUM_ROUNDS * len(archs), "measurements") as meter:
-        times = measure_students(bench, space, list(archs.values()), limits.num_classes, lambda: meter.advance(1))
+        timed = [functools.partial(bench.student_ms, space, arch, limits.num_classes) for arch in archs.values()]
+        times = in_rounds(timed, lambda: meter.advance(1))
     found = {i: Latency(ms, round(time, 4)) for (i, ms), time in zip(predicted.items(), times, strict=True)}
     _tell_of_slow(found, budget.max_latency_ms)
     return found
