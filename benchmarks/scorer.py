@@ -25,7 +25,7 @@ from benchmarks.runner import REPO, Record, names_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.proxies import PROXIES
-from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
+from tvt_ray.proxies.probe import ProbeSettings, build_probe
 from tvt_ray.runs.config import load_config
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.scores import FULL
@@ -89,9 +89,8 @@ def make_task(case: str, num_images: int, precision: str) -> ReadingTask:
     config = load_config(CONFIGS / CASES[case])
     data = load_dataset(load_config(CONFIGS / CASES["digits"]).data)
     teacher = build_teacher(TeacherSettings(name=config.teacher.name), data.num_classes).freeze()
-    settings = ProbeSettings(num_images=num_images)
-    images = build_probe_images(data.train, settings, config.space.image_size, teacher.image_size)
-    probe = build_probe(images, teacher, PRECISIONS[precision])
+    settings = ProbeSettings.model_validate({"num_images": num_images, "precision": precision})
+    probe = build_probe(data.train, settings, config.space.image_size, teacher)
     return ReadingTask(config.space, NUM_CLASSES[case], FULL, 0, probe)
 
 

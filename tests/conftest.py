@@ -28,7 +28,7 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.exports.folder import StudentCard, save_student
-from tvt_ray.proxies.probe import Probe, ProbeSettings, build_probe, build_probe_images
+from tvt_ray.proxies.probe import Probe, ProbeSettings, build_probe
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
@@ -222,7 +222,7 @@ def teacher(config: RunConfig, digits: Dataset) -> Teacher:
 
 @pytest.fixture(scope="session")
 def probe(digits: Dataset, teacher: Teacher) -> Probe:
-    return build_probe(build_probe_images(digits.train, ProbeSettings(num_images=10), 32, teacher.image_size), teacher)
+    return build_probe(digits.train, ProbeSettings(num_images=10), 32, teacher)
 
 
 @contextlib.contextmanager

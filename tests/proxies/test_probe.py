@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from tvt_ray.errors import UsageError
-from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images, select_balanced
+from tvt_ray.proxies.passes import inputs_of
+from tvt_ray.proxies.probe import ProbeSettings, build_probe, select_balanced
 
 
 @pytest.mark.parametrize("num_images", [1, 9, 10, 33])
@@ -27,36 +28,34 @@ def test_classes_that_run_out_leave_their_share_to_others():
         select_balanced(labels, 53, seed=0)
 
 
-def test_student_and_teacher_see_the_same_images_at_their_own_sizes(digits):
-    images = build_probe_images(digits.train, ProbeSettings(num_images=4), 64, 16)
-    assert images.student.shape == (4, 3, 64, 64)
-    assert images.teacher.shape == (4, 3, 16, 16)
-    assert torch.allclose(F.avg_pool2d(images.student, 4), images.teacher, atol=0.35)
+def test_student_and_teacher_see_the_same_images_at_their_own_sizes(digits, teacher):
+    with inputs_of([teacher]) as seen:
+        probe = build_probe(digits.train, ProbeSettings(num_images=4), 2 * teacher.image_size, teacher)
+    assert probe.images.shape == (4, 3, 2 * teacher.image_size, 2 * teacher.image_size)
+    assert seen[0].shape == (4, 3, teacher.image_size, teacher.image_size)
+    assert torch.allclose(F.avg_pool2d(probe.images, 2), seen[0], atol=0.35)
 
 
 def test_the_teacher_is_run_in_evaluation_mode(digits, teacher):
-    images = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, teacher.image_size)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
     teacher.train()
-    probe = build_probe(images, teacher)
+    with inputs_of([teacher]) as seen:
+        probe = build_probe(digits.train, ProbeSettings(num_images=6), 32, teacher)
     assert not teacher.training
     assert all(torch.equal(before[key], value) for key, value in teacher.state_dict().items())
     with torch.no_grad():
-        alone = teacher(images.teacher[:1])[1][-1]
+        alone = teacher(seen[0][:1])[1][-1]
     assert torch.allclose(probe.teacher_maps[-1][:1], alone, atol=1e-5)
 
 
 def test_without_a_teacher_the_probe_is_images_and_labels(digits, teacher):
-    alone = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, None)
-    both = build_probe_images(digits.train, ProbeSettings(num_images=6), 32, teacher.image_size)
-    assert alone.teacher is None
-    assert torch.equal(alone.student, both.student)
+    settings = ProbeSettings(num_images=6)
+    alone, both = build_probe(digits.train, settings, 32, None), build_probe(digits.train, settings, 32, teacher)
+    assert torch.equal(alone.images, both.images)
     assert torch.equal(alone.labels, both.labels)
-    for probe in (build_probe(alone, None), build_probe(alone, teacher), build_probe(both, None)):
-        assert torch.equal(probe.images, both.student)
-        assert probe.teacher_maps == ()
-        assert probe.teacher_logits is None
-        assert probe.to("cpu").teacher_logits is None
+    assert alone.teacher_maps == ()
+    assert alone.teacher_logits is None
+    assert alone.to("cpu").teacher_logits is None
 
 
 def test_chunks_are_the_probe_in_order_and_in_its_precision(probe):
@@ -68,5 +67,5 @@ def test_chunks_are_the_probe_in_order_and_in_its_precision(probe):
 
 
 def test_labels_are_those_of_the_images(digits):
-    images = build_probe_images(digits.train, ProbeSettings(num_images=len(digits.train)), 8, None)
-    assert torch.bincount(images.labels).tolist() == np.bincount(digits.train.labels).tolist()
+    probe = build_probe(digits.train, ProbeSettings(num_images=len(digits.train)), 8, None)
+    assert torch.bincount(probe.labels).tolist() == np.bincount(digits.train.labels).tolist()

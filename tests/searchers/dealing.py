@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from tests.searchers.driving import Remembering
 from tvt_ray.errors import RunError
-from tvt_ray.proxies.probe import ProbeSettings, build_probe, build_probe_images
+from tvt_ray.proxies.probe import ProbeSettings, build_probe
 from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row
@@ -19,8 +19,8 @@ from tvt_ray.vits.budget import Budget, Limits
 
 def make_task(space, digits):
     """A real one, which needs no teacher since nothing of the teacher is read."""
-    images = build_probe_images(digits.train, ProbeSettings(num_images=2), space.image_size, None)
-    return ReadingTask(space, digits.num_classes, ("rank_sum", "log_norm"), 0, build_probe(images, None))
+    probe = build_probe(digits.train, ProbeSettings(num_images=2), space.image_size, None)
+    return ReadingTask(space, digits.num_classes, ("rank_sum", "log_norm"), 0, probe)
 
 
 def readings(space, arch):

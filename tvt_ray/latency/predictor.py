@@ -57,7 +57,7 @@ def _solve(terms: Sequence[Sequence[float]], times_ms: Sequence[float]) -> list[
 
 
 def relative_error(predicted: ArrayLike, measured: ArrayLike) -> Error:
-    """Of at least one pair."""
+    """How far predictions are from what was measured, of at least one pair."""
     errors = np.abs(np.asarray(predicted) - np.asarray(measured)) / np.asarray(measured)
     return Error(num=errors.size, median=float(np.median(errors)), worst=float(errors.max()))
 
@@ -83,7 +83,7 @@ class PartTimes:
         return _dot(self.fits[part.kind], part_terms(part))
 
     def sum_ms(self, parts: Iterable[Part]) -> float:
-        """Of all of them."""
+        """Milliseconds of all of them."""
         return sum(map(self.part_ms, parts))
 
 
@@ -98,7 +98,7 @@ class Predictor:
 
     @classmethod
     def of(cls, batch: BatchProfile, space: Space, num_classes: int) -> Predictor:
-        """From what a profile holds."""
+        """The predictor of what was measured with one batch size."""
         measured = {(part.kind, part.sizes): part.ms for part in batch.parts}
         return cls(space, num_classes, PartTimes(measured, batch.fits), batch.whole)
 

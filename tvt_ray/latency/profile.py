@@ -89,7 +89,7 @@ class Error(Strict):
 
 
 class BatchProfile(Strict):
-    """All of one batch size."""
+    """What was measured with one batch size, and what predicts from that."""
 
     batch_size: PositiveInt
     parts: tuple[MeasuredPart, ...]

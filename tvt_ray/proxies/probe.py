@@ -30,15 +30,6 @@ class ProbeSettings(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
-@dataclass(frozen=True)
-class ProbeImages:
-    """The batch at two resolutions, both ImageNet-normalised and resized from the same images."""
-
-    student: Tensor  # (B, 3, S, S)
-    teacher: Tensor | None  # (B, 3, T, T); None where nothing reads the teacher
-    labels: Tensor  # (B,) int64
-
-
 def select_balanced(labels: NDArray[np.int64], num_images: int, seed: int) -> NDArray[np.int64]:
     """Indices of `num_images` images, of each class equally many or one more; seeded, and in random order.
 
@@ -56,20 +47,6 @@ def select_balanced(labels: NDArray[np.int64], num_images: int, seed: int) -> ND
         turn[mine] = np.arange(mine.sum())
     chosen = order[np.lexsort((classes[shuffled], turn))[:num_images]]
     return np.asarray(rng.permutation(chosen))
-
-
-def build_probe_images(
-    train: Split, settings: ProbeSettings, student_size: int, teacher_size: int | None
-) -> ProbeImages:
-    """Sizes in pixels; None: no teacher looks. Raises UsageError for a corrupt image, naming it."""
-    chosen = train.take(select_balanced(train.labels, settings.num_images, settings.seed))
-    images = [chosen[i][0] for i in range(len(chosen))]
-
-    def at(size: int) -> Tensor:
-        return torch.stack([eval_tensor(image, size) for image in images])
-
-    teacher = None if teacher_size is None else at(teacher_size)
-    return ProbeImages(at(student_size), teacher, torch.from_numpy(chosen.labels))
 
 
 @dataclass(frozen=True)
@@ -101,10 +78,17 @@ class Probe:
 
 
 @torch.no_grad()
-def build_probe(images: ProbeImages, teacher: Teacher | None, precision: torch.dtype = torch.float32) -> Probe:
-    """Runs the teacher, in evaluation mode and in float32, on its view of the batch, where there are both."""
-    if teacher is None or images.teacher is None:
-        return Probe(images.student, images.labels, precision=precision)
-    teacher.freeze()
-    logits, maps = teacher(images.teacher)
-    return Probe(images.student, images.labels, tuple(maps), logits, precision)
+def build_probe(train: Split, settings: ProbeSettings, student_size: int, teacher: Teacher | None) -> Probe:
+    """Images at the student's size in pixels, and what the teacher, where one looks, makes of the same at its own size.
+
+    It runs in evaluation mode and in float32. Raises UsageError for a corrupt image, naming it.
+    """
+    chosen = train.take(select_balanced(train.labels, settings.num_images, settings.seed))
+    images = [chosen[i][0] for i in range(len(chosen))]
+
+    def at(size: int) -> Tensor:
+        return torch.stack([eval_tensor(image, size) for image in images])
+
+    logits, maps = (None, ()) if teacher is None else teacher.freeze()(at(teacher.image_size))
+    precision = getattr(torch, settings.precision)
+    return Probe(at(student_size), torch.from_numpy(chosen.labels), tuple(maps), logits, precision)

@@ -89,7 +89,7 @@ class Scale:
     unit: float  # what is 1: the standard deviation at the last rung of at least eight observations
 
     def latent(self, accuracy: Floats, rungs: Indices) -> Floats:
-        """Of accuracies (m,) in percent at rungs (m,)."""
+        """Accuracies (m,) in percent at rungs (m,), on this scale."""
         return np.asarray((-np.log(self.ceilings[rungs] - accuracy) - self.offsets[rungs]) / self.unit)
 
     def log_jacobian(self, accuracy: Floats, rungs: Indices) -> float:

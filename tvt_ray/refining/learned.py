@@ -72,12 +72,12 @@ class Learned:
 
     @cached_property
     def features(self) -> FeatureTable:
-        """Of `entries`."""
+        """What the surrogate reads of `entries`."""
         return feature_table([each.row for each in self.entries], self.space)
 
     @property
     def scores(self) -> Floats:
-        """The prior's: (n,)."""
+        """Scores by the prior: (n,)."""
         return np.array([each.score for each in self.entries])
 
     @cached_property
@@ -106,7 +106,7 @@ class Learned:
         return {each.row.arch_id: number for number, each in enumerate(self.entries)}
 
     def last_measured(self, arch_id: str) -> Measurement | None:
-        """Of a row's longest training."""
+        """The measurement of a row's longest training."""
         own = [each for each in self.measurements if each.arch_id == arch_id]
         return max(own, key=lambda each: (each.epochs, -each.seed), default=None)
 

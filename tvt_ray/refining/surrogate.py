@@ -43,7 +43,7 @@ class Lesson:
     high: float
 
     def sentence(self) -> str:
-        """In words and numbers."""
+        """What it says of the dataset, in words and numbers."""
         has, name = self.unit == PRESENCE, self.name.removeprefix(FLAG).replace("_", " ")
         more, less = ("a", "no") if has else ("more", "less")
         if self.low > 0 or self.high < 0:
@@ -67,14 +67,14 @@ class Latent:
     scale: Scale
 
     def means(self) -> Floats:
-        """Of all rows: (n,)."""
+        """What is expected of all rows: (n,)."""
         num_shared = self.design.shape[1]
         means = self.design @ self.mean[:num_shared]
         means[self.measured] += self.mean[num_shared:]
         return np.asarray(means)
 
     def deviations(self) -> Floats:
-        """Of all rows, without the noise of a training: (n,)."""
+        """Standard deviations of all rows, without the noise of a training: (n,)."""
         num_shared = self.design.shape[1]
         shared = self.covariance[:num_shared, :num_shared]
         variances: Floats = ((self.design @ shared) * self.design).sum(1) + self.residual**2
@@ -87,7 +87,7 @@ class Latent:
         return np.hstack([self.design[rows], (rows[:, None] == self.measured).astype(np.float64)])
 
     def draws(self, rng: np.random.Generator, count: int) -> Floats:
-        """(count, n)."""
+        """Joint draws of all rows: (count, n)."""
         num_shared = self.design.shape[1]
         values, vectors = linalg.eigh(self.covariance)
         root = vectors * np.sqrt(np.maximum(values, 0))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
@@ -12,7 +10,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.latency.predictor import fastest
 from tvt_ray.latency.profile import DeviceProfile
 from tvt_ray.progress import say
-from tvt_ray.proxies.probe import build_probe, build_probe_images
+from tvt_ray.proxies.probe import build_probe
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.latency import limits_of
 from tvt_ray.scoring.reader import ReadingTask
@@ -72,14 +70,12 @@ def checked_limits(config: RunConfig, num_classes: int, profile: DeviceProfile |
 
 def make_task(config: RunConfig, data: Dataset, teacher: Teacher | None) -> ReadingTask:
     """The probe, what the teacher makes of it, and all else that a worker needs."""
-    teacher_size = None if teacher is None else teacher.image_size
-    images = build_probe_images(data.train, config.probe, config.space.image_size, teacher_size)
     return ReadingTask(
         config.space,
         data.num_classes,
         config.score.to_read,
         config.seed,
-        build_probe(images, teacher, getattr(torch, config.probe.precision)),
+        build_probe(data.train, config.probe, config.space.image_size, teacher),
         config.probe.num_inits,
         config.search.max_seconds_per_arch,
         config.plugins,

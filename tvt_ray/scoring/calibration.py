@@ -34,7 +34,7 @@ class Calibration:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row]) -> Calibration:
-        """Failed rows are left out."""
+        """The values of these rows, but for those that failed."""
         return cls(tuple(row.values for row in rows if row.status == "ok"))
 
     def score(self, name: str, row: Row) -> float | None:
@@ -77,7 +77,7 @@ class Calibration:
         return {}
 
     def save(self, path: Location) -> None:
-        """Raises RunError where it cannot be written."""
+        """Writes it as JSON. Raises RunError where it cannot be written."""
         write_atomically(path, json.dumps({"readings": list(self.sample)}, indent=1).encode())
 
     @classmethod

@@ -78,7 +78,7 @@ class Reader:
         return make_row(self.task, arch, readings, error, time.perf_counter() - start)
 
     def read_all(self, archs: Sequence[Arch]) -> list[Row]:
-        """One after the other."""
+        """The rows of these architectures, read one after the other."""
         return [self.read(arch) for arch in archs]
 
 
@@ -106,7 +106,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def make_row(task: ReadingTask, arch: Arch, readings: Readings, error: str | None, seconds: float) -> Row:
-    """Failed where there is an error."""
+    """The row of an architecture that was read; failed where there is an error."""
     row = unread(task.space, arch, task.num_classes, task.seed)
     status: Status = "failed" if error else "ok"
     return replace(row, status=status, error=error, seconds=seconds, readings=readings)

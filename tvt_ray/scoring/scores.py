@@ -60,7 +60,7 @@ def score_names() -> list[str]:
 
 
 def find_score(name: str) -> Score:
-    """Raises ValueError that lists the choices."""
+    """The score of this name. Raises ValueError that lists the choices."""
     if name in SCORES:
         return SCORES[name]
     if name not in score_names():

@@ -23,7 +23,7 @@ SEARCHERS: dict[str, Callable[[SearchSettings, Space, int], Algorithm]] = {
 
 
 def check_searcher(name: str) -> None:
-    """Raises ValueError that lists the choices."""
+    """Raises ValueError, which lists the choices, for a name that is no row of SEARCHERS."""
     if name not in SEARCHERS:
         raise ValueError(f"unknown searcher {name!r}; choices: {', '.join(SEARCHERS)}")
 

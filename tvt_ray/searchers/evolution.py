@@ -46,6 +46,6 @@ class EvolutionSearch:
 
 
 def build_evolution(settings: SearchSettings, space: Space, seed: int) -> EvolutionSearch:
-    """As the table of searchers calls it."""
+    """Evolution by a run's settings; the run's seed fixes what it draws."""
     rng = seeded("evolution", seed)
     return EvolutionSearch(space, rng, settings.population, settings.tournament, settings.crossover)

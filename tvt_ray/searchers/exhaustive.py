@@ -30,5 +30,5 @@ class ExhaustiveSearch:
 
 
 def build_exhaustive(settings: SearchSettings, space: Space, seed: int) -> ExhaustiveSearch:
-    """As the table of searchers calls it; nothing is drawn."""
+    """The whole space, whatever the settings and the seed."""
     return ExhaustiveSearch(space)

@@ -126,14 +126,14 @@ def _completed(study: Any) -> list[Any]:
 
 
 def build_tpe(settings: SearchSettings, space: Space, seed: int) -> OptunaSearch:
-    """As the table of searchers calls it. Bergstra et al. 2011, in Optuna's form."""
+    """TPE of Bergstra et al. 2011, in Optuna's form."""
     from optuna import samplers
 
     return OptunaSearch(space, samplers.TPESampler(seed=seed), 1, MAX_HISTORY, best_and_latest)
 
 
 def build_nsga2(settings: SearchSettings, space: Space, seed: int) -> OptunaSearch:
-    """As the table of searchers calls it. Deb et al. 2002, in Optuna's form."""
+    """NSGA-II of Deb et al. 2002, in Optuna's form."""
     from optuna import samplers
 
     sampler = samplers.NSGAIISampler(seed=seed, population_size=settings.population)

@@ -43,5 +43,5 @@ class RandomSearch:
 
 
 def build_random(settings: SearchSettings, space: Space, seed: int) -> RandomSearch:
-    """As the table of searchers calls it."""
+    """Draws that the run's seed fixes."""
     return RandomSearch(space, seeded("random", seed))

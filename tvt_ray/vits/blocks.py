@@ -185,7 +185,7 @@ class TokenHead(Head):
 
     @staticmethod
     def pooled(tokens: Tensor, norm: nn.Module) -> Tensor:
-        """Normalised."""
+        """The class token, normalised."""
         return norm(tokens[:, 0])  # type: ignore[no-any-return]
 
 

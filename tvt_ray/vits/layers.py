@@ -38,7 +38,7 @@ class Linear(nn.Linear):
 
 
 class Conv2d(nn.Conv2d):
-    """Likewise."""
+    """An nn.Conv2d without PyTorch's own initialisation; once made of PyTorch's own class too."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel_size: int, stride: int, padding: int = 0, groups: int = 1

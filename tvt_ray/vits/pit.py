@@ -114,7 +114,7 @@ class PiTSpace(Space):
         return f"pit-b{arch.base_dim}-d{depth}-h{heads}-m{arch.mlp_ratio:g}-{digest(self.to_json(arch))}"
 
     def columns(self, arch: PiTArch) -> dict[str, str]:
-        """Of the three stages, but for the ratio."""
+        """Widths, blocks and heads of the three stages, and the ratio."""
         return super().columns(arch) | {"widths": " ".join(map(str, arch.widths))}
 
     def to_json(self, arch: PiTArch) -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Design:
     arch: Arch
 
     def params(self, num_classes: int) -> int:
-        """Of the student, its classifier among them."""
+        """Parameters of the student, its classifier among them."""
         return self.space.cost(self.arch, num_classes).params
 
 

@@ -65,7 +65,7 @@ class Space(Strict):
         return Cost(*map(min, zip(*[self.cost(arch, num_classes) for arch in self._extremes(min)], strict=True)))
 
     def largest(self, num_classes: int) -> Cost:
-        """The most of either."""
+        """The most parameters and the most FLOPs that any architecture has."""
         return Cost(*map(max, zip(*[self.cost(arch, num_classes) for arch in self._extremes(max)], strict=True)))
 
     def largest_arch(self, num_classes: int) -> Arch:
@@ -221,7 +221,7 @@ class Space(Strict):
         return ", ".join(f"{name} {_run_lengths(text) if name in by_block else text}" for name, text in columns)
 
     def columns(self, arch: Arch) -> dict[str, str]:
-        """The same for a table: its columns, in order."""
+        """Every choice by its name, as columns of a table, in order."""
         return {choice.title: _text(getattr(arch, name)) for name, choice, _ in self._choices}
 
     def features(self, arch: Arch) -> dict[str, float]:

@@ -74,13 +74,13 @@ class Stem(Piece):
     @classmethod
     @functools.cache
     def of_patches(cls, image_size: int, width: int, patch_size: int, num_prefix: int) -> Part:
-        """Every token has a position, class tokens too."""
+        """The part for square patches, where every token has a position, class tokens too."""
         num_positions = (image_size // patch_size) ** 2 + num_prefix
         return cls.part(image_size, num_prefix, num_positions, *itertools.chain(*cls.convs(width, patch_size)))
 
     @classmethod
     def timed(cls, *sizes: int) -> nn.Module:
-        """With class tokens and positions."""
+        """The stem with class tokens and positions."""
         return Embedding(cls, *sizes)
 
     @classmethod
@@ -100,14 +100,14 @@ class Stem(Piece):
 
 
 class Patches(Stem):
-    """One convolution."""
+    """A stem of one convolution, whose kernel is a patch."""
 
     kind = "patches"
     first_conv = "proj"
 
     @staticmethod
     def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
-        """Without overlap."""
+        """One, whose stride is its kernel: patches do not overlap."""
         return (ConvShape(IN_CHANNELS, width, patch_size, patch_size, 0),)
 
 
@@ -131,13 +131,13 @@ class ConvStem(Stem):
 
     @classmethod
     def check(cls, patch_size: int) -> None:
-        """They are even."""
+        """Raises ValueError for odd patches, which nothing halves."""
         if patch_size % HALVING["stride"]:
             raise ValueError(f"the stem 'conv' halves the image, so every patch_size is even; got {patch_size}")
 
     @staticmethod
     def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
-        """As the class says."""
+        """Those that halve the map, and the bare one."""
         halvings = (patch_size & -patch_size).bit_length() - 1
         rest = patch_size >> halvings
         widest = width >> int(rest > 1)

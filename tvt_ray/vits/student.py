@@ -53,7 +53,7 @@ class Student(nn.Module):
 
     @property
     def num_blocks(self) -> int:
-        """Over all stages."""
+        """Transformer blocks over all stages."""
         return len(self._blocks())
 
     @property
@@ -126,7 +126,7 @@ class Student(nn.Module):
         return self.run(images, blocks, with_logits=False, fused=fused)[1]
 
     def logits_and_maps(self, images: Tensor, blocks: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
-        """Both of the above in one pass."""
+        """Logits (B, classes), and the numbered blocks' maps, in one pass."""
         logits, maps = self.run(images, blocks, with_logits=True)
         assert logits is not None
         return logits, maps

@@ -100,7 +100,7 @@ def _block_sizes(state: Mapping[str, Tensor], block: str) -> dict[str, int]:
 
 
 def heads_of(student: Student) -> dict[str, int]:
-    """Of each block, by how its names begin."""
+    """Heads of each block, by how its names begin."""
     modules = student.named_modules()
     return {name.removesuffix(".attn"): module.num_heads for name, module in modules if isinstance(module, Attention)}
 

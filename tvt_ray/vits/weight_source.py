@@ -39,7 +39,7 @@ class Source:
 
     @property
     def stages(self) -> Stages:
-        """One of a plain ViT, three of a PiT."""
+        """Its blocks, in one stage of a plain ViT and three of a PiT."""
         return stages_of(self.state)
 
     def of_classes(self, class_names: Iterable[str]) -> Source:
@@ -117,7 +117,6 @@ def widths_of(state: Mapping[str, Tensor], stages: Stages) -> list[int]:
 
 
 def _without_classifier(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """All but the head."""
     return {key: value for key, value in state.items() if not key.startswith("head.")}
 
 
