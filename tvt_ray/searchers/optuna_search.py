@@ -85,20 +85,17 @@ class OptunaSearch:
 
     def observe(self, arch: Arch, values: Values | None) -> None:
         """Tells the study, which is asked for the trial first where it did not propose it."""
+        from optuna.trial import TrialState
+
         trial = self._trial_of(arch)  # which may begin the study anew
         if values is None:
-            self._fail(trial)
+            self.study.tell(trial, state=TrialState.FAIL)
         else:
             self.study.tell(trial, list(values))
 
     def reject(self, arch: Arch) -> None:
         """Tells the study of a failed trial."""
-        self._fail(self._trial_of(arch))
-
-    def _fail(self, trial: Any) -> None:
-        from optuna.trial import TrialState
-
-        self.study.tell(trial, state=TrialState.FAIL)
+        self.observe(arch, None)
 
 
 def best_and_latest(study: Any, count: int) -> list[Any]:

@@ -129,11 +129,9 @@ def _own_name(key: str) -> str:
 def _scaled(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """With LayerScale as a part of the layers before it."""
     scaled = dict(state)
-    for key in state:
-        match = BLOCK.fullmatch(key)
-        layer = SCALES.get(match[4]) if match else None
-        if match and layer:
-            gamma = scaled.pop(key)
+    for match in filter(None, map(BLOCK.fullmatch, state)):
+        if layer := SCALES.get(match[4]):
+            gamma = scaled.pop(match[0])
             weight, bias = f"{match[1]}.{layer}.weight", f"{match[1]}.{layer}.bias"
             scaled |= {weight: scaled[weight] * gamma[:, None]} if weight in scaled else {}
             scaled |= {bias: scaled[bias] * gamma} if bias in scaled else {}
