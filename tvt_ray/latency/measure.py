@@ -26,6 +26,14 @@ from tvt_ray.vits.pieces import Part
 
 NUM_STUDENTS = 24  # whole ones: every other settles the sum of parts, the rest judge
 NUM_ROUNDS = 3
+ENUMERABLE = 5000  # spaces up to this size are gone through for their parts
+NUM_DRAWN = 2000  # architectures of a larger one
+MAX_PARTS = 48  # of a kind that are timed
+HEAD_CLASSES = (10, 1000)  # that heads are timed with; between these their fit is nearly a line
+NUM_CLASSES = 100  # of whole students
+NUM_COPIES = 4  # of a part, one after the other, each with weights of its own: those of a student are not in the cache
+NUM_WARM_UPS = 3
+PART_S, STUDENT_S = 0.05, 0.1  # that is spent on each, at least
 
 
 def measure_profile(
@@ -84,13 +92,6 @@ def make_batch(
     )
 
 
-ENUMERABLE = 5000  # spaces up to this size are gone through for their parts
-NUM_DRAWN = 2000  # architectures of a larger one
-MAX_PARTS = 48  # of a kind that are timed
-HEAD_CLASSES = (10, 1000)  # that heads are timed with; between these their fit is nearly a line
-NUM_CLASSES = 100  # of whole students
-
-
 def parts_of(space: Space) -> list[Part]:
     """The different parts of a space, heads with either of HEAD_CLASSES; of a large space those of many draws."""
     rng = random.Random(0)
@@ -130,11 +131,6 @@ def whole_archs(space: Space, count: int) -> list[Arch]:
     by_flops = sorted(drawn.values(), key=lambda arch: (space.cost(arch, NUM_CLASSES).flops, space.arch_id(arch)))
     chosen = np.unique(np.linspace(0, len(by_flops) - 1, min(count, len(by_flops))).round().astype(int))
     return [by_flops[index] for index in chosen]
-
-
-NUM_COPIES = 4  # of a part, one after the other, each with weights of its own: those of a student are not in the cache
-NUM_WARM_UPS = 3
-PART_S, STUDENT_S = 0.05, 0.1  # that is spent on each, at least
 
 
 @dataclass(frozen=True)

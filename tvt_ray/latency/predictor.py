@@ -24,6 +24,8 @@ from tvt_ray.vits import Arch, Space
 from tvt_ray.vits.pieces import Part
 
 _MILLION = 1e6
+ENUMERABLE = 20_000  # spaces up to this size are gone through for the fastest
+NUM_STARTS = 4
 
 
 def fit_parts(times_ms: Mapping[Part, float]) -> dict[str, PartFit]:
@@ -60,10 +62,6 @@ def relative_error(predicted: ArrayLike, measured: ArrayLike) -> Error:
     """How far predictions are from what was measured, of at least one pair."""
     errors = np.abs(np.asarray(predicted) - np.asarray(measured)) / np.asarray(measured)
     return Error(num=errors.size, median=float(np.median(errors)), worst=float(errors.max()))
-
-
-ENUMERABLE = 20_000  # spaces up to this size are gone through for the fastest
-NUM_STARTS = 4
 
 
 @dataclass(frozen=True)

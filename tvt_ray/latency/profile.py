@@ -21,6 +21,7 @@ from tvt_ray.vits import Space, SpaceField
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
 KINDS: tuple[DeviceKind, ...] = ("cpu", "cuda")
+FORMAT: Literal[1] = 1
 
 
 class Device(Strict):
@@ -51,9 +52,6 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.lower().startswith(("model name", "cpu model"))]
     return next(filter(None, names), platform.processor() or platform.machine() or "unknown")
-
-
-FORMAT: Literal[1] = 1
 
 
 class MeasuredPart(Strict):

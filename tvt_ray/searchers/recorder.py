@@ -22,6 +22,7 @@ from tvt_ray.vits.budget import Limits
 MAX_NEIGHBOURS = 50
 MAX_RANDOM_REJECTIONS = 20_000
 MAX_ENUMERATION = 2_000_000
+MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
 
 
 class Sampler:
@@ -90,9 +91,6 @@ class Sampler:
 
 def _ignore(arch: Arch) -> None:
     """Random draws and enumeration are not interested in rejections."""
-
-
-MIN_ROWS_TO_JUDGE = 20  # before a share of failures says anything
 
 
 @dataclass(frozen=True)

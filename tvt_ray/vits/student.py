@@ -1,4 +1,4 @@
-"""The module of every architecture: a stem, blocks with pools between them, a head.
+"""The module of every architecture: a stem, blocks with pools between them, a head; and how timm calls it.
 
 Shape suffixes: B = images, T = tokens, C = channels, H, W = map axes.
 """
@@ -20,6 +20,8 @@ from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.stems import Embedding, embed
 
 MAX_DROP_PATH = 0.1
+STOCK_VIT = "vit_tiny_patch16_224"  # models of timm's that students are to it
+OWN_VIT = "tvt_vit"  # which `import tvt_ray.exports.timm_vit` registers
 
 
 class Student(nn.Module):
@@ -149,13 +151,9 @@ def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
             parameter.data = draws.normal(parameter.shape)
 
 
-STOCK_VIT = "vit_tiny_patch16_224"
-OWN_VIT = "tvt_vit"  # which `import tvt_ray.exports.timm_vit` registers
-
-
 @dataclass(frozen=True)
 class TimmModel:
-    """A registered model, and all arguments in which a student differs from it."""
+    """A registered model of timm's, and all arguments in which a student differs from it; timm itself is not needed."""
 
     architecture: str
     model_args: Mapping[str, Any]  # plain values, as JSON holds them
