@@ -36,9 +36,9 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import load_data, make_task
-from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import Calibration, calibration_archs
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.teachers.provide import get_teacher

@@ -42,9 +42,9 @@ from tvt_ray.progress import Meter
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer

@@ -11,8 +11,8 @@ from tvt_ray.proxies import PROXIES
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader, ReadingTask
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.vits.autoformer import AutoFormerSpace
 
 SPACE = AutoFormerSpace(

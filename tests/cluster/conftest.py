@@ -20,8 +20,8 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.run import SearchSummary
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
+from tvt_ray.scoring.scores import Calibration
 
 # As a user types them, for a search of seconds on two workers.
 SMALLER = [

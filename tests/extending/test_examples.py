@@ -22,10 +22,9 @@ from tvt_ray.exports import EXPORTS, StudentCard, write_trained
 from tvt_ray.exports.folder import load_student
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.inputs import make_task
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.rows import verified
-from tvt_ray.scoring.scores import FULL, find_score
+from tvt_ray.scoring.scores import FULL, Calibration, find_score
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.recorder import Sampler
 from tvt_ray.searchers.settings import SearchSettings

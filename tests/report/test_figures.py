@@ -16,8 +16,8 @@ from tests.refining.test_learned import SPACE, learned, trained
 from tvt_ray.report.html import figure_png
 from tvt_ray.report.page import plot_measured, plot_search, write_report
 from tvt_ray.runs.config import load_config
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import make_ranking
+from tvt_ray.scoring.scores import Calibration
 
 
 def rank(rows, by="params"):

@@ -13,9 +13,9 @@ from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.report.page import NUM_LISTED, write_report
 from tvt_ray.runs.config import load_config
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.reader import ReadingTask, make_row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.storage.locations import RemotePath
 
 EVIL = "<script>alert('&')</script>"

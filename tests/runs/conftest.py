@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import SMALL_SPACES
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import ReadingTask, make_row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.storage.locations import RemotePath
 
 SPACE = SMALL_SPACES["pit"]

@@ -14,8 +14,8 @@ from tvt_ray.exports.folder import DistilledStudent, StudentCard, save_student
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run, TrainedStudent
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import make_ranking
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.storage.locations import RemotePath, write_atomically
 from tvt_ray.vits import build_student
 

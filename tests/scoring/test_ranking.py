@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import make_row
 from tvt_ray.errors import UsageError
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import Ranking, by_score, make_ranking
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.vits.budget import Budget
 
 NOT_CALIBRATED = Calibration(())  # enough for scores that are single readings

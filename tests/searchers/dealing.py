@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from tests.searchers.driving import Remembering
 from tvt_ray.errors import RunError
 from tvt_ray.proxies.probe import ProbeSettings, build_probe
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Batch, Calibrating, Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Scorer

@@ -8,7 +8,7 @@ import pytest
 
 from tests.searchers.dealing import make_run
 from tvt_ray.errors import UsageError
-from tvt_ray.scoring.calibration import Calibration
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers.batching import BATCH_SECONDS, MAX_BATCH
 from tvt_ray.vits.budget import Budget
 

@@ -8,8 +8,8 @@ import pytest
 from tests.searchers.dealing import readings
 from tests.searchers.driving import Remembering
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import make_row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.recorder import MIN_ROWS_TO_JUDGE, Recorder, Scorer
 from tvt_ray.searchers.settings import SearchSettings

@@ -11,8 +11,8 @@ from tvt_ray.data.datasets import load_dataset
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.reader import ReadingTask, make_row
+from tvt_ray.scoring.scores import Calibration
 
 SPACE = SMALL_SPACES["autoformer"]
 

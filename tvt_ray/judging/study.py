@@ -25,10 +25,9 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.latency import limits_of
 from tvt_ray.runs.process import process_as_it_was
-from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row
-from tvt_ray.scoring.scores import find_score, score_names
+from tvt_ray.scoring.scores import Calibration, calibration_archs, find_score, score_names
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.version import __version__

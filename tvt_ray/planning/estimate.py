@@ -16,8 +16,8 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import checked_limits, load_data, make_task
 from tvt_ray.runs.latency import find_profile
 from tvt_ray.runs.process import process_as_it_was
-from tvt_ray.scoring.calibration import calibration_archs, calibration_rng
 from tvt_ray.scoring.reader import Reader
+from tvt_ray.scoring.scores import calibration_archs, calibration_rng
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher

@@ -19,10 +19,9 @@ from tvt_ray.refining.learned import MEASUREMENTS, Learned, Measurement, choose_
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.rounds import Rounds
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
-from tvt_ray.scoring.scores import MEASURED, ScoreSettings
+from tvt_ray.scoring.scores import MEASURED, Calibration, ScoreSettings
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.records import Records

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.vits.budget import Budget
 
 

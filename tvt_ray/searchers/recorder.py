@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.scoring.calibration import Calibration
 from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers.protocol import Algorithm, Values
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits

@@ -20,8 +20,8 @@ from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.inputs import load_data, make_task
 from tvt_ray.runs.latency import find_profile, limits_of
 from tvt_ray.runs.process import process_as_it_was
-from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.reader import Reader
+from tvt_ray.scoring.scores import Calibration, calibration_archs
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.vits import Arch, Space

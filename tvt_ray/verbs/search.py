@@ -21,10 +21,10 @@ from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.process import on_sigterm
 from tvt_ray.runs.run import Run, SearchSummary
-from tvt_ray.scoring.calibration import Calibration, calibration_archs
 from tvt_ray.scoring.ranking import Entry, Ranking
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.scoring.scores import Calibration, calibration_archs
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Calibrating, Dispatcher
 from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
