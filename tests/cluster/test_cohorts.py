@@ -24,7 +24,7 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.runs.rounds import Rounds
+from tvt_ray.runs.identity import Rounds
 from tvt_ray.runs.run import Run
 from tvt_ray.training.learner import WorkerContext, from_bytes
 from tvt_ray.verbs.distill import distill

@@ -13,8 +13,7 @@ from tvt_ray.latency.profile import load_profile
 from tvt_ray.planning.estimate import dry_run
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import Choice
-from tvt_ray.runs.inputs import checked_limits
-from tvt_ray.runs.latency import limits_of
+from tvt_ray.runs.inputs import checked_limits, limits_of
 from tvt_ray.scoring.ranking import Entry
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.verbs.latency import Latency, check_chosen, run_profile, with_latency

@@ -12,7 +12,7 @@ from tvt_ray.runs.inputs import load_data
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.score import score_one
 from tvt_ray.verbs.search import search
-from tvt_ray.verbs.teaching import recipe_of
+from tvt_ray.verbs.trainings import recipe_of
 
 
 @pytest.fixture

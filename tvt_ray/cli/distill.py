@@ -76,8 +76,7 @@ def _with_baselines(args: argparse.Namespace) -> int:
     from tvt_ray.quality.comparison import to_json
     from tvt_ray.runs.folder import RunFolder
     from tvt_ray.runs.run import TrainedStudent
-    from tvt_ray.verbs.compare import compare
-    from tvt_ray.verbs.contenders import BASELINES
+    from tvt_ray.verbs.compare import BASELINES, compare
 
     names = tuple(BASELINES) if args.baselines == ALL else tuple(args.baselines.split(","))
     which = {"arch_id": args.arch_id, "arch_file": args.arch}

@@ -66,7 +66,7 @@ def _formats() -> list[str]:
 
 
 def _baselines() -> list[str]:
-    from tvt_ray.verbs.contenders import BASELINES
+    from tvt_ray.verbs.compare import BASELINES
 
     return list(BASELINES)
 

@@ -22,8 +22,7 @@ from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_t
 from tvt_ray.proxies import Probe, need_teacher
 from tvt_ray.refining.features import feature_table
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.runs.inputs import load_data, make_task
-from tvt_ray.runs.latency import limits_of
+from tvt_ray.runs.inputs import limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import ReadingTask, make_row
 from tvt_ray.scoring.rows import ARITHMETIC, Row

@@ -13,8 +13,7 @@ from tvt_ray.planning.facts import START_S, measure_speeds
 from tvt_ray.planning.recipe import Speeds, Work, phases
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.runs.inputs import checked_limits, load_data, make_task
-from tvt_ray.runs.latency import find_profile
+from tvt_ray.runs.inputs import checked_limits, find_profile, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.scores import calibration_archs, calibration_rng

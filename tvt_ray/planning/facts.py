@@ -20,8 +20,7 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.planning.recipe import DataFacts, Machine, Speeds, recipe, val_fraction
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.runs.inputs import make_task
-from tvt_ray.runs.latency import find_profile, limits_of
+from tvt_ray.runs.inputs import find_profile, limits_of, make_task
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher

@@ -17,8 +17,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.refining.learned import MEASUREMENTS, Learned, Measurement, choose_recipe
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
-from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.runs.rounds import Rounds
+from tvt_ray.runs.identity import DataIdentity, Rounds
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
 from tvt_ray.scoring.scores import MEASURED, Calibration, ScoreSettings

@@ -1,19 +1,26 @@
-"""What a run works on, from its config: images, limits, and the task of reading an architecture."""
+"""What a run works on, from its config: images, limits and what predicts latencies, the task of reading a row."""
 
 from __future__ import annotations
+
+import json
+import shlex
 
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
-from tvt_ray.latency.predictor import fastest
-from tvt_ray.latency.profile import DeviceProfile
+from tvt_ray.latency.predictor import Predictor, fastest
+from tvt_ray.latency.profile import DeviceProfile, default_path, load_profile, this_device
 from tvt_ray.progress import say
 from tvt_ray.proxies.probe import build_probe
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.runs.latency import limits_of
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.reader import ReadingTask
+from tvt_ray.scoring.rows import arch_of
+from tvt_ray.storage.locations import Location
 from tvt_ray.teachers import check_settings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.vits.budget import Budget, Limits
@@ -80,3 +87,68 @@ def make_task(config: RunConfig, data: Dataset, teacher: Teacher | None) -> Read
         config.search.max_seconds_per_arch,
         config.plugins,
     )
+
+
+def find_profile(config: RunConfig, folder: RunFolder | None = None) -> DeviceProfile | None:
+    """None where the budget has no latency. Else the copy that a run folder keeps, so that a run goes on as it began;
+    else `budget.latency_profile`; else the one that was measured on this machine's CPU for the config's space.
+
+    Raises UsageError where there is none, or it is damaged, of another space or lacks the batch size.
+    """
+    if config.budget.max_latency_ms is None:
+        return None
+    path = _profile_path(config, folder)
+    profile = load_profile(path)
+    profile.check_space(config.space, path)
+    profile.batch(config.budget.latency_batch_size)
+    return profile
+
+
+def _profile_path(config: RunConfig, folder: RunFolder | None) -> Location:
+    if folder is not None and folder.latency_file.is_file():
+        return folder.latency_file
+    if config.budget.latency_profile is not None:
+        return config.budget.latency_profile
+    path = default_path(this_device("cpu"), config.space)
+    if not path.is_file():
+        raise UsageError(
+            f"max_latency_ms needs a latency profile of this space on this machine, and there is no {path}; "
+            f"one is measured once, in minutes, by: {profile_command(config)}"
+        )
+    return path
+
+
+def profile_command(config: RunConfig) -> str:
+    """What measures a space, whichever flags it came from."""
+    settings = [f"plugins=[{','.join(config.plugins)}]"] if config.plugins else []
+    if config.space != RunConfig().space:
+        settings.append(f"space={json.dumps(config.space.model_dump(mode='json'))}")
+    size = config.budget.latency_batch_size
+    sizes = f" --batch-size {size}" if size != 1 else ""
+    return f"tvt profile{sizes}" + "".join(f" --set {shlex.quote(each)}" for each in settings)
+
+
+def limits_of(config: RunConfig, num_classes: int, profile: DeviceProfile | None) -> Limits:
+    """The config's budget with all that it needs; `profile`: as `find_profile` gives it."""
+    if profile is None:
+        return Limits(config.space, config.budget, num_classes)
+    batch = profile.batch(config.budget.latency_batch_size)
+    return Limits(config.space, config.budget, num_classes, Predictor.of(batch, config.space, num_classes))
+
+
+def within_latency(ranking: Ranking, max_latency_ms: float, folder: RunFolder) -> Ranking:
+    """The part of a run's ranking that is predicted to meet a limit. Raises UsageError where nothing predicts it."""
+    config, identity = _limited(folder.config(), max_latency_ms), DataIdentity.load(folder.data_file)
+    if identity is None:
+        raise UsageError(f"{folder.path} does not say how many classes its students tell apart: there is no data.json")
+    limits = limits_of(config, len(identity.class_names), find_profile(config, folder))
+    inside = tuple(each for each in ranking.scored if limits.admit(arch_of(each.row, config.space)))
+    return Ranking(ranking.by, inside)
+
+
+def _limited(config: RunConfig, max_latency_ms: float) -> RunConfig:
+    """With this limit alone."""
+    if not max_latency_ms > 0:
+        raise UsageError(f"max_latency_ms is more than 0; got {max_latency_ms:g}")
+    kept = config.budget.model_dump(include={"latency_batch_size", "latency_profile"})
+    return config.with_(budget=Budget(max_latency_ms=max_latency_ms, **kept))

@@ -11,7 +11,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import ARCH_FILE, DistilledStudent, load_student
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import Choice, RunFolder
-from tvt_ray.runs.latency import within_latency
+from tvt_ray.runs.inputs import within_latency
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.vits.budget import Budget

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -17,33 +19,28 @@ from tvt_ray.quality.comparison import Comparison, Hits, Rival, rival, to_json, 
 from tvt_ray.quality.predictions import probabilities_of
 from tvt_ray.quality.statistics import majority_of
 from tvt_ray.report.comparison_page import comparison_page
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run, TrainedStudent
-from tvt_ray.scoring.rows import Row
+from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.scoring.scores import MEASURED, score_names
 from tvt_ray.storage.locations import Location, write_atomically
-from tvt_ray.verbs.contenders import (
-    BASELINES,
-    STUDENT,
-    Contender,
-    Contest,
-    check_names,
-    choose_contenders,
-    place_of,
-    task_of,
-)
 from tvt_ray.verbs.distill import check_distill, choose_rows, row_of
 from tvt_ray.verbs.init import begin_as_they_can, check_init, tell_of_init
 from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.session import Changes, Session, session_of
-from tvt_ray.verbs.teaching import Teaching
-from tvt_ray.verbs.trainings import PLACE, Trainings, check_blocks, check_student_folder
+from tvt_ray.verbs.trainings import PLACE, RIVALS_PLACE, Teaching, Trainings, check_blocks, check_student_folder
+from tvt_ray.vits import Arch, Space
+from tvt_ray.vits.published import Design, deit_tiny, pit_tiny
 
 PAGE_FILE, JSON_FILE = "baselines.html", "baselines.json"
+STUDENT = "student"
 
 
 def compare(
     run: Session | Run | str | Path,
     *,
-    baselines: Sequence[str] = tuple(BASELINES),
+    baselines: Sequence[str] | None = None,
     num_seeds: int = 1,
     arch_id: str | None = None,
     arch_file: Path | None = None,
@@ -53,11 +50,12 @@ def compare(
 ) -> Comparison:
     """Trains a run's best student, or the one with `arch_id` or of a file, and its rivals: who is better.
 
-    `baselines`: names of the table BASELINES, or of scores for whom they put first. `num_seeds`: of each. All have one
-    recipe and learn side by side. The student is run_dir/distill/<arch_id>, with other seeds it is below
-    run_dir/baselines/, as its rivals are. `resume`: a student that is trained already is kept. Writes baselines.json
-    and baselines.html. Raises UsageError for what is wrong beforehand, RunError as distil does.
+    `baselines`: names of the table BASELINES (None: all of it), or of scores for whom they put first. `num_seeds`: of
+    each. All have one recipe and learn side by side. The student is run_dir/distill/<arch_id>, with other seeds it is
+    below run_dir/baselines/, as its rivals are. `resume`: a student that is trained already is kept. Writes
+    baselines.json and baselines.html. Raises UsageError for what is wrong beforehand, RunError as distil does.
     """
+    baselines = list(BASELINES) if baselines is None else baselines
     check_names(baselines)
     if num_seeds < 1:
         raise UsageError(f"--seeds is at least 1; got {num_seeds}")
@@ -139,3 +137,145 @@ def hits_of(path: Location, data: Dataset) -> Hits:
     probabilities = probabilities_of(student, data.test, student.image_size)
     hits: Hits = probabilities.argmax(1) == data.test.labels
     return hits
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who is trained: an architecture, and whether it follows the teacher."""
+
+    title: str  # for people
+    space: Space
+    arch: Arch
+    guided: bool = True
+    design: str = ""  # tells it apart from an architecture of the run that has the same id
+
+    @property
+    def arch_id(self) -> str:
+        """Of its architecture."""
+        return self.space.arch_id(self.arch)
+
+    @property
+    def label(self) -> str:
+        """Its trainings' name, but for the seed: contenders that have the same one are one."""
+        return f"{self.design}{self.arch_id}{'' if self.guided else '.alone'}"
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What baselines are chosen by: the run, and its student."""
+
+    config: RunConfig
+    folder: RunFolder
+    rows: Sequence[Row]
+    row: Row  # the student's
+    num_classes: int
+    guided: bool  # whether the teacher is followed
+
+    def of_row(self, row: Row, title: str, guided: bool = True) -> Contender:
+        """An architecture of the run."""
+        space = self.config.space
+        return Contender(title, space, space.from_json(verified(row, space).arch), guided)
+
+
+Choose: TypeAlias = Callable[[Contest], Contender | str]  # a contender, or why there is none
+
+
+def alone(contest: Contest) -> Contender | str:
+    """The student without the teacher."""
+    if not contest.guided:
+        return "the student without the teacher: it does not follow one"
+    return contest.of_row(contest.row, "the student without the teacher", guided=False)
+
+
+def largest(contest: Contest) -> Contender | str:
+    """The row of most parameters within the budget."""
+    read = [row for row in contest.rows if row.status == "ok" and contest.config.budget.admits(row.params, row.flops)]
+    most = max(read, key=lambda row: (row.params, row.arch_id), default=contest.row)
+    if most.shape == contest.row.shape:
+        return "the largest within the budget: it is the student"
+    return contest.of_row(most, "the largest within the budget")
+
+
+def deit(contest: Contest) -> Contender | str:
+    """DeiT-Ti's shape at the student's size."""
+    return _published(contest, deit_tiny, "DeiT-Ti's shape")
+
+
+def pit(contest: Contest) -> Contender | str:
+    """PiT-Ti's shape at the student's size."""
+    return _published(contest, pit_tiny, "PiT-Ti's shape")
+
+
+def unrefined(contest: Contest) -> Contender | str:
+    """Whom the score that needs no training put first, where measurements rank the run."""
+    if contest.config.score.name != MEASURED:
+        return "the first before refine: the run was not refined"
+    return first_by(contest.config.score.zero_cost)(contest)
+
+
+def first_by(score: str) -> Choose:
+    """Whom a score puts first."""
+
+    def choose(contest: Contest) -> Contender | str:
+        title = f"the first by {score}"
+        first = contest.folder.ranking(contest.config.score.named(score), contest.rows).top(1)
+        if not first:
+            return f"{title}: it ranks none of the rows"
+        if first[0].row.shape == contest.row.shape:
+            return f"{title}: it is the student, or one of its shape"
+        return contest.of_row(first[0].row, title)
+
+    return choose
+
+
+# Adding one is a function and a row; the name of a score stands for whom it puts first.
+BASELINES: dict[str, Choose] = {
+    "alone": alone,
+    "largest": largest,
+    "deit": deit,
+    "pit": pit,
+    "unrefined": unrefined,
+}
+
+
+def _published(contest: Contest, design: Callable[[int, int, int], Design], title: str) -> Contender:
+    made = design(contest.config.space.image_size, contest.num_classes, contest.row.params)
+    return Contender(title, made.space, made.arch, design=f"{design.__name__}.")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises UsageError for a name that is neither a baseline's nor a score's."""
+    choices = [*BASELINES, *score_names()]
+    for name in names:
+        if name not in choices:
+            raise UsageError(f"unknown baseline {name!r}; choices: {', '.join(choices)}")
+
+
+def choose_contenders(contest: Contest, names: Sequence[str]) -> tuple[dict[str, Contender], tuple[str, ...]]:
+    """The student and its rivals by name, and who is left out and why."""
+    found: dict[str, Contender] = {STUDENT: contest.of_row(contest.row, "the student")}
+    left_out = []
+    for name in dict.fromkeys(names):
+        chosen = (BASELINES.get(name) or first_by(name))(contest)
+        if isinstance(chosen, str):
+            left_out.append(chosen)
+        else:
+            check_blocks(chosen.space.num_blocks(chosen.arch), contest.config.distill.loss)
+            found[name] = chosen
+    return found, tuple(left_out)
+
+
+def place_of(contender: Contender, contest: Contest, seed: int) -> str:
+    """In the run folder. The student is where distil would have it; rivals of one architecture share a training."""
+    if contender.label == contest.row.arch_id and seed == contest.config.distill.seed:
+        return f"{PLACE}/{contender.arch_id}"
+    return f"{RIVALS_PLACE}/{contender.label}.seed{seed}"
+
+
+def task_of(contender: Contender, teaching: Teaching, seed: int) -> DistillTask:
+    """Its training."""
+    settings = teaching.settings.with_(seed=seed)
+    if not contender.guided:
+        settings = settings.with_(loss=settings.loss.alone())
+    space, plugins = contender.space, teaching.config.plugins
+    return DistillTask(space, contender.arch, teaching.data.num_classes, settings, plugins, contender.label)

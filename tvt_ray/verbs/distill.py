@@ -15,8 +15,7 @@ from tvt_ray.verbs.init import check_init, tell_of_init
 from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.score import read_arch
 from tvt_ray.verbs.session import Changes, Session, session_of
-from tvt_ray.verbs.teaching import Teaching
-from tvt_ray.verbs.trainings import PLACE, Trainings, check_blocks, check_student_folder, is_finished
+from tvt_ray.verbs.trainings import PLACE, Teaching, Trainings, check_blocks, check_student_folder, is_finished
 
 OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
 

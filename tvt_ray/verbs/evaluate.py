@@ -32,7 +32,7 @@ from tvt_ray.runs.inputs import log_notes
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically
-from tvt_ray.verbs.trained_on import TrainedOn, asked_of, folder_of
+from tvt_ray.verbs.provenance import TrainedOn, asked_of, folder_of
 
 ALL = "all"  # every split together
 NUM_MISTAKES = 24  # on the page

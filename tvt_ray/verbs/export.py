@@ -40,8 +40,7 @@ from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.verbs.origin import with_origin
-from tvt_ray.verbs.trained_on import TrainedOn, asked_of, folder_of, names_a_dataset
+from tvt_ray.verbs.provenance import TrainedOn, asked_of, folder_of, names_a_dataset
 
 FLOAT_BYTES = 4
 
@@ -218,8 +217,8 @@ class _Subject:
         if (out / CARD_FILE).is_file():
             return
         own = self.path / CARD_FILE
-        card = with_origin(self.student.card, self.path, self.trained_on.config)
-        write_atomically(out / CARD_FILE, own.read_bytes() if own.is_file() else model_card(card).encode())
+        card = own.read_bytes() if own.is_file() else model_card(self.trained_on.card_with_origin()).encode()
+        write_atomically(out / CARD_FILE, card)
 
 
 def _dataset(trained_on: TrainedOn, asked: Mapping[str, Any]) -> tuple[Dataset | None, tuple[str, ...]]:

@@ -17,16 +17,15 @@ from tvt_ray.planning.recipe import DataFacts, Phases, Speeds, Work, affordable,
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.runs.inputs import checked_limits, load_data
-from tvt_ray.runs.latency import find_profile
+from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
 from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.init import check_init_setting
+from tvt_ray.verbs.provenance import asked_of
 from tvt_ray.verbs.search import search
 from tvt_ray.verbs.session import Session
-from tvt_ray.verbs.trained_on import asked_of
 from tvt_ray.vits.budget import format_count
 
 MINUTES = 8.0  # where none are given and the floors fit in

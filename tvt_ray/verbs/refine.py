@@ -19,7 +19,7 @@ from tvt_ray.refining.halving import Halving, Measured, Training, next_round_siz
 from tvt_ray.refining.learned import Learned, Measurement, choose_recipe
 from tvt_ray.runs.config import difference
 from tvt_ray.runs.folder import NUM_LISTED
-from tvt_ray.runs.rounds import Rounds
+from tvt_ray.runs.identity import Rounds
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
@@ -28,7 +28,7 @@ from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.init import check_init
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Changes, Session, session_of
-from tvt_ray.verbs.teaching import Teaching
+from tvt_ray.verbs.trainings import Teaching
 
 MARGIN = 0.5  # percentage points that are worth another choice
 

@@ -17,8 +17,7 @@ from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.runs.inputs import load_data, make_task
-from tvt_ray.runs.latency import find_profile, limits_of
+from tvt_ray.runs.inputs import find_profile, limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.scores import Calibration, calibration_archs

@@ -16,8 +16,7 @@ from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.runs.inputs import checked_limits, load_data
-from tvt_ray.runs.latency import find_profile
+from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
 from tvt_ray.runs.process import Stopwatch, end_without_ray, process_as_it_was
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.rows import Row

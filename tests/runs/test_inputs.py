@@ -14,7 +14,7 @@ from tvt_ray.latency.profile import default_path, this_device
 from tvt_ray.runs.config import difference, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
-from tvt_ray.runs.latency import find_profile, limits_of, profile_command, within_latency
+from tvt_ray.runs.inputs import find_profile, limits_of, profile_command, within_latency
 from tvt_ray.scoring.ranking import Entry, by_score
 from tvt_ray.scoring.reader import ReadingTask, make_row
 

@@ -1,9 +1,13 @@
-"""What a student learned from, as its run says it, and which of other images were among that."""
+"""What a run says of its students: what each learned from, which of other images were among that, how it came about."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tvt_ray.data.datasets import dataset_name, load_dataset
@@ -12,16 +16,19 @@ from tvt_ray.data.notes import counted
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Split
 from tvt_ray.errors import UsageError
-from tvt_ray.exports.folder import StudentCard
+from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.strict import merged
 from tvt_ray.teachers import check_settings
+from tvt_ray.version import __version__
 
 HOW = ("val_fraction", "test_fraction", "split_seed", "background")  # settings that serve for other images too
+PACKAGES = ("torch", "timm", "ray", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -29,24 +36,24 @@ class TrainedOn:
     """The run that a student's folder lies in; `config` is None where it lies in none."""
 
     card: StudentCard
-    config: RunConfig | None
-    identity: DataIdentity | None
+    run: RunFolder
+    config: RunConfig | None = None
+    identity: DataIdentity | None = None
 
     @classmethod
     def of(cls, student: Location, card: StudentCard) -> TrainedOn:
         """Raises UsageError for a run that cannot be read."""
         run = RunFolder(student.parent.parent)  # of RUN/distill/<arch_id>
         if not run.config_file.is_file():
-            return cls(card, None, None)
-        return cls(card, run.config(), DataIdentity.load(run.data_file))
+            return cls(card, run)
+        return cls(card, run, run.config(), DataIdentity.load(run.data_file))
 
     def settings(self, asked: Mapping[str, Any]) -> DataSettings:
         """The run's own data unless `asked`, settings of a config, name another, decoded and split as there.
 
         Raises UsageError where neither says which dataset it is.
         """
-        wanted = RunConfig().with_(asked).data
-        is_named = names_a_dataset(asked)
+        wanted, is_named = RunConfig().with_(asked).data, names_a_dataset(asked)
         if self.config is None:
             if not is_named:
                 raise UsageError("--dataset says what to evaluate on: the student's folder lies in no run that says it")
@@ -67,6 +74,14 @@ class TrainedOn:
         if self.config is None or not self.is_of(fingerprint):
             return size
         return max(size, check_settings(self.config.teacher.untrained()).image_size)
+
+    def card_with_origin(self) -> StudentCard:
+        """The card; of a student that an earlier version trained, with what the run still says."""
+        if self.card.origin is not None or self.config is None:
+            return self.card
+        arch_id = self.card.space.arch_id(self.card.arch)
+        origins = origins_of(self.run, self.config, {arch_id: (arch_id, {})}, {})
+        return dataclasses.replace(self.card, origin=origins[arch_id])
 
     def notes(self, data: Dataset, fingerprint: str, split: str, parts: Mapping[str, Split]) -> list[str]:
         """What training has seen of `parts`, the splits of `data` that are evaluated, called `split` together."""
@@ -132,3 +147,61 @@ def _of_carved(data: Dataset, split: str) -> list[str]:
     if not origin.startswith(CARVED):
         return []
     return [f"the split {split} is {origin}; --split all takes every image"]
+
+
+def origins_of(
+    folder: RunFolder, config: RunConfig, trainings: Mapping[str, tuple[str, Facts]], made_with: Facts
+) -> dict[str, Origin]:
+    """How students of a run came about, by name: `trainings` has the architecture and the recipe of each.
+
+    The run is read once. `made_with`: as `versions` has it.
+    """
+    data, ranking = _data(folder), _ranking_of(folder, config)
+    search = {} if ranking is None else _search(folder, config, ranking)
+    return {
+        name: Origin(data, {} if ranking is None else {**search, "place": _place(ranking, arch_id)}, recipe, made_with)
+        for name, (arch_id, recipe) in trainings.items()
+    }
+
+
+def versions() -> Facts:
+    """Of what trains here, now."""
+    found = {"tvt_ray": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name).partition("+")[0]
+    return found
+
+
+def _ranking_of(folder: RunFolder, config: RunConfig) -> Ranking | None:
+    """What the run chooses by; None where it has no rows that it ranks."""
+    try:
+        rows = folder.rows().read()
+        return folder.ranking(config.score, rows) if rows else None
+    except UsageError:
+        return None
+
+
+def _data(folder: RunFolder) -> Facts:
+    identity = DataIdentity.load(folder.data_file)
+    if identity is None:
+        return {}
+    return {"name": public_name(identity.dataset), "fingerprint": identity.fingerprint, **identity.num_images}
+
+
+def _place(ranking: Ranking, arch_id: str) -> int | None:
+    """Of the architecture's shape in the ranking, from 1; None where the run never read it."""
+    shape = next((each.row.shape for each in ranking.scored if each.row.arch_id == arch_id), None)
+    places = {each.row.shape: place for place, each in enumerate(ranking.entries, 1)}
+    return None if shape is None else places[shape]
+
+
+def _search(folder: RunFolder, config: RunConfig, ranking: Ranking) -> Facts:
+    return {
+        "space": config.space.name,
+        "searcher": config.search.searcher,
+        "score": ranking.by,
+        "num_scored": len(ranking.scored),
+        "num_shapes": ranking.num_shapes,
+        "num_measured": len({each.arch_id for each in folder.measurements().read()}),
+    }

@@ -1,18 +1,18 @@
-"""How a student came about, from a run's folder."""
+"""What a run says of its students."""
 
 import dataclasses
 
 from tvt_ray.exports.folder import StudentCard
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.verbs.origin import origin_of, ranking_of, versions, with_origin
+from tvt_ray.verbs.provenance import TrainedOn, origins_of, versions
 
 
 def test_data_search_and_place_are_those_of_the_run(run_folder):
-    config, ranking = run_folder.config(), ranking_of(run_folder, run_folder.config())
-    second = ranking.entries[1].row
+    config = run_folder.config()
+    second = run_folder.ranking(config.score).entries[1].row
     run_folder.measurements().append([Measurement(second.arch_id, n, 0, 50.0, 1.0, "r") for n in (1, 2)])
-    origin = origin_of(run_folder, config, second.arch_id, {"epochs": 3}, ranking, {"torch": "2"})
+    origin = origins_of(run_folder, config, {"a": (second.arch_id, {"epochs": 3})}, {"torch": "2"})["a"]
     assert origin.data["name"] == "imagefolder:photos"  # without its folder
     assert {name: origin.data[name] for name in ("train", "val", "test")} == {"train": 14, "val": 2, "test": 4}
     assert origin.search["place"] == 2
@@ -21,32 +21,25 @@ def test_data_search_and_place_are_those_of_the_run(run_folder):
 
 
 def test_an_architecture_that_the_run_never_read_has_no_place(run_folder):
-    config = run_folder.config()
-    origin = origin_of(run_folder, config, "another", {}, ranking_of(run_folder, config), {})
+    origin = origins_of(run_folder, run_folder.config(), {"a": ("another", {})}, {})["a"]
     assert origin.search["place"] is None
     assert origin.search["num_scored"] == 3
 
 
 def test_a_run_without_rows_ranks_nothing(run_folder, tmp_path):
-    config, empty = run_folder.config(), RunFolder(tmp_path / "empty")
-    assert ranking_of(empty, config) is None
-    assert dataclasses.asdict(origin_of(empty, config, "a", {}, None, {})) == {
-        "data": {},
-        "search": {},
-        "recipe": {},
-        "versions": {},
-    }
+    origins = origins_of(RunFolder(tmp_path / "empty"), run_folder.config(), {"a": ("a", {})}, {})
+    assert origins["a"].to_json() == {"data": {}, "search": {}, "recipe": {}, "versions": {}}
 
 
 def test_a_student_of_an_earlier_version_gets_what_its_run_still_says(run_folder):
     config = run_folder.config()
-    best = ranking_of(run_folder, config).entries[0].row
+    best = run_folder.ranking(config.score).entries[0].row
     card = StudentCard(config.space, config.space.from_json(best.arch), ("ants", "bees"), {})
-    found = with_origin(card, run_folder.distill_folder / best.arch_id, config)
+    found = TrainedOn.of(run_folder.distill_folder / best.arch_id, card).card_with_origin()
     assert found.origin.search["place"] == 1
     assert found.origin.data["test"] == 4
-    assert with_origin(found, run_folder.path, None) == found
-    assert with_origin(card, run_folder.path, None).origin is None
+    assert TrainedOn(found, run_folder, config).card_with_origin() is found
+    assert TrainedOn(card, run_folder).card_with_origin() is card
     assert dataclasses.replace(found, origin=None) == card
 
 

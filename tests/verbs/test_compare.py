@@ -3,7 +3,7 @@
 import pytest
 
 from tvt_ray.errors import UsageError
-from tvt_ray.verbs.contenders import BASELINES, Contest, check_names, choose_contenders, first_by, place_of
+from tvt_ray.verbs.compare import BASELINES, Contest, check_names, choose_contenders, first_by, place_of
 
 
 @pytest.fixture
