@@ -29,7 +29,7 @@ def speeds(monkeypatch):
         monkeypatch.setattr("tvt_ray.verbs.fit.measure_speeds", lambda config, data: found)
         monkeypatch.setattr("tvt_ray.verbs.fit.with_students_speed", lambda speeds, config, data: found)
 
-    given(Speeds(teacher_step_s=0.01, student_step_s=0.02, arch_s=0.03, fixed_s=40))
+    given(Speeds(teacher_step_s=0.01, student_step_s=0.02, arch_s=0.03))
     return given
 
 
@@ -80,7 +80,7 @@ def test_what_is_set_stays_set(capsys, photos, tmp_path, speeds):
 
 def test_students_that_would_make_too_few_steps_are_not_searched(capsys, photos, tmp_path, speeds):
     """Unless somebody says how large they may be, or how long they train."""
-    speeds(Speeds(teacher_step_s=0.05, student_step_s=2.0, arch_s=0.03, fixed_s=40))
+    speeds(Speeds(teacher_step_s=0.05, student_step_s=2.0, arch_s=0.03))
     wide = ["--set", "space.embed_dim=[24,48,96]", "--set", "space.depth=[2,4,8]", *TINY[4:]]
     flags = ["fit", photos, "--out", tmp_path / "out", "--dry-run", *wide, "--json"]
     found = {}
@@ -96,7 +96,7 @@ def test_students_that_would_make_too_few_steps_are_not_searched(capsys, photos,
 
 def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_path, speeds):
     """Nobody asked for eight, so nobody is refused for them."""
-    speeds(Speeds(teacher_step_s=2.0, student_step_s=2.0, arch_s=0.1, fixed_s=40))
+    speeds(Speeds(teacher_step_s=2.0, student_step_s=2.0, arch_s=0.1))
     flags = ["--out", tmp_path / "out", "--dry-run", *TINY, "--json"]
     code, out, err = call(capsys, "fit", photos, *flags)
     assert code == 0, err

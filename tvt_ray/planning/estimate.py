@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from tvt_ray.data.splits import Dataset
-from tvt_ray.planning.facts import START_S, measure_speeds
-from tvt_ray.planning.recipe import Speeds, Work, phases
+from tvt_ray.planning.facts import measure_speeds
+from tvt_ray.planning.recipe import Speeds, phases
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import checked_limits, find_profile, load_data, make_task
@@ -58,6 +58,7 @@ class Plan:
         trained = ", which would be trained first" if self.teacher_would_be_trained else ""
         share = f"{'' if self.budget_share_counted else 'about '}{self.budget_share:.1%} of the space"
         each = 1e3 * self.seconds_per_arch
+        parts = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in self.seconds.items())
         return [
             f"dataset   {data['name']}: {images} images, {data['classes']} classes",
             f"teacher   {self.teacher or 'none: nothing that is read compares with it'}{trained}",
@@ -67,12 +68,9 @@ class Plan:
             f"search    {self.num_samples:,} architectures by {self.searcher}, reading {', '.join(self.readings)}",
             *([f"refine    {self.num_refined:,} students"] if self.num_refined else []),
             *([f"distill   the best {self.num_distilled:,}"] if self.num_distilled else []),
-            f"time      {each:.1f} ms an architecture and core; {', '.join(self._phases())}",
+            f"time      {each:.1f} ms an architecture and core; {parts}",
             f"together  about {self.estimated_s:,.0f} s on {self.cores} cores",
         ]
-
-    def _phases(self) -> list[str]:
-        return [f"{name} {seconds:,.0f} s" for name, seconds in self.seconds.items()]
 
 
 def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> Plan:
@@ -92,14 +90,21 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
         each = sum(seconds) / len(seconds)
         trains |= bool(num_refined + num_distilled) and not _teacher_is_there(config, data)
-        work = Work(trains, num_refined, num_distilled)
-        speeds = _speeds(config, data, work, each)
-    share, counted = _budget_share(limits, config.seed)
-    space, cores = config.space, os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+        speeds = Speeds(teacher_step_s=0, student_step_s=0, arch_s=each / cores)
+        if trains or num_refined or num_distilled:
+            speeds = measure_speeds(config, data, speeds.arch_s)
+    space, (share, counted) = config.space, _budget_share(limits, config.seed)
     wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     small, large = space.smallest(data.num_classes), space.largest(data.num_classes)
-    counted_config = config.with_(search={"num_samples": wanted})
-    takes = phases(counted_config, len(data.train), speeds, cores, work)
+    takes = phases(
+        config.with_(search={"num_samples": wanted}),
+        len(data.train),
+        speeds,
+        trains_teacher=trains,
+        num_refined=num_refined,
+        num_distilled=num_distilled,
+    )
     return Plan(
         dataset=_describe(data),
         teacher=None if teacher is None else config.teacher.name,
@@ -118,16 +123,9 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         cores=cores,
         num_refined=num_refined,
         num_distilled=num_distilled,
-        seconds=takes.seconds(),
-        estimated_s=takes.total,
+        seconds=takes,
+        estimated_s=sum(takes.values()),
     )
-
-
-def _speeds(config: RunConfig, data: Dataset, work: Work, arch_s: float) -> Speeds:
-    """Steps are timed where anything is trained. `arch_s`: what reading an architecture takes."""
-    if work.trains_teacher or work.num_refined or work.num_distilled:
-        return measure_speeds(config, data, arch_s)
-    return Speeds(teacher_step_s=0, student_step_s=0, arch_s=arch_s, fixed_s=START_S)
 
 
 def _describe(data: Dataset) -> dict[str, str | int]:

@@ -18,7 +18,7 @@ from tvt_ray.data.image_size import header_facts, median_side
 from tvt_ray.data.splits import Dataset
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.planning.recipe import DataFacts, Machine, Speeds, recipe, val_fraction
+from tvt_ray.planning.recipe import DataFacts, Speeds, recipe, val_fraction
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import find_profile, limits_of, make_task
 from tvt_ray.scoring.reader import Reader
@@ -33,18 +33,12 @@ NUM_DRAWN = 200  # architectures, of which the largest within the budget is time
 NUM_READ = 4
 OWN = ("imagefolder:", "parquet:")
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-START_S = 20.0  # Ray starting on this machine, its first worker and the driver importing torch: 16 s on two cores
 
 
 def own_config(asked: Mapping[str, Any]) -> RunConfig:
     """The config for whoever names no file: of one's own images the recipe's, else the defaults, `asked` on top."""
     config = RunConfig().with_(asked)
     return look_at(asked).config if config.data.name.startswith(OWN) else config
-
-
-def machine() -> Machine:
-    """This one. Of a cluster that is joined, the nodes may have more."""
-    return Machine(os.cpu_count() or 1, torch.cuda.device_count())
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ def look_at(asked: Mapping[str, Any]) -> LookedAt:
     fraction = {"data": {"val_fraction": val_fraction(len(data.train) + len(data.val))}}
     data = recarved(data, RunConfig().with_(fraction, asked).data)
     facts = facts_of(data)
-    chosen = dict(recipe(facts, machine(), config.budget))
+    chosen = dict(recipe(facts, torch.cuda.is_available(), config.budget))
     if config.teacher != RunConfig().teacher:  # who brings a teacher has chosen
         del chosen["teacher"]
     return LookedAt(RunConfig().with_(fraction, chosen, asked), facts, data)
@@ -92,26 +86,24 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
     `arch_s`: what reading an architecture takes, where that was measured already. A teacher whose weights are given is
     not trained, and takes no step. Raises UsageError where they do not fit.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cores = os.cpu_count() or 1
     if config.teacher.weights:
         teacher, teacher_step_s = build_teacher(config.teacher, data.num_classes), 0.0
     else:
-        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device)
-        teacher_step_s = _per_step(trainer.measure(os.cpu_count() or 1), data)
+        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, _device())
+        teacher_step_s = _per_step(trainer.measure(cores), data)
         teacher = trainer.teacher.cpu().freeze()
     return Speeds(
         teacher_step_s=teacher_step_s,
-        student_step_s=_student_step_s(config, data, teacher, device),
-        arch_s=_arch_seconds(config, data, teacher) if arch_s is None else arch_s,
-        fixed_s=START_S,
+        student_step_s=_student_step_s(config, data, teacher),
+        arch_s=_arch_seconds(config, data, teacher) / cores if arch_s is None else arch_s,
     )
 
 
 def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
     """The speeds with the student's measured anew: of the largest one within the config's budget."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
-    return dataclasses.replace(speeds, student_step_s=_student_step_s(config, data, teacher, device))
+    return dataclasses.replace(speeds, student_step_s=_student_step_s(config, data, teacher))
 
 
 def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | None:
@@ -126,17 +118,24 @@ def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | No
     return config.with_(budget={"max_flops": limit})
 
 
-def _student_step_s(config: RunConfig, data: Dataset, teacher: Teacher, device: torch.device) -> float:
+def _student_step_s(config: RunConfig, data: Dataset, teacher: Teacher) -> float:
     arch = largest_arch(config, data.num_classes)
-    return _per_step(_student_pace(config, data, teacher, arch, device), data)
+    task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
+    cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(_device()))
+    pace = cohort.measure(os.cpu_count() or 1)
+    cohort.teacher.cpu()
+    return _per_step(pace, data)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _per_step(pace: Pace, data: Dataset) -> float:
     """A step as this machine's cores divide it, with its share of the validation that ends an epoch: a third of a step
     for as many images.
     """
-    cpus = os.cpu_count() or 1
-    step = step_seconds(divide(cpus, pace), pace)
+    step = step_seconds(divide(os.cpu_count() or 1, pace), pace)
     return step * (1 + len(data.val) / len(data.train) / 3)
 
 
@@ -151,14 +150,6 @@ def _drawn(config: RunConfig, num_classes: int) -> list[Arch]:
     drawn = [config.space.sample(rng) for _ in range(NUM_DRAWN)]
     limits = limits_of(config, num_classes, find_profile(config))
     return [arch for arch in drawn if limits.admit(arch)] or drawn
-
-
-def _student_pace(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch, device: torch.device) -> Pace:
-    task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
-    cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device))
-    pace = cohort.measure(os.cpu_count() or 1)
-    cohort.teacher.cpu()
-    return pace
 
 
 def _arch_seconds(config: RunConfig, data: Dataset, teacher: Teacher) -> float:

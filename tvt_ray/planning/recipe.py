@@ -27,6 +27,8 @@ ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both; a student that gets less is too l
 WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
 NUM_SAMPLES = 2000
 NUM_STARTS = 2  # of Ray in a fit: search and distil
+START_S = 20.0  # Ray starting on this machine, its first worker and the driver importing torch: 16 s on two cores
+TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1  # of the time that is left when start-up is paid
 
 
 @dataclass(frozen=True)
@@ -41,45 +43,12 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Machine:
-    """What there is to compute with."""
-
-    cpus: int
-    gpus: int = 0
-
-
-@dataclass(frozen=True)
 class Speeds:
     """Measured, in seconds."""
 
     teacher_step_s: float  # a batch; 0: it is trained already
     student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
-    arch_s: float  # an architecture read, on one core
-    fixed_s: float  # the start of Ray and of its first worker
-
-
-@dataclass(frozen=True)
-class Phases:
-    """Seconds that each phase is to take, in order."""
-
-    teacher: float
-    search: float
-    refine: float
-    distill: float
-    start: float  # of Ray, and all that no setting changes
-
-    @property
-    def total(self) -> float:
-        """All together."""
-        return sum(self.seconds().values())
-
-    def seconds(self) -> dict[str, float]:
-        """By phase, those that take none left out."""
-        return {name: round(value, 1) for name, value in vars(self).items() if value}
-
-
-# Of the time that is left when start-up is paid.
-TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1
+    arch_s: float  # an architecture read, by workers on all cores
 
 
 def patch_size(size: int) -> int:
@@ -99,9 +68,9 @@ def widths(budget: Budget) -> tuple[int, ...]:
     return tuple(width for i in range(NUM_WIDTHS) if (width := widest - i * WIDTH_STEP) > 0)[::-1]
 
 
-def batch_size(num_train: int, machine: Machine) -> int:
+def batch_size(num_train: int, has_gpu: bool) -> int:
     """An eighth of the images, 8 to 128; at most 32 on a CPU, where as many images a second make more steps."""
-    largest = LARGEST_BATCH_ON_CPU if machine.gpus == 0 else LARGEST_BATCH
+    largest = LARGEST_BATCH if has_gpu else LARGEST_BATCH_ON_CPU
     return min(max(num_train // BATCHES_PER_EPOCH, SMALLEST_BATCH), largest)
 
 
@@ -115,9 +84,9 @@ def steps_per_epoch(num_train: int, batch: int) -> int:
     return math.ceil(num_train / min(batch, num_train))
 
 
-def recipe(facts: DataFacts, machine: Machine, budget: Budget) -> Mapping[str, Any]:
+def recipe(facts: DataFacts, has_gpu: bool, budget: Budget) -> Mapping[str, Any]:
     """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
-    size, batch = image_size(facts.side, machine.gpus > 0), batch_size(facts.num_train, machine)
+    size, batch = image_size(facts.side, has_gpu), batch_size(facts.num_train, has_gpu)
     augment = _augmentation(facts)
     return {
         "space": {
@@ -183,10 +152,10 @@ def _warmup_epochs(num_train: int, batch: int) -> int:
 def least_minutes(speeds: Speeds) -> float:
     """That the floors of teacher and student take."""
     floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s
-    return (floors + NUM_STARTS * speeds.fixed_s) / 60
+    return (floors + NUM_STARTS * START_S) / 60
 
 
-def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> RunConfig:
+def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> RunConfig:
     """The config with as many epochs and architectures as `minutes` hold.
 
     Raises UsageError where they do not hold the floors of teacher and student.
@@ -198,7 +167,7 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
             f"--minutes {minutes:g} is too little: {teacher}{STUDENT_FLOOR} steps of a student take "
             f"{needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
-    teacher_epochs, samples, seconds = _shares(config, facts, speeds, cores, minutes)
+    teacher_epochs, samples, seconds = _shares(config, facts, speeds, minutes)
     per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
     student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
     lengths = {
@@ -209,48 +178,51 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int
     return config.with_(lengths)
 
 
-def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> tuple[int, int, float]:
+def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> tuple[int, int, float]:
     """Of the minutes: the teacher's epochs (0: it is trained already), the architectures that are read, and the seconds
     left for the student.
     """
-    left = 60 * minutes - NUM_STARTS * speeds.fixed_s
+    left = 60 * minutes - NUM_STARTS * START_S
     per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
     if speeds.teacher_step_s:
         teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
-    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left * cores / speeds.arch_s)))
-    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s / cores
+    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left / speeds.arch_s)))
+    spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s
     return teacher // per_epoch, samples, left - spent
 
 
-def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, cores: int, minutes: float) -> float:
+def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> float:
     """The part of enough training that the largest student gets in its share of `minutes`; 1 where that is enough."""
-    *_, seconds = _shares(config, facts, speeds, cores, minutes)
+    *_, seconds = _shares(config, facts, speeds, minutes)
     enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(facts.num_train, config.distill.batch_size))
     return min(max(seconds, 0.0) / (enough * speeds.student_step_s), 1.0)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a call is to do beside the search."""
+def phases(
+    config: RunConfig,
+    num_train: int,
+    speeds: Speeds,
+    *,
+    trains_teacher: bool = True,
+    num_refined: int = 0,
+    num_distilled: int = 1,
+) -> dict[str, float]:
+    """Seconds that each phase of a config takes at these speeds, in order, those that take none left out.
 
-    trains_teacher: bool = True
-    num_refined: int = 0  # students
-    num_distilled: int = 1  # students
-
-
-def phases(config: RunConfig, num_train: int, speeds: Speeds, cores: int, work: Work) -> Phases:
-    """What a config takes at these speeds. Students are counted one by one: side by side they take less."""
+    Students are counted one by one: side by side they take less.
+    """
     teaching, distill = config.teacher_training, config.distill
     teacher_steps = teaching.num_epochs(num_train) * steps_per_epoch(num_train, teaching.batch_size)
     epoch_s = steps_per_epoch(num_train, distill.batch_size) * speeds.student_step_s
-    starts = 1 + bool(work.num_refined) + bool(work.num_distilled)
-    return Phases(
-        teacher=teacher_steps * speeds.teacher_step_s if work.trains_teacher else 0.0,
-        search=(config.search.num_samples + config.score.calibration_samples) * speeds.arch_s / cores,
-        refine=refined_epochs(config, work.num_refined) * epoch_s,
-        distill=work.num_distilled * distill.epochs * epoch_s,
-        start=starts * speeds.fixed_s,
-    )
+    starts = 1 + bool(num_refined) + bool(num_distilled)
+    seconds = {
+        "teacher": teacher_steps * speeds.teacher_step_s if trains_teacher else 0.0,
+        "search": (config.search.num_samples + config.score.calibration_samples) * speeds.arch_s,
+        "refine": refined_epochs(config, num_refined) * epoch_s,
+        "distill": num_distilled * distill.epochs * epoch_s,
+        "start": starts * START_S,
+    }
+    return {name: round(value, 1) for name, value in seconds.items() if value}
 
 
 def refined_epochs(config: RunConfig, num_students: int) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.duplicates import Duplicates, find_duplicates, tell
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.survey import Survey, survey
-from tvt_ray.planning.facts import machine
 from tvt_ray.report.contact_sheet import write_contact_sheets
 
 
@@ -49,7 +49,7 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
     Raises UsageError for whatever is wrong with the dataset.
     """
     data = load_dataset(settings)
-    images, duplicates = survey(data, machine().gpus > 0, image_size), find_duplicates(data)
+    images, duplicates = survey(data, torch.cuda.is_available(), image_size), find_duplicates(data)
     said = tell(duplicates)
     sheets = write_contact_sheets(out, data, image_size) if out else []
     counts = {

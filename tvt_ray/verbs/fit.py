@@ -12,8 +12,8 @@ from tvt_ray.data.datasets import check_outside
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
-from tvt_ray.planning.facts import look_at, machine, measure_speeds, smaller, with_students_speed
-from tvt_ray.planning.recipe import DataFacts, Phases, Speeds, Work, affordable, least_minutes, phases, with_lengths
+from tvt_ray.planning.facts import look_at, measure_speeds, smaller, with_students_speed
+from tvt_ray.planning.recipe import DataFacts, Speeds, affordable, least_minutes, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -145,18 +145,16 @@ def plan_fit(asked: Mapping[str, Any], minutes: float | None = None) -> Planned:
     config, facts = looked_at.config, looked_at.facts
     check_augmentation(config.distill.augment)
     check_init_setting(config)
-    profile, cores = find_profile(config), machine().cpus
+    profile = find_profile(config)
     with process_as_it_was():
         data = load_data(config, looked_at.data)
         checked_limits(config, data.num_classes, profile)
         speeds = measure_speeds(config, data)
         if not _is_set(asked, ("distill", "epochs"), ("budget", "max_flops")):
-            config, speeds = _affordable(config, facts, data, speeds, cores, minutes or MINUTES)
+            config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
-    config = with_lengths(config, facts, speeds, cores, minutes).with_(asked)  # who sets a length keeps it
-    return Planned(
-        config, _plan(config, facts, len(data.test), phases(config, facts.num_train, speeds, cores, Work())), data
-    )
+    config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
+    return Planned(config, _plan(config, facts, len(data.test), speeds), data)
 
 
 def _is_set(asked: Mapping[str, Any], *settings: tuple[str, str]) -> bool:
@@ -165,14 +163,14 @@ def _is_set(asked: Mapping[str, Any], *settings: tuple[str, str]) -> bool:
 
 
 def _affordable(
-    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, cores: int, minutes: float
+    config: RunConfig, facts: DataFacts, data: Dataset, speeds: Speeds, minutes: float
 ) -> tuple[RunConfig, Speeds]:
     """Students that can learn something in the time, and how fast those are: a large one that makes few steps does not.
 
     Twice, because a student of half the FLOPs takes more than half the time: teacher and images cost as much.
     """
     for _ in range(2):
-        share = affordable(config, facts, speeds, cores, minutes)
+        share = affordable(config, facts, speeds, minutes)
         less = smaller(config, facts.num_classes, share) if share < 1 else None
         if less is None:
             break
@@ -180,7 +178,7 @@ def _affordable(
     return config, speeds
 
 
-def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> Plan:
+def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) -> Plan:
     return Plan(
         dataset=config.data.name,
         num_train=facts.num_train,
@@ -193,5 +191,5 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, takes: Phases) -> 
         num_samples=config.search.num_samples,
         max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,
-        seconds=takes.seconds(),
+        seconds=phases(config, facts.num_train, speeds),
     )
