@@ -36,14 +36,14 @@ def test_rows_and_config_live_on_a_bucket_too(remote):
     folder.rows().compact()
     assert len((remote / "rows").glob("*.parquet")) == 1
     assert folder.config() == config
-    assert folder.search_command() == "python search.py --run-dir s3://bucket/run --resume"
+    assert folder.resume_command("python search.py") == "python search.py --run-dir s3://bucket/run --resume"
     with pytest.raises(UsageError, match="already holds a run"):
         folder.check(config, resume=False)
 
 
 def test_its_commands_are_quoted_for_a_shell(remote, tmp_path):
     local = RemotePath(remote.filesystem, "b/run", "s3://b/run?endpoint_override=localhost:9000")
-    command = RunFolder(local).search_command()
+    command = RunFolder(local).resume_command("python search.py")
     assert command == "python search.py --run-dir 's3://b/run?endpoint_override=localhost:9000' --resume"
     words = shlex.split(RunFolder(tmp_path / "a run's").distill_command(3, None))
     assert words == ["python", "distill.py", "--run-dir", str(tmp_path / "a run's"), "--top-k", "3", "--resume"]
@@ -207,4 +207,4 @@ def test_a_run_folder_imports_no_plugin_by_itself(tmp_path, monkeypatch):
         folder.config()
     monkeypatch.setitem(sys.modules, "tvt_strangers_plugin", sys)  # somebody has imported it
     assert folder.config().plugins == ("tvt_strangers_plugin",)
-    assert folder.search_command(["a", "b"]).endswith("--resume --set plugins=[a,b]")
+    assert folder.resume_command("python search.py", ["a", "b"]).endswith("--resume --set plugins=[a,b]")

@@ -43,9 +43,8 @@ def resume_command(args: argparse.Namespace) -> str:
     from tvt_ray.runs.folder import RunFolder
 
     folder, plugins = RunFolder(args.run_dir), plugins_of(args)
-    if args.baselines:
-        return folder.baselines_command([args.baselines], args.seeds, args.arch_id, plugins, args.arch)
-    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch)
+    rivals = f" --baselines {args.baselines} --seeds {args.seeds}" if args.baselines else ""
+    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch) + rivals
 
 
 def execute(args: argparse.Namespace) -> int:

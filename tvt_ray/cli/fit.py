@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shlex
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides
-from tvt_ray.cli.output import print_json, print_students
+from tvt_ray.cli.output import print_json, print_students, seconds_text
+
+SEEDED = ("probe", "teacher_training", "distill")  # sections whose seed --seed is too
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,8 @@ def execute(args: argparse.Namespace) -> int:
     from tvt_ray.strict import merged
     from tvt_ray.verbs.fit import check_fit, fit, plan_fit
 
-    settings = merged(_seeds(args), overrides(args))
+    seeds = {} if args.seed is None else {name: {"seed": args.seed} for name in SEEDED}
+    settings = merged(seeds, overrides(args))
     if args.dry_run:
         check_fit(settings, args.run_dir, args.minutes)
         plan = plan_fit(settings, args.minutes).plan
@@ -42,15 +44,8 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     fitted = fit(out=args.run_dir, minutes=args.minutes, settings=settings, ray_address=args.ray_address)
     if args.json:
-        print_json(args, dataclasses.asdict(fitted))
+        print_json(args, fitted)
         return 0
     print_students(fitted.students)
-    took = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in fitted.seconds.items())
-    print(f"took      {took}\nreport    {fitted.out}/report.html")
+    print(f"took      {seconds_text(fitted.seconds)}\nreport    {fitted.out}/report.html")
     return 0
-
-
-def _seeds(args: argparse.Namespace) -> dict[str, object]:
-    """One seed for all of it: weights, probe, teacher and students."""
-    sections = ("probe", "teacher_training", "distill")
-    return {} if args.seed is None else {name: {"seed": args.seed} for name in sections}

@@ -13,15 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tvt_ray.progress import say
-
 if TYPE_CHECKING:
+    from tvt_ray.runs.folder import Choice
+    from tvt_ray.runs.run import TrainedStudent
     from tvt_ray.vits import Space
 
 
-def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "", num_texts: int = 1
-) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int = 1) -> None:
     """The first `num_texts` columns left, the others right. Texts are shown as they are, brackets and all."""
     table = Table()
     for number, name in enumerate(columns):
@@ -30,8 +28,6 @@ def print_table(
         table.add_row(*map(escape, row))
     print(title)
     Console().print(table)
-    if note:
-        print(note)
 
 
 def print_json(args: argparse.Namespace, result: Any) -> None:
@@ -42,7 +38,7 @@ def print_json(args: argparse.Namespace, result: Any) -> None:
     print(json.dumps(result), file=args.stdout, flush=True)
 
 
-def print_students(students: Sequence[Any]) -> None:
+def print_students(students: Sequence[TrainedStudent]) -> None:
     """Trained students as a table, and how to load them."""
     from tvt_ray.vits.budget import format_count
 
@@ -57,29 +53,26 @@ def print_students(students: Sequence[Any]) -> None:
         print(f'load it   tvt_ray.load_student("{student.path}")')
 
 
-def print_archs(
-    title: str,
-    space: Space,
-    found: Sequence[tuple[Any, float, int, int]],
-    note: str = "",
-    more: Mapping[str, Sequence[str]] | None = None,
-) -> None:
-    """Architectures as a table, from (JSON, score, parameters, FLOPs) of each; `more`: columns after those."""
+def print_archs(title: str, space: Space, found: Sequence[Choice]) -> None:
+    """Architectures as a table, with latencies where they are known: as measured on this machine, else as predicted."""
     from tvt_ray.vits.budget import format_count
 
-    columns = [space.columns(space.from_json(arch)) for arch, *_ in found]
+    columns = [space.columns(space.from_json(each.arch)) for each in found]
     names = list(columns[0]) if columns else []
-    more = more or {}
+    measured = [each.latency_ms for each in found if each.latency_ms is not None]
+    latencies = measured or [each.predicted_latency_ms for each in found if each.predicted_latency_ms is not None]
     rows = [
-        [*cells.values(), f"{score:.3f}", format_count(params), format_count(flops), *(more[name][i] for name in more)]
-        for i, (cells, (_, score, params, flops)) in enumerate(zip(columns, found, strict=True))
+        [*cells.values(), f"{each.score:.3f}", format_count(each.params), format_count(each.flops)]
+        for cells, each in zip(columns, found, strict=True)
     ]
-    print_table(title, [*names, "score", "params", "FLOPs", *more], rows, note, len(names))
+    if latencies:
+        rows = [[*row, f"{ms:.3g}"] for row, ms in zip(rows, latencies, strict=True)]
+    heads = [*names, "score", "params", "FLOPs", *(["ms"] if latencies else [])]
+    print_table(title, heads, rows, len(names))
+    if latencies:
+        print("ms: latency, " + ("measured on this machine" if measured else "predicted for the profile's device"))
 
 
 def seconds_text(seconds: Mapping[str, float]) -> str:
     """What the time went into, in words."""
     return ", ".join(f"{name} {value:,.0f} s" for name, value in seconds.items())
-
-
-__all__ = ["print_archs", "print_json", "print_students", "print_table", "say", "seconds_text"]

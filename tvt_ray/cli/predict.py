@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, path_as_given, plugins_of
-from tvt_ray.cli.output import print_json, say
+from tvt_ray.cli.output import print_json
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
+from tvt_ray.progress import say
 
 if TYPE_CHECKING:
     from tvt_ray.inference.batches import Classifier, Prediction
-    from tvt_ray.storage.locations import Location
 
 ENDINGS = (".csv", ".json")
 COLUMNS = ("image", "label", "probability", "error")
@@ -63,15 +63,11 @@ def _load(args: argparse.Namespace) -> tuple[Classifier, int]:
     from tvt_ray.exports.folder import load_student
     from tvt_ray.runs.config import RunConfig
 
-    _check_place(location)
+    if location.name.lower().endswith(".onnx") and not location.exists():
+        raise UsageError(f"there is no ONNX file {location}")
     load_plugins(plugins_of(args))
     max_pixels = RunConfig().with_(settings).data.max_pixels
     return load_student(location), max_pixels
-
-
-def _check_place(location: Location) -> None:
-    if location.name.lower().endswith(".onnx") and not location.exists():
-        raise UsageError(f"there is no ONNX file {location}")
 
 
 def _max_pixels(settings: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ import argparse
 
 from tvt_ray.cli.options import OUTPUT, add_options, plugins_of
 from tvt_ray.cli.output import print_archs, print_json
+from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 
 
@@ -20,7 +21,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Writes report and top list, and prints. Another score becomes the run's."""
-    from tvt_ray.errors import UsageError
     from tvt_ray.runs.folder import Choice, RunFolder
     from tvt_ray.verbs.report import report
 
@@ -37,6 +37,6 @@ def execute(args: argparse.Namespace) -> int:
         print_json(args, {"run_dir": str(args.run_dir), "score": ranking.by, **counts, "best": entries, "report": page})
         return 0
     title = f"best of {len(ranking.scored):,} architectures by {ranking.by}, of {ranking.num_shapes:,} shapes"
-    found = [(each.arch, each.score, each.params, each.flops) for each in best]
-    print_archs(title, space, found, f"report  {page}")
+    print_archs(title, space, best)
+    print(f"report  {page}")
     return 0

@@ -7,18 +7,18 @@ import dataclasses
 import re
 import shlex
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvt_ray.cli.options import COMMON, add_options, config_of_run, own_config_of, plugins_of
-from tvt_ray.cli.output import print_archs, print_json, print_students, say, seconds_text
+from tvt_ray.cli.output import print_archs, print_json, print_students, seconds_text
 from tvt_ray.cli.refine import print_refined
 from tvt_ray.errors import UsageError
+from tvt_ray.progress import say
 from tvt_ray.storage.locations import as_location
 
 if TYPE_CHECKING:
-    from tvt_ray.runs.folder import Choice
+    from tvt_ray.runs.config import RunConfig
     from tvt_ray.runs.run import Run
     from tvt_ray.verbs.session import Session
 
@@ -43,7 +43,7 @@ def resume_command(args: argparse.Namespace) -> str:
     """What goes on with a search that was cut short."""
     from tvt_ray.runs.folder import RunFolder
 
-    return RunFolder(args.run_dir).search_command(plugins_of(args))
+    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args))
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -93,7 +93,7 @@ def _run(args: argparse.Namespace, session: Session) -> dict[str, Any]:
     return output
 
 
-def _dry_run(args: argparse.Namespace, config: Any) -> int:
+def _dry_run(args: argparse.Namespace, config: RunConfig) -> int:
     from tvt_ray.planning.estimate import dry_run
 
     plan = dry_run(config, args.refine or 0, args.distill_top_k or 0)
@@ -101,7 +101,7 @@ def _dry_run(args: argparse.Namespace, config: Any) -> int:
     return 0
 
 
-def _run_name(config: Any) -> str:
+def _run_name(config: RunConfig) -> str:
     kind, _, path = config.data.name.partition(":")
     dataset = re.sub(r"[^\w.-]+", "_", "_".join([kind, *Path(path).parts[-1:]]))[-40:]
     return f"{config.space.name}_{dataset}_{time.strftime('%Y%m%d-%H%M%S')}"
@@ -115,10 +115,8 @@ def _print(run: Run, by_score: bool) -> None:
     entries = ranking.top(NUM_RUNGS) if by_score else ranking.ladder(NUM_RUNGS)
     title = "best by score" if by_score else "the best of each size, largest first"
     shapes = f"{summary.num_scored:,} architectures, {summary.num_shapes:,} different shapes"
-    found = [(each.row.arch, each.score, each.row.params, each.row.flops) for each in entries]
     known = {each.arch_id: each for each in (*summary.best, *summary.pareto)}
-    latencies, note = _latencies([known[each.row.arch_id] for each in entries])
-    print_archs(f"{title} ({shapes})", run.config.space, found, note, latencies)
+    print_archs(f"{title} ({shapes})", run.config.space, [known[each.row.arch_id] for each in entries])
     failed = f", {summary.num_failed:,} failed" if summary.num_failed else ""
     workers = f"{summary.num_workers} workers on {summary.num_nodes} node" + ("s" if summary.num_nodes != 1 else "")
     print(
@@ -128,13 +126,3 @@ def _print(run: Run, by_score: bool) -> None:
         f"rows    {run.folder.rows_folder}\nreport  {run.folder.report_file}\n"
         f"train   python distill.py --run-dir {shlex.quote(str(run.folder.path))} --top-k 2"
     )
-
-
-def _latencies(choices: Sequence[Choice]) -> tuple[dict[str, list[str]], str]:
-    """A column for a table, where latencies are known: as measured here, else as predicted; and what it holds."""
-    measured = [each.latency_ms for each in choices if each.latency_ms is not None]
-    predicted = [each.predicted_latency_ms for each in choices if each.predicted_latency_ms is not None]
-    if not predicted:
-        return {}, ""
-    note = "ms: latency, " + ("measured on this machine" if measured else "predicted for the profile's device")
-    return {"ms": [f"{ms:.3g}" for ms in measured or predicted]}, note

@@ -108,9 +108,13 @@ class RunFolder:
         """What people would rather look at."""
         return self.path / "report.html"
 
-    def search_command(self, plugins: Sequence[str] = ()) -> str:
-        """What goes on with an unfinished search."""
-        return f"python search.py --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
+    def resume_command(self, call: str, plugins: Sequence[str] = (), which: str = "") -> str:
+        """What goes on with what a call began in the folder. `which`: flags that say which part of the run it is of.
+
+        Whoever goes on with a run that was made with plugins names them again.
+        """
+        named = f" --set plugins=[{','.join(plugins)}]" if plugins else ""
+        return f"{call} --run-dir {shlex.quote(str(self.path))}{which} --resume{named}"
 
     def distill_command(
         self, top: int | None, arch_id: str | None, plugins: Sequence[str] = (), arch_file: Path | None = None
@@ -118,23 +122,7 @@ class RunFolder:
         """What goes on with unfinished trainings."""
         which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
         which = f"--arch {shlex.quote(str(arch_file))}" if arch_file else which
-        return f"python distill.py --run-dir {shlex.quote(str(self.path))} {which} --resume{_named(plugins)}"
-
-    def baselines_command(
-        self,
-        names: Sequence[str],
-        num_seeds: int,
-        arch_id: str | None = None,
-        plugins: Sequence[str] = (),
-        arch_file: Path | None = None,
-    ) -> str:
-        """What goes on with unfinished trainings of a student and its rivals."""
-        extra = f" --baselines {','.join(names)} --seeds {num_seeds}"
-        return self.distill_command(None, arch_id, plugins, arch_file) + extra
-
-    def refine_command(self, plugins: Sequence[str] = ()) -> str:
-        """What goes on with a refinement."""
-        return f"tvt refine --run-dir {shlex.quote(str(self.path))} --resume{_named(plugins)}"
+        return self.resume_command("python distill.py", plugins, f" {which}")
 
     def rows(self) -> Records[Row]:
         """What was read of each architecture."""
@@ -244,8 +232,3 @@ class RunFolder:
         top = {name: [Choice.of(each, space).to_json() for each in part] for name, part in parts.items()}
         top |= {"score": ranking.by, "num_shapes": ranking.num_shapes}  # type: ignore[dict-item]
         write_atomically(self.path / "top.json", json.dumps(top, indent=1).encode())
-
-
-def _named(plugins: Sequence[str]) -> str:
-    """Whoever goes on with a run that was made with plugins names them again."""
-    return f" --set plugins=[{','.join(plugins)}]" if plugins else ""

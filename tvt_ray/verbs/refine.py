@@ -85,7 +85,7 @@ def refine(
         session.keep_images()
         refining = _Refining(session)
         if refining.next_work():
-            command = session.folder.refine_command(session.config.plugins)
+            command = session.folder.resume_command("tvt refine", session.config.plugins)
             try:
                 refining.run(command)
             except RunError as error:

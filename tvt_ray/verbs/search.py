@@ -84,7 +84,7 @@ def _search(session: Session) -> SearchSummary:
     reading = _Reading(session)
     session.clock.add("ray", 0.0)  # listed before the scoring that it is for
     start = time.perf_counter()
-    session.join_ray(folder.search_command(config.plugins))
+    session.join_ray(folder.resume_command("python search.py", config.plugins))
     outcome = reading.run(task, sample)
     session.clock.add("ray", time.perf_counter() - start - outcome[1].seconds)
     return reading.conclude(outcome)
@@ -196,9 +196,10 @@ class _Reading:
         wanted = self.config.search.num_samples
         if stop_reason or (note is None and len(rows) < wanted):
             reason = f": {stop_reason}" if stop_reason else ""
+            command = self.folder.resume_command("python search.py", self.config.plugins)
             raise RunError(
                 f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; rows that were written are in "
-                f"{self.folder.rows_folder}; go on with: {self.folder.search_command(self.config.plugins)}"
+                f"{self.folder.rows_folder}; go on with: {command}"
             )
         if not any(row.status == "ok" for row in rows):
             raise RunError(f"all {len(rows)} architectures failed, the first with: {rows[0].error}")
