@@ -16,7 +16,7 @@ from tvt_ray.runs.folder import Choice
 from tvt_ray.runs.inputs import checked_limits, limits_of
 from tvt_ray.scoring.ranking import Entry
 from tvt_ray.scoring.reader import ReadingTask, make_row
-from tvt_ray.verbs.latency import Latency, check_chosen, run_profile, with_latency
+from tvt_ray.verbs.latency import check_chosen, run_profile
 from tvt_ray.vits.vit import ViTSpace
 
 SPACE = SMALL_SPACES["vit"]
@@ -30,7 +30,7 @@ def limited(**budget):
 def chosen(count):
     task = ReadingTask(SPACE, 10, (), 0, probe=None)
     archs = itertools.islice(SPACE.enumerate(), count)
-    return [Entry(make_row(task, arch, {}, None, 0.5), 1.0) for arch in archs]
+    return [Choice.of(Entry(make_row(task, arch, {}, None, 0.5), 1.0), SPACE) for arch in archs]
 
 
 def check(profile, entries, **budget):
@@ -40,11 +40,12 @@ def check(profile, entries, **budget):
 def test_the_chosen_are_measured_on_the_device_of_the_profile_each_once(capsys):
     entries = chosen(2)
     found = check(synthetic_profile(SPACE), [*entries, entries[0]], max_latency_ms=10_000)
-    assert found.keys() == {each.row.arch_id for each in entries}
+    assert found.keys() == {each.arch_id for each in entries}
     for each in entries:
-        latency = found[each.row.arch_id]
-        assert latency.predicted_ms == pytest.approx(true_ms(SPACE, SPACE.from_json(each.row.arch)), rel=1e-3)
-        assert latency.measured_ms > 0
+        timed = found[each.arch_id]
+        assert timed.predicted_latency_ms == pytest.approx(true_ms(SPACE, SPACE.from_json(each.arch)), rel=1e-3)
+        assert timed.latency_ms > 0
+        assert (timed.arch, timed.score, timed.params) == (each.arch, each.score, each.params)
     assert "exceed" not in capsys.readouterr().err
 
 
@@ -57,18 +58,16 @@ def test_what_exceeds_the_limit_is_told_in_one_line(capsys):
 
 def test_on_another_device_nothing_is_measured_and_that_is_said(capsys):
     found = check(synthetic_profile(SPACE, device=OTHER), chosen(2))
-    assert {each.measured_ms for each in found.values()} == {None}
-    assert all(each.predicted_ms > 0 for each in found.values())
+    assert {each.latency_ms for each in found.values()} == {None}
+    assert all(each.predicted_latency_ms > 0 for each in found.values())
     assert capsys.readouterr().err == (
         "latency: predicted for another processor (cpu, 3 cores), which this machine is not; nothing was measured\n"
     )
 
 
 def test_a_choice_says_its_latency_where_that_is_known():
-    choice = Choice.of(chosen(1)[0], SPACE)
-    assert with_latency(choice, None) == choice
-    timed = with_latency(choice, Latency(2.5, 2.25))
-    assert (timed.latency_ms, timed.predicted_latency_ms) == (2.25, 2.5)
+    choice = chosen(1)[0]
+    timed = dataclasses.replace(choice, latency_ms=2.25, predicted_latency_ms=2.5)
     assert timed.to_json() == {**choice.to_json(), "latency_ms": 2.25, "predicted_latency_ms": 2.5}
     assert dataclasses.replace(timed, latency_ms=None).to_json().keys() == {
         *choice.to_json(),

@@ -19,7 +19,7 @@ SPLITS = ("train", "val", "test")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Reads a dataset, decodes every image, and says what is in it and what looks wrong."
     parser.add_argument("path", nargs="?", metavar="DATASET", help="the same as --dataset")
     add_options(parser, "config", *COMMON)

@@ -17,7 +17,7 @@ ALL = "all"
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Trains the best architectures of a run with the run's teacher."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)

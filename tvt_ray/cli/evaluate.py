@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Says how good a trained student is on a dataset, as figures and as a page."
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>")
     add_options(parser, "dataset", "set", *OUTPUT)

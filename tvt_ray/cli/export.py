@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = (
         "Writes a trained student as a file that runs without tvt_ray, and checks it against the student."
     )
@@ -32,7 +32,7 @@ def execute(args: argparse.Namespace) -> int:
 
     kinds = {"int8": args.int8, "pixels": args.pixels}
     found = export(args.student, args.format, **kinds, out=args.out, settings=overrides(args))
-    print_json(args, found.to_json()) if args.json else _print(found)
+    print_json(args, found) if args.json else _print(found)
     return 0
 
 

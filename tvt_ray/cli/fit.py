@@ -12,7 +12,7 @@ SEEDED = ("probe", "teacher_training", "distill")  # sections whose seed --seed 
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "From a folder of images to a trained student: teacher, search and distillation in one."
     parser.add_argument("dataset", metavar="DATASET", help="a folder of class folders, of Parquet files, or <datasets>")
     parser.add_argument("--out", dest="run_dir", required=True, metavar="DIR", help="where it goes: a run folder")

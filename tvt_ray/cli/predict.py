@@ -23,7 +23,7 @@ COLUMNS = ("image", "label", "probability", "error")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Classifies images with a trained student, or with an ONNX file of one (without torch)."
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>, or a .onnx of tvt export")
     parser.add_argument("images", type=path_as_given, nargs="+", metavar="IMAGE", help="files, and folders of them")

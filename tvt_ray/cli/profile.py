@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Measures the parts of a space's students on this machine, for searches with --max-latency-ms."
     add_options(parser, "config", "dataset", "max-params", "set", *OUTPUT)
     parser.add_argument(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Says how well scores rank architectures whose trained accuracy is known."
     add_options(parser, "config", *COMMON)
     parser.add_argument(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Trains a few of a run's students shortly, learns what the dataset rewards, and ranks anew."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)

@@ -11,7 +11,7 @@ from tvt_ray.plugins import load_plugins
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Puts a run's rows in order, by another score if asked, and writes report.html anew."
     parser.add_argument("run_dir", metavar="RUN", help="its folder or URI")
     add_options(parser, "score", "set", *OUTPUT)

@@ -9,7 +9,7 @@ from tvt_ray.cli.output import print_json
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Scores one architecture and prints its readings."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--arch", type=path, required=True, metavar="FILE", help="the architecture as JSON")

@@ -26,7 +26,7 @@ NUM_RUNGS = 10
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Flags."""
+    """Gives the command its flags."""
     parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
     add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
     add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "max-latency-ms")

@@ -6,7 +6,7 @@ import functools
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,6 @@ class ExportSummary:
     device: str  # that times are of
     threads: int
     notes: tuple[str, ...]  # what could not be compared, and why
-
-    def to_json(self) -> dict[str, Any]:
-        """As the command line gives it."""
-        return asdict(self)
 
 
 def export(

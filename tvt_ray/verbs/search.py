@@ -21,7 +21,7 @@ from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.process import on_sigterm
 from tvt_ray.runs.run import Run, SearchSummary
-from tvt_ray.scoring.ranking import Entry, Ranking
+from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.scoring.scores import Calibration, calibration_archs
@@ -31,7 +31,7 @@ from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
 from tvt_ray.searchers.settings import SearchSettings
 from tvt_ray.storage.locations import as_location
 from tvt_ray.storage.records import RecordWriter
-from tvt_ray.verbs.latency import Latency, check_chosen, with_latency
+from tvt_ray.verbs.latency import check_chosen
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits import Arch
@@ -179,18 +179,17 @@ class _Reading:
 
     def _choices(self, ranking: Ranking) -> tuple[tuple[Choice, ...], tuple[Choice, ...]]:
         """The best, and the front; where a latency is limited, with those of the architectures that are printed."""
-        best, front = ranking.top(NUM_LISTED), ranking.front()
-        found: Mapping[str, Latency] = {}
+        space = self.config.space
+        best, front, ladder = (
+            [Choice.of(each, space) for each in entries]
+            for entries in (ranking.top(NUM_LISTED), ranking.front(), ranking.ladder(NUM_LISTED))
+        )
+        found: Mapping[str, Choice] = {}
         if self.session.profile is not None:
             with self.clock("latency"):
-                chosen = [*best, *ranking.ladder(NUM_LISTED)]
-                found = check_chosen(chosen, self.session.limits, self.session.profile)
-
-        def choices(entries: Sequence[Entry]) -> tuple[Choice, ...]:
-            made = (Choice.of(each, self.config.space) for each in entries)
-            return tuple(with_latency(each, found.get(each.arch_id)) for each in made)
-
-        return choices(best), choices(front)
+                found = check_chosen([*best, *ladder], self.session.limits, self.session.profile)
+        timed_best, timed_front = ([found.get(each.arch_id, each) for each in choices] for choices in (best, front))
+        return tuple(timed_best), tuple(timed_front)
 
     def _check_complete(self, rows: Sequence[Row], stop_reason: str | None, note: str | None) -> None:
         wanted = self.config.search.num_samples
