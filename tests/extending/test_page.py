@@ -4,13 +4,14 @@ import re
 import shlex
 
 import pytest
+import yaml
 
 from tests.conftest import REPO
 from tests.extending.examples import EXAMPLES, KINDS, PLUGINS, PROSE, TABLES, TEXT, contents, loaded, named_in, variant
 from tvt_ray.cli.main import build_parser
 from tvt_ray.cli.options import overrides
 from tvt_ray.errors import UsageError
-from tvt_ray.runs.config import RunConfig, load_config, parse_yaml
+from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.scoring.rows import SCHEMA
 
 
@@ -91,7 +92,7 @@ def test_a_plugin_that_cannot_be_imported_is_one_line(tmp_path, monkeypatch):
 
 def test_a_stored_config_names_the_plugins_and_loads_them_again(plugins):
     config = variant(plugins, space={"name": "plain", "depth": [2]}, score={"name": "spectral_sum"})
-    again = load_config(None, [parse_yaml("stored", config.to_yaml().encode())])
+    again = load_config(None, [yaml.safe_load(config.to_yaml())])
     assert again == config
     assert again.plugins == tuple(PLUGINS)
     assert type(again.space).__name__ == "PlainSpace"

@@ -44,7 +44,7 @@ def test_a_run_is_loaded_from_a_path_or_a_uri(run_folder, run_config, tmp_path):
     if not isinstance(run_folder.path, RemotePath):
         path = tmp_path / "bucket" / "run"
         for place in (path, str(path), path.as_uri()):
-            assert Run.load(place).folder == run_folder
+            assert Run.load(place).folder.path == path
     loaded = Run.load(run_folder.path)
     assert loaded.config == run_config
     assert loaded.summary is None

@@ -26,6 +26,7 @@ from tvt_ray.runs import yaml_text
 from tvt_ray.scoring.scores import ScoreSettings
 from tvt_ray.searchers import check_searcher
 from tvt_ray.searchers.settings import SearchSettings
+from tvt_ray.storage.locations import Location
 from tvt_ray.strict import Seed, Strict, merged
 from tvt_ray.teachers import kind_of
 from tvt_ray.teachers.settings import TeacherSettings
@@ -98,6 +99,8 @@ def load_config(path: Path | None, overrides: Sequence[Mapping[str, Any]] = ()) 
     A space whose `name` changes starts from that one's defaults instead. Raises UsageError that names the key, what was
     wrong and what is allowed.
     """
+    if path and not path.is_file():
+        raise UsageError(f"there is no config file {path}")
     return RunConfig().with_(*([read_yaml(path)] if path else []), *overrides)
 
 
@@ -122,25 +125,17 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     return config
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A file's settings. Raises UsageError where there is none, or it holds none."""
-    if not path.is_file():
-        raise UsageError(f"there is no config file {path}")
+def read_yaml(path: Location) -> dict[str, Any]:
+    """The settings in a file. Raises UsageError where it cannot be read, or is no UTF-8 YAML of settings."""
     try:
-        return parse_yaml(str(path), path.read_bytes())
+        loaded = yaml_text.parse(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def parse_yaml(name: str, text: bytes) -> dict[str, Any]:
-    """The settings in a file's content, UTF-8; `name` is for the error that says what is wrong with it."""
-    try:
-        loaded = yaml_text.parse(text)
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise UsageError(f"{name} is not YAML: {error}") from None
+        raise UsageError(f"{path} is not YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise UsageError(
-            f"{name} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
+            f"{path} does not hold a mapping of settings; the sections are {', '.join(RunConfig.model_fields)}"
         )
     return loaded
 

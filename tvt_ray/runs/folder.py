@@ -1,6 +1,4 @@
-"""The run folder: config.yaml, data.json, calibration.json, latency.json, rows/, measurements/, top.json, distill/,
-report.html.
-"""
+"""The run folder: where everything in it is, and how it is read and written."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from typing import Any
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.refining.learned import MEASUREMENTS, Learned, Measurement, choose_recipe
-from tvt_ray.runs.config import FORMAT, RunConfig, difference, parse_yaml, validate
+from tvt_ray.runs.config import FORMAT, RunConfig, difference, read_yaml, validate
 from tvt_ray.runs.identity import DataIdentity, Rounds
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
@@ -57,56 +55,20 @@ class Choice:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """Paths of a run, and the reading and writing of what they hold."""
 
-    path: Location
-
-    @property
-    def config_file(self) -> Location:
-        """The resolved config, as YAML."""
-        return self.path / "config.yaml"
-
-    @property
-    def data_file(self) -> Location:
-        """Which images the rows are of: fingerprint, classes, images by split, and the probe."""
-        return self.path / "data.json"
-
-    @property
-    def calibration_file(self) -> Location:
-        """What scores are on the scale of."""
-        return self.path / "calibration.json"
-
-    @property
-    def latency_file(self) -> Location:
-        """The device profile that latencies were predicted by, where the budget limits them."""
-        return self.path / "latency.json"
-
-    @property
-    def rows_folder(self) -> Location:
-        """A row per architecture, in Parquet."""
-        return self.path / "rows"
-
-    @property
-    def distill_folder(self) -> Location:
-        """A folder per student."""
-        return self.path / "distill"
-
-    @property
-    def refine_folder(self) -> Location:
-        """What students that were measured go on from."""
-        return self.path / "refine"
-
-    @property
-    def rounds_file(self) -> Location:
-        """Whom refine chose."""
-        return self.path / "refine.json"
-
-    @property
-    def report_file(self) -> Location:
-        """What people would rather look at."""
-        return self.path / "report.html"
+    def __init__(self, path: Location) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"  # resolved
+        self.data_file = path / "data.json"  # which images the rows are of: fingerprint, classes, counts, the probe
+        self.calibration_file = path / "calibration.json"  # what scores are on the scale of
+        self.latency_file = path / "latency.json"  # the device profile, where the budget limits latencies
+        self.rows_folder = path / "rows"  # a row per architecture, in Parquet
+        self.rounds_file = path / "refine.json"  # whom refine chose
+        self.refine_folder = path / "refine"  # what students that were measured go on from
+        self.distill_folder = path / "distill"  # a folder per student
+        self.report_file = path / "report.html"
 
     def resume_command(self, call: str, plugins: Sequence[str] = (), which: str = "") -> str:
         """What goes on with what a call began in the folder. `which`: flags that say which part of the run it is of.
@@ -158,10 +120,7 @@ class RunFolder:
         """The stored, resolved config. Raises UsageError when the folder holds no run, or one of another version."""
         if not self.config_file.is_file():
             raise UsageError(f"{self.path} holds no run: there is no config.yaml in it")
-        try:
-            values = parse_yaml(str(self.config_file), self.config_file.read_bytes())
-        except OSError as error:
-            raise UsageError(f"{self.config_file} cannot be read: {error.strerror or error}") from None
+        values = read_yaml(self.config_file)
         if values.get("format") != FORMAT:
             raise UsageError(
                 f"{self.path} was written by another version of tvt_ray (format {values.get('format', 1)}, this one "

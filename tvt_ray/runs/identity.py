@@ -6,13 +6,17 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from tvt_ray.data.notes import listing
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import UsageError
 from tvt_ray.proxies.probe import ProbeSettings, select_balanced
-from tvt_ray.storage.locations import Location, first_line, write_atomically
+from tvt_ray.storage.locations import Location, write_atomically
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,7 @@ class DataIdentity:
     @classmethod
     def load(cls, path: Location) -> DataIdentity | None:
         """None where there is no such file. Raises UsageError for one that is damaged."""
-        if not path.is_file():
-            return None
-        try:
-            stored = json.loads(path.read_bytes())
-            counts = {str(name): int(count) for name, count in stored["num_images"].items()}
-            names, probe = tuple(map(str, stored["class_names"])), tuple(map(int, stored["probe"]))
-            return cls(str(stored["dataset"]), str(stored["fingerprint"]), names, counts, probe)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{path} is damaged ({first_line(error)}): it says which images the run is of") from None
+        return _read(path, cls, "it says which images the run is of")
 
     def to_json(self) -> bytes:
         """As `load` reads it."""
@@ -98,14 +94,15 @@ class Rounds:
     @classmethod
     def load(cls, path: Location) -> Rounds | None:
         """None where there is no such file. Raises UsageError for one that is damaged."""
-        if not path.is_file():
-            return None
-        try:
-            stored: Any = json.loads(path.read_bytes())
-            rungs = tuple(int(rung) for rung in stored["rungs"])
-            students = tuple(tuple(str(arch_id) for arch_id in each) for each in stored["students"])
-            return cls(str(stored["recipe"]), int(stored["epochs"]), int(stored["seed"]), rungs, students)
-        except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(
-                f"{path} is damaged ({first_line(error)}): it says whom refine chose; move it away to refine anew"
-            ) from None
+        return _read(path, cls, "it says whom refine chose; move it away to refine anew")
+
+
+def _read(path: Location, kind: type[Kind], what: str) -> Kind | None:
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UsageError(f"{path} is damaged ({where + ': ' if where else ''}{problem['msg']}): {what}") from None

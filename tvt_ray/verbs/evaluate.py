@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from tvt_ray.data.datasets import check_outside, load_dataset
 from tvt_ray.data.decoded import decode_once
@@ -96,8 +95,10 @@ class _Subject:
         notes = (*match.notes, *self._notes())
         for note in notes:
             say(f"note: {note}")
-        images = self._images()
-        labels, probabilities = match.relabel(images.labels()), _probabilities(self.student, images)
+        parts = _parts(decode_once(data, self.trained_on.largest_size(self.fingerprint)), self.split)
+        places = [(name, position) for name, part in parts.items() for position in range(len(part))]
+        labels = match.relabel(np.concatenate([part.labels for part in parts.values()]))
+        probabilities = _probabilities(self.student, list(parts.values()))
         shown = confident_mistakes(labels, probabilities, NUM_MISTAKES)
         evaluation = Evaluation(
             student=str(self.path),
@@ -105,30 +106,26 @@ class _Subject:
             fingerprint=self.fingerprint,
             split=self.split,
             quality=quality_of(labels, probabilities, names),
-            mistakes=tuple(_mistake(images.name(i), names, int(labels[i]), probabilities[i]) for i in shown),
+            mistakes=tuple(_mistake(name_of(data, *places[i]), names, int(labels[i]), probabilities[i]) for i in shown),
             notes=(*data.notes, *notes),
             page=str(folder / PAGE_FILE),
             file=str(folder / JSON_FILE),
         )
-        return evaluation, [thumbnail(images.image(i), self.student.image_size) for i in shown]
+        pictures = [parts[name][position][0] for name, position in (places[i] for i in shown)]
+        return evaluation, [thumbnail(picture, self.student.image_size) for picture in pictures]
 
     def _notes(self) -> list[str]:
         log_notes(self.data)
         return self.trained_on.notes(self.data, self.fingerprint, self.split, _parts(self.data, self.split))
-
-    def _images(self) -> _Images:
-        decoded = decode_once(self.data, self.trained_on.largest_size(self.fingerprint))
-        return _Images(self.data, _parts(decoded, self.split))
 
 
 def _parts(data: Dataset, split: str) -> Mapping[str, Split]:
     return data.splits if split == ALL else {split: data.split(split)}
 
 
-def _probabilities(student: DistilledStudent, images: _Images) -> NDArray[np.float64]:
+def _probabilities(student: DistilledStudent, splits: Sequence[Split]) -> NDArray[np.float64]:
     """(n, classes): of the splits one after the other."""
     student.to("cuda" if torch.cuda.is_available() else "cpu")
-    splits = images.decoded.values()
     with Meter("evaluating", sum(map(len, splits)), "images") as meter:
         found = [probabilities_of(student, split, student.image_size, meter.advance) for split in splits]
     return np.concatenate(found)
@@ -137,31 +134,3 @@ def _probabilities(student: DistilledStudent, images: _Images) -> NDArray[np.flo
 def _mistake(image: str, names: Sequence[str], label: int, probabilities: NDArray[np.float64]) -> Mistake:
     taken = int(probabilities.argmax())
     return Mistake(image, names[label], names[taken], 100 * float(probabilities[taken]))
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images of the splits that are evaluated, numbered one after the other."""
-
-    data: Dataset  # as it was read: messages name its images
-    decoded: Mapping[str, Split]
-
-    def labels(self) -> NDArray[np.int64]:
-        """(n,): of the dataset's own classes."""
-        return np.concatenate([split.labels for split in self.decoded.values()])
-
-    def _place(self, number: int) -> tuple[str, int]:
-        for name, split in self.decoded.items():
-            if number < len(split):
-                return name, number
-            number -= len(split)
-        raise IndexError(number)
-
-    def name(self, number: int) -> str:
-        """Its place in the dataset's folder, or its number."""
-        return name_of(self.data, *self._place(number))
-
-    def image(self, number: int) -> Image.Image:
-        """As the student sees it, before it is made smaller."""
-        name, position = self._place(number)
-        return self.decoded[name][position][0]
