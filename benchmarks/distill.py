@@ -43,7 +43,7 @@ from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.planning.facts import largest_arch
+from tvt_ray.planning.estimate import largest_arch
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import load_data

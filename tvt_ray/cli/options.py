@@ -230,7 +230,7 @@ def config_of(args: argparse.Namespace) -> RunConfig:
 
 def own_config_of(args: argparse.Namespace) -> RunConfig:
     """The same; without a file, images of one's own get the recipe for them. Raises UsageError."""
-    from tvt_ray.planning.facts import own_config
+    from tvt_ray.planning.recipe import own_config
 
     return own_config(overrides(args)) if args.config is None else config_of(args)
 

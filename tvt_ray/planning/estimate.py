@@ -1,27 +1,36 @@
-"""What a search would do, and how long it would take, from a few architectures read here and now."""
+"""How long things take here: a few steps and architectures, timed now, and what a search would do by that."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tvt_ray.data.splits import Dataset
-from tvt_ray.planning.facts import measure_speeds
+from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.planning.recipe import Speeds, phases
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
-from tvt_ray.runs.inputs import checked_limits, find_profile, load_data, make_task
+from tvt_ray.runs.inputs import checked_limits, find_profile, limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.scores import calibration_archs, calibration_rng
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.training import TeacherTrainer
+from tvt_ray.training.learner import WorkerContext
+from tvt_ray.training.pace import Pace, divide, step_seconds
+from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits, format_count
 
+NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
 NUM_READ = 4
 NUM_BUDGET_DRAWS = 2000
 ENUMERABLE = 20_000  # spaces up to this size are counted rather than sampled
@@ -82,13 +91,9 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         profile = find_profile(config)
         data = load_data(config)
         limits = checked_limits(config, data.num_classes, profile)
-        torch.set_num_threads(1)
         teacher, trains = _teacher_for_timing(config, data)
-        reader = Reader(make_task(config, data, teacher))
         sample = calibration_archs(limits, config.seed, config.score.calibration_samples)
-        rows = reader.read_all(sample[: NUM_READ + 1])
-        seconds = [row.seconds for row in rows[1:] or rows]  # the first one warms up
-        each = sum(seconds) / len(seconds)
+        each = _arch_seconds(config, data, teacher, sample[: NUM_READ + 1])
         trains |= bool(num_refined + num_distilled) and not _teacher_is_there(config, data)
         cores = os.cpu_count() or 1
         speeds = Speeds(teacher_step_s=0, student_step_s=0, arch_s=each / cores)
@@ -97,6 +102,7 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
     space, (share, counted) = config.space, _budget_share(limits, config.seed)
     wanted = min(config.search.num_samples, round(share * space.size()) if counted else space.size())
     small, large = space.smallest(data.num_classes), space.largest(data.num_classes)
+    counts = {name: len(split) for name, split in data.splits.items()}
     takes = phases(
         config.with_(search={"num_samples": wanted}),
         len(data.train),
@@ -106,7 +112,7 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         num_distilled=num_distilled,
     )
     return Plan(
-        dataset=_describe(data),
+        dataset={"name": data.name, **counts, "classes": data.num_classes},
         teacher=None if teacher is None else config.teacher.name,
         teacher_would_be_trained=trains,
         space=space.name,
@@ -126,11 +132,6 @@ def dry_run(config: RunConfig, num_refined: int = 0, num_distilled: int = 0) -> 
         seconds=takes,
         estimated_s=sum(takes.values()),
     )
-
-
-def _describe(data: Dataset) -> dict[str, str | int]:
-    counts = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-    return {"name": data.name, **counts, "classes": data.num_classes}
 
 
 def _budget_share(limits: Limits, seed: int) -> tuple[float, bool]:
@@ -153,3 +154,84 @@ def _teacher_for_timing(config: RunConfig, data: Dataset) -> tuple[Teacher | Non
 def _teacher_is_there(config: RunConfig, data: Dataset) -> bool:
     weights = config.teacher.weights
     return bool(weights) or cached_teacher_path(config.teacher, config.teacher_training, data).exists()
+
+
+def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None) -> Speeds:
+    """A few steps of teacher and student, and a few architectures read: some seconds. Nothing is kept.
+
+    `arch_s`: what reading an architecture takes, where that was measured already. A teacher whose weights are given is
+    not trained, and takes no step. Raises UsageError where they do not fit.
+    """
+    cores, rng = os.cpu_count() or 1, random.Random(0)
+    if config.teacher.weights:
+        teacher, teacher_step_s = build_teacher(config.teacher, data.num_classes), 0.0
+    else:
+        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, _device())
+        teacher_step_s = _per_step(trainer.measure(cores), data)
+        teacher = trainer.teacher.cpu().freeze()
+    student_step_s = _student_step_s(config, data, teacher)
+    if arch_s is None:
+        archs = [config.space.sample(rng) for _ in range(NUM_READ + 1)]
+        arch_s = _arch_seconds(config, data, teacher, archs) / cores
+    return Speeds(teacher_step_s=teacher_step_s, student_step_s=student_step_s, arch_s=arch_s)
+
+
+def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
+    """The speeds with the student's measured anew: of the largest one within the config's budget."""
+    teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
+    return dataclasses.replace(speeds, student_step_s=_student_step_s(config, data, teacher))
+
+
+def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | None:
+    """The config with a limit on FLOPs, of so much of those that the largest student within the budget has.
+
+    A fifth of what is drawn stays inside, so that there is a choice. None where no limit would leave out any.
+    """
+    flops = sorted(config.space.cost(arch, num_classes).flops for arch in _drawn(config, num_classes))
+    limit = max(round(share * flops[-1]), flops[len(flops) // 5])
+    if limit >= flops[-1]:
+        return None
+    return config.with_(budget={"max_flops": limit})
+
+
+def _student_step_s(config: RunConfig, data: Dataset, teacher: Teacher) -> float:
+    arch = largest_arch(config, data.num_classes)
+    task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
+    cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(_device()))
+    pace = cohort.measure(os.cpu_count() or 1)
+    cohort.teacher.cpu()
+    return _per_step(pace, data)
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _per_step(pace: Pace, data: Dataset) -> float:
+    """A step as this machine's cores divide it, with its share of the validation that ends an epoch: a third of a step
+    for as many images.
+    """
+    step = step_seconds(divide(os.cpu_count() or 1, pace), pace)
+    return step * (1 + len(data.val) / len(data.train) / 3)
+
+
+def largest_arch(config: RunConfig, num_classes: int) -> Arch:
+    """Of some that are drawn within the budget, the one with most FLOPs."""
+    return max(_drawn(config, num_classes), key=lambda arch: config.space.cost(arch, num_classes).flops)
+
+
+def _drawn(config: RunConfig, num_classes: int) -> list[Arch]:
+    """Some, within the budget where any of them are."""
+    rng = random.Random(0)
+    drawn = [config.space.sample(rng) for _ in range(NUM_DRAWN)]
+    limits = limits_of(config, num_classes, find_profile(config))
+    return [arch for arch in drawn if limits.admit(arch)] or drawn
+
+
+def _arch_seconds(config: RunConfig, data: Dataset, teacher: Teacher | None, archs: Sequence[Arch]) -> float:
+    """What one takes on one core, as a worker reads; the first one warms up, and is left out where there are others."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    seconds = [row.seconds for row in Reader(make_task(config, data, teacher)).read_all(archs)]
+    torch.set_num_threads(threads)
+    return float(np.mean(seconds[1:] or seconds))

@@ -1,4 +1,4 @@
-"""A whole config from what a dataset is like: what to train at which size, and for how long. Pure arithmetic."""
+"""A whole config from what a dataset is like: what to train at which size, and for how long."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tvt_ray.data.image_size import image_size
+import torch
+
+from tvt_ray.data.datasets import load_dataset, recarved
+from tvt_ray.data.image_size import header_facts, image_size, median_side
+from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import UsageError
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
@@ -26,6 +30,8 @@ MOST_FLOORS, MOST_EPOCHS = 20, 300
 ENOUGH_STEPS, ENOUGH_EPOCHS = 400, 15  # both; a student that gets less is too large for the time
 WARMUP_STEPS, MOST_WARMUP_EPOCHS = 90, 10
 NUM_SAMPLES = 2000
+OWN = ("imagefolder:", "parquet:")
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 NUM_STARTS = 2  # of Ray in a fit: search and distil
 START_S = 20.0  # Ray starting on this machine, its first worker and the driver importing torch: 16 s on two cores
 TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1  # of the time that is left when start-up is paid
@@ -49,6 +55,51 @@ class Speeds:
     teacher_step_s: float  # a batch; 0: it is trained already
     student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
     arch_s: float  # an architecture read, by workers on all cores
+
+
+def own_config(asked: Mapping[str, Any]) -> RunConfig:
+    """The config for whoever names no file: of one's own images the recipe's, else the defaults, `asked` on top."""
+    config = RunConfig().with_(asked)
+    return look_at(asked).config if config.data.name.startswith(OWN) else config
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """A dataset that was read, what it is like, and the config that the recipe has for it."""
+
+    config: RunConfig
+    facts: DataFacts
+    data: Dataset
+
+
+def look_at(asked: Mapping[str, Any]) -> LookedAt:
+    """The recipe for the dataset that `asked` names, with what else it sets on top; of the digits, the defaults.
+
+    Raises UsageError for what is wrong with the dataset or the settings.
+    """
+    config = RunConfig().with_(asked)
+    data = load_dataset(config.data)
+    if config.data.name == RunConfig().data.name:  # what the defaults were made for: a digit is no photograph
+        return LookedAt(config, facts_of(data), data)
+    fraction = {"data": {"val_fraction": val_fraction(len(data.train) + len(data.val))}}
+    data = recarved(data, RunConfig().with_(fraction, asked).data)
+    facts = facts_of(data)
+    chosen = dict(recipe(facts, torch.cuda.is_available(), config.budget))
+    if config.teacher != RunConfig().teacher:  # who brings a teacher has chosen
+        del chosen["teacher"]
+    return LookedAt(RunConfig().with_(fraction, chosen, asked), facts, data)
+
+
+def facts_of(data: Dataset) -> DataFacts:
+    """Of the training images, from the headers of some."""
+    looked = header_facts(data)
+    return DataFacts(
+        num_train=len(data.train),
+        num_val=len(data.val),
+        num_classes=data.num_classes,
+        side=median_side(looked),
+        grey=all(each.mode in GREY_MODES for each in looked),
+    )
 
 
 def patch_size(size: int) -> int:

@@ -12,8 +12,8 @@ from tvt_ray.data.datasets import check_outside
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
-from tvt_ray.planning.facts import look_at, measure_speeds, smaller, with_students_speed
-from tvt_ray.planning.recipe import DataFacts, Speeds, affordable, least_minutes, phases, with_lengths
+from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
+from tvt_ray.planning.recipe import DataFacts, Speeds, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
