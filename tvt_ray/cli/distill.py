@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, path, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, path, plugins_of
 from tvt_ray.cli.output import print_json, print_students, print_table
 from tvt_ray.errors import UsageError
 
@@ -20,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Trains the best architectures of a run with the run's teacher."
     add_options(parser, "config", *COMMON)
-    parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)
+    add_options(parser, "run-dir", required=True)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
@@ -58,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     which = {"top_k": args.top_k, "arch_id": args.arch_id, "arch_file": args.arch}
     students = distill(args.run_dir, **which, **_settings(args))
     if args.json:
-        print_json(args, {"students": [dataclasses.asdict(student) for student in students]})
+        print_json(args, {"students": students})
     else:
         print_students(students)
     return 0
@@ -75,14 +74,14 @@ def _with_baselines(args: argparse.Namespace) -> int:
     from tvt_ray.quality.comparison import to_json
     from tvt_ray.runs.folder import RunFolder
     from tvt_ray.runs.run import TrainedStudent
-    from tvt_ray.verbs.compare import BASELINES, compare
+    from tvt_ray.verbs.compare import compare
 
-    names = tuple(BASELINES) if args.baselines == ALL else tuple(args.baselines.split(","))
+    names = None if args.baselines == ALL else args.baselines.split(",")
     which = {"arch_id": args.arch_id, "arch_file": args.arch}
     found = compare(args.run_dir, baselines=names, num_seeds=args.seeds, **which, **_settings(args))
     student = TrainedStudent.read(RunFolder(args.run_dir).distill_folder / found.rivals[0].arch_id)
     if args.json:
-        print_json(args, {"students": [dataclasses.asdict(student)], "baselines": to_json(found)})
+        print_json(args, {"students": [student], "baselines": to_json(found)})
     else:
         print_students([student])
         _print_comparison(found)

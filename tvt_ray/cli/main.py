@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Of `tvt`."""
+    """The parser of `tvt`, with all its commands."""
     parser = Parser(prog="tvt", description="Training-free Vision Transformer search on tiny datasets.")
     parser.add_argument("--version", action="version", version=f"tvt_ray {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)

@@ -31,11 +31,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 
 def print_json(args: argparse.Namespace, result: Any) -> None:
-    """`result`: a dataclass or a mapping. As the last line of standard output."""
-    if dataclasses.is_dataclass(result) and not isinstance(result, type):
-        result = dataclasses.asdict(result)
+    """`result`: a dataclass or a mapping, which may hold dataclasses. As the last line of standard output."""
     sys.stderr.flush()
-    print(json.dumps(result), file=args.stdout, flush=True)
+    print(json.dumps(result, default=dataclasses.asdict), file=args.stdout, flush=True)
 
 
 def print_students(students: Sequence[TrainedStudent]) -> None:

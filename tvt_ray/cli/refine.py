@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, OPTIONS, add_options, config_of_run, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, plugins_of
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Trains a few of a run's students shortly, learns what the dataset rewards, and ranks anew."
     add_options(parser, "config", *COMMON)
-    parser.add_argument("--run-dir", required=True, metavar="DIR", help=OPTIONS["run-dir"].help)
+    add_options(parser, "run-dir", required=True)
     add_options(parser, "num-students", "init", "epochs", "resume", "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import re
 import shlex
 import time
@@ -81,13 +80,11 @@ def _run(args: argparse.Namespace, session: Session) -> dict[str, Any]:
     if not args.json:
         _print(run, args.by_score)
     if args.refine:
-        summary = refine(session, num_students=args.refine)
-        output["refine"] = dataclasses.asdict(summary)
+        output["refine"] = summary = refine(session, num_students=args.refine)
         if not args.json:
             print_refined(summary)
     if args.distill_top_k:
-        students = distill(session, top_k=args.distill_top_k)
-        output["students"] = [dataclasses.asdict(student) for student in students]
+        output["students"] = students = distill(session, top_k=args.distill_top_k)
         if not args.json:
             print_students(students)
     return output

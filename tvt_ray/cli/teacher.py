@@ -10,24 +10,22 @@ from tvt_ray.errors import UsageError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """The two actions."""
+    """Gives the command its two actions, and those their flags."""
     parser.description = "Trains or evaluates a teacher."
     actions = parser.add_subparsers(required=True, metavar="ACTION", parser_class=Parser)
-    add_train(actions.add_parser("train", help="train one on a dataset"))
-    add_eval(actions.add_parser("eval", help="print its accuracy"))
+    _add_train(actions.add_parser("train", help="train one on a dataset"))
+    _add_eval(actions.add_parser("eval", help="print its accuracy"))
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
-    """Flags of train."""
+def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains a teacher on a dataset and keeps the weights that do best on validation."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--out", type=path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
     parser.add_argument("--epochs", dest="teacher_epochs", type=int, metavar="N", help="of the training")
-    parser.set_defaults(command=train)
+    parser.set_defaults(command=_train)
 
 
-def train(args: argparse.Namespace) -> int:
-    """Trains and prints."""
+def _train(args: argparse.Namespace) -> int:
     from tvt_ray.runs.inputs import load_data
     from tvt_ray.storage.locations import check_writable
     from tvt_ray.teachers.provide import save_teacher
@@ -57,16 +55,14 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def add_eval(parser: argparse.ArgumentParser) -> None:
-    """Flags of eval."""
+def _add_eval(parser: argparse.ArgumentParser) -> None:
     parser.description = "Prints a teacher's top-1 accuracy on a split of a dataset."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--split", default="test", help="train, val, test (default) or all")
-    parser.set_defaults(command=evaluate)
+    parser.set_defaults(command=_evaluate)
 
 
-def evaluate(args: argparse.Namespace) -> int:
-    """Evaluates and prints."""
+def _evaluate(args: argparse.Namespace) -> int:
     from tvt_ray.runs.inputs import load_data
     from tvt_ray.teachers.provide import get_teacher
     from tvt_ray.teachers.training import teacher_accuracy

@@ -61,7 +61,7 @@ class Plan:
     estimated_s: float  # all together
 
     def sentences(self) -> list[str]:
-        """For people."""
+        """The plan in lines for people."""
         data, (low, high) = self.dataset, self.params_range
         images = ", ".join(f"{data[split]:,} {split}" for split in ("train", "val", "test"))
         trained = ", which would be trained first" if self.teacher_would_be_trained else ""

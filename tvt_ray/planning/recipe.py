@@ -50,7 +50,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Measured, in seconds."""
+    """Seconds that things take on this machine, as measured."""
 
     teacher_step_s: float  # a batch; 0: it is trained already
     student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass

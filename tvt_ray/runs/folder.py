@@ -51,7 +51,7 @@ class Choice:
         return cls(row.arch_id, ranked.score, row.params, row.flops, dict(row.arch))
 
     def to_json(self) -> dict[str, Any]:
-        """What is known of it."""
+        """As JSON lists it: without latencies where none is limited."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 

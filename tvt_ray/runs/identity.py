@@ -75,7 +75,7 @@ class Rounds:
         return [arch_id for students in self.students for arch_id in students]
 
     def followed_by(self, students: tuple[str, ...]) -> Rounds:
-        """With one more round."""
+        """These rounds and one more."""
         return dataclasses.replace(self, students=(*self.students, students))
 
     def difference(self, other: Rounds) -> str | None:

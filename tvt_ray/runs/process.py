@@ -34,12 +34,12 @@ class Stopwatch:
             self.add(name, time.perf_counter() - begun)
 
     def add(self, name: str, seconds: float) -> None:
-        """To what was measured otherwise."""
+        """Adds seconds that were measured otherwise."""
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds
 
     @property
     def seconds(self) -> dict[str, float]:
-        """By name, to the hundredth."""
+        """Seconds by name, rounded to hundredths."""
         return {name: round(value, 2) for name, value in self._seconds.items()}
 
     @property

@@ -44,7 +44,7 @@ class SearchSummary:
     note: str | None  # why fewer were scored than requested
 
     def to_json(self) -> dict[str, Any]:
-        """As the command line gives it."""
+        """As `search --json` prints it."""
         lists = {name: [each.to_json() for each in getattr(self, name)] for name in ("best", "pareto")}
         return {**dataclasses.asdict(self), **lists}
 

@@ -95,7 +95,7 @@ class _Race:
         self.seeds = tuple(range(first, first + num_seeds))
         self.places = {name: [place_of(each, contest, s) for s in self.seeds] for name, each in self.contenders.items()}
         tasks = {
-            place: task_of(each, teaching, seed)
+            place: _task_of(each, teaching, seed)
             for name, each in self.contenders.items()
             for place, seed in zip(self.places[name], self.seeds, strict=True)
         }
@@ -152,7 +152,7 @@ class Contender:
 
     @property
     def arch_id(self) -> str:
-        """Of its architecture."""
+        """The id of its architecture."""
         return self.space.arch_id(self.arch)
 
     @property
@@ -173,7 +173,7 @@ class Contest:
     guided: bool  # whether the teacher is followed
 
     def of_row(self, row: Row, title: str, guided: bool = True) -> Contender:
-        """An architecture of the run."""
+        """An architecture of the run, as a contender."""
         space = self.config.space
         return Contender(title, space, space.from_json(verified(row, space).arch), guided)
 
@@ -195,16 +195,6 @@ def largest(contest: Contest) -> Contender | str:
     if most.shape == contest.row.shape:
         return "the largest within the budget: it is the student"
     return contest.of_row(most, "the largest within the budget")
-
-
-def deit(contest: Contest) -> Contender | str:
-    """DeiT-Ti's shape at the student's size."""
-    return _published(contest, deit_tiny, "DeiT-Ti's shape")
-
-
-def pit(contest: Contest) -> Contender | str:
-    """PiT-Ti's shape at the student's size."""
-    return _published(contest, pit_tiny, "PiT-Ti's shape")
 
 
 def unrefined(contest: Contest) -> Contender | str:
@@ -233,13 +223,14 @@ def first_by(score: str) -> Choose:
 BASELINES: dict[str, Choose] = {
     "alone": alone,
     "largest": largest,
-    "deit": deit,
-    "pit": pit,
+    "deit": lambda contest: _published(contest, deit_tiny, "DeiT-Ti's shape"),
+    "pit": lambda contest: _published(contest, pit_tiny, "PiT-Ti's shape"),
     "unrefined": unrefined,
 }
 
 
 def _published(contest: Contest, design: Callable[[int, int, int], Design], title: str) -> Contender:
+    """A design that people published, at the student's size."""
     made = design(contest.config.space.image_size, contest.num_classes, contest.row.params)
     return Contender(title, made.space, made.arch, design=f"{design.__name__}.")
 
@@ -273,8 +264,7 @@ def place_of(contender: Contender, contest: Contest, seed: int) -> str:
     return f"{RIVALS_PLACE}/{contender.label}.seed{seed}"
 
 
-def task_of(contender: Contender, teaching: Teaching, seed: int) -> DistillTask:
-    """Its training."""
+def _task_of(contender: Contender, teaching: Teaching, seed: int) -> DistillTask:
     settings = teaching.settings.with_(seed=seed)
     if not contender.guided:
         settings = settings.with_(loss=settings.loss.alone())

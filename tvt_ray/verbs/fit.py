@@ -49,7 +49,7 @@ class Plan:
     seconds: Mapping[str, float]  # by phase, as measured here
 
     def sentences(self) -> list[str]:
-        """For people."""
+        """The plan in lines for people."""
         images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
         seconds = self.seconds
         teacher = "as given: not trained"
@@ -150,16 +150,11 @@ def plan_fit(asked: Mapping[str, Any], minutes: float | None = None) -> Planned:
         data = load_data(config, looked_at.data)
         checked_limits(config, data.num_classes, profile)
         speeds = measure_speeds(config, data)
-        if not _is_set(asked, ("distill", "epochs"), ("budget", "max_flops")):
+        if "epochs" not in asked.get("distill", {}) and "max_flops" not in asked.get("budget", {}):  # nobody chose
             config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
     return Planned(config, _plan(config, facts, len(data.test), speeds), data)
-
-
-def _is_set(asked: Mapping[str, Any], *settings: tuple[str, str]) -> bool:
-    """Whether a user has set any of these."""
-    return any(key in asked.get(section, {}) for section, key in settings)
 
 
 def _affordable(

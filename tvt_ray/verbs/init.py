@@ -107,19 +107,12 @@ def _from_path(path: Location) -> Source:
         raise UsageError(f"there is no file or folder {path}; give timm:NAME, a file, or a student's folder")
     if path.name == WEIGHTS_FILE and (path.parent / ARCH_FILE).is_file():
         path = path.parent  # whose description says more
-    return _from_file(path) if path.is_file() else _from_folder(path)
-
-
-def _from_folder(folder: Location) -> Source:
-    """A student that was trained here: its heads and classes are known."""
-    loaded = load_student(folder)
-    return parse_source(str(folder), loaded.student.state_dict(), heads_of(loaded.student), loaded.class_names)
-
-
-def _from_file(path: Location) -> Source:
-    source = parse_source(str(path), read_state(path, what=KEY))
-    say(f"{KEY}: {path} does not say what heads it has; they are taken to have {HEAD_DIM} channels each")
-    return source
+    if path.is_file():
+        source = parse_source(str(path), read_state(path, what=KEY))
+        say(f"{KEY}: {path} does not say what heads it has; they are taken to have {HEAD_DIM} channels each")
+        return source
+    loaded = load_student(path)  # it was trained here, and its heads and classes are known
+    return parse_source(str(path), loaded.student.state_dict(), heads_of(loaded.student), loaded.class_names)
 
 
 def _from_timm(init: str) -> Source:

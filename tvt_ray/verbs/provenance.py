@@ -165,7 +165,7 @@ def origins_of(
 
 
 def versions() -> Facts:
-    """Of what trains here, now."""
+    """The versions of what trains here, now."""
     found = {"tvt_ray": __version__, "python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

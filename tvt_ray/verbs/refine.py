@@ -203,7 +203,6 @@ class _Refining:
             pool.train(tasks, epochs, meter, keep)
 
     def _epochs_of(self, arch_id: str, seed: int) -> int:
-        """That a student has behind it."""
         return max((e for (a, s, e) in self.measured if (a, s) == (arch_id, seed)), default=0)
 
     def conclude(self) -> RefineSummary:

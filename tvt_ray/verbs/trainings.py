@@ -203,7 +203,7 @@ class Trainings:
         train_students(left, self.teaching.inputs(), folder.path, share, self.keep_epoch, self.keep_student)
 
     def keep_epoch(self, place: str, epoch: Mapping[str, float]) -> None:
-        """A measurement."""
+        """Writes down what an epoch reached, as a measurement."""
         self.teaching.tell_of_imbalance(epoch)
         self._measured(self.tasks[place], [epoch])
 
