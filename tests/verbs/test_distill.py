@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
-from tvt_ray.verbs.distill import row_of
+from tvt_ray.verbs.distill import choose_rows
 from tvt_ray.verbs.session import Session
 
 SPACE = SMALL_SPACES["autoformer"]
@@ -19,7 +19,7 @@ def test_any_architecture_of_the_space_can_be_trained(run_folder, tmp_path):
     file = tmp_path / "arch.json"
     file.write_text(json.dumps({"space": SPACE.name, "arch": SPACE.to_json(arch)}))
     with Session.open(run_folder.config(), run_folder.path, resume=True) as session:
-        row = row_of(file, session)
+        (row,) = choose_rows(session, arch_file=file)
     assert (row.arch_id, row.params, row.readings) == (SPACE.arch_id(arch), SPACE.cost(arch, 2).params, {})
     assert f"--arch {file} --resume" in run_folder.distill_command(None, None, (), file)
 
@@ -31,4 +31,4 @@ def test_one_of_another_space_is_refused(run_folder, tmp_path):
         pytest.raises(UsageError, match="embed_dim is 999, allowed: 24"),
         Session.open(run_folder.config(), run_folder.path, resume=True) as session,
     ):
-        row_of(file, session)
+        choose_rows(session, arch_file=file)

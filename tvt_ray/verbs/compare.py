@@ -25,7 +25,7 @@ from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.scoring.scores import MEASURED, score_names
 from tvt_ray.storage.locations import Location, write_atomically
-from tvt_ray.verbs.distill import check_distill, choose_rows, row_of
+from tvt_ray.verbs.distill import check_distill, choose_rows
 from tvt_ray.verbs.init import begin_as_they_can, check_init, tell_of_init
 from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.session import Changes, Session, session_of
@@ -64,7 +64,7 @@ def compare(
         check_distill(config, folder)
         _ = session.lock, session.init
         settle_score(session)
-        row = row_of(arch_file, session) if arch_file else choose_rows(session, 1, arch_id)[0]
+        row = choose_rows(session, 1, arch_id, arch_file)[0]
         check_student_folder(folder.distill_folder / row.arch_id, session)
         check_init(session.init, config, [row])
         check_blocks(row.depth, config.distill.loss)

@@ -45,7 +45,7 @@ def distill(
         check_distill(config, folder, top_k)
         _ = session.lock, session.init
         settle_score(session)
-        rows = [row_of(arch_file, session)] if arch_file else choose_rows(session, top_k, arch_id)
+        rows = choose_rows(session, top_k, arch_id, arch_file)
         paths = [folder.distill_folder / row.arch_id for row in rows]
         for row, path in zip(rows, paths, strict=True):
             check_student_folder(path, session)
@@ -71,11 +71,15 @@ def check_distill(config: RunConfig, folder: RunFolder, top: int | None = None) 
     check_augmentation(config.distill.augment)
 
 
-def choose_rows(session: Session, top: int | None = None, arch_id: str | None = None) -> list[Row]:
-    """The best `top` rows of a run, one of each shape, or the one with `arch_id`.
+def choose_rows(
+    session: Session, top: int | None = None, arch_id: str | None = None, arch_file: Path | None = None
+) -> list[Row]:
+    """The best `top` rows of a run, one of each shape, or the one with `arch_id`, or that of a file.
 
     Raises UsageError when there are none.
     """
+    if arch_file is not None:
+        return [_row_of(arch_file, session)]
     rows, space, folder = session.rows, session.config.space, session.folder
     if arch_id is not None:
         chosen = [row for row in rows if row.arch_id == arch_id]
@@ -88,11 +92,8 @@ def choose_rows(session: Session, top: int | None = None, arch_id: str | None = 
     return [verified(each.row, space) for each in best]
 
 
-def row_of(arch_file: Path, session: Session) -> Row:
-    """The architecture of a file, of the run's space but not of its rows: it has no readings.
-
-    Raises UsageError where the file holds none.
-    """
+def _row_of(arch_file: Path, session: Session) -> Row:
+    """Of the run's space but not of its rows: it has no readings."""
     space, arch = session.config.space, read_arch(arch_file, session.config.space)
     identity = DataIdentity.load(session.folder.data_file) or session.identity
     return unread(space, arch, len(identity.class_names), session.config.seed)

@@ -84,10 +84,10 @@ def _search(session: Session) -> SearchSummary:
     reading = _Reading(session)
     session.clock.add("ray", 0.0)  # listed before the scoring that it is for
     start = time.perf_counter()
-    session.join_ray(folder.resume_command("python search.py", config.plugins))
-    outcome = reading.run(task, sample)
-    session.clock.add("ray", time.perf_counter() - start - outcome[1].seconds)
-    return reading.conclude(outcome)
+    session.join_ray(reading.resume_command)
+    outcome, dispatcher = reading.run(task, sample)
+    session.clock.add("ray", time.perf_counter() - start - dispatcher.seconds)
+    return reading.conclude(outcome, dispatcher)
 
 
 class _Reading:
@@ -96,6 +96,7 @@ class _Reading:
     def __init__(self, session: Session) -> None:
         self.session, self.config, self.folder = session, session.config, session.folder
         self.lock, self.clock = session.lock, session.clock
+        self.resume_command = self.folder.resume_command("python search.py", self.config.plugins)
 
     def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
         """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
@@ -124,11 +125,8 @@ class _Reading:
     ) -> Dispatcher:
         settings, space = self._settings(), self.config.space
         calibrated = self.folder.calibration_file.exists()
-        scorer = Scorer(
-            self.config.score.zero_cost,
-            settings.num_objectives,
-            self.folder.calibration() if calibrated else None,
-        )
+        calibration = self.folder.calibration() if calibrated else None
+        scorer = Scorer(self.config.score.zero_cost, settings.num_objectives, calibration)
         algorithm = build_algorithm(settings, space, self.config.seed)
         sampler = Sampler(algorithm, self.session.limits, self.config.seed)
         recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
@@ -164,9 +162,8 @@ class _Reading:
         say(f"the space has {space.size():,} architectures, {settings.num_samples:,} were asked for: enumerating it")
         return settings.with_(searcher="exhaustive", objectives="score")
 
-    def conclude(self, result: tuple[Outcome, Dispatcher]) -> SearchSummary:
+    def conclude(self, outcome: Outcome, dispatcher: Dispatcher) -> SearchSummary:
         """Top list and report of what is there. Raises RunError where that is less than it should be."""
-        outcome, dispatcher = result
         parts = self.folder.rows()
         self.lock.check()
         parts.compact()
@@ -195,10 +192,9 @@ class _Reading:
         wanted = self.config.search.num_samples
         if stop_reason or (note is None and len(rows) < wanted):
             reason = f": {stop_reason}" if stop_reason else ""
-            command = self.folder.resume_command("python search.py", self.config.plugins)
             raise RunError(
                 f"stopped after {len(rows):,} of {wanted:,} architectures{reason}; rows that were written are in "
-                f"{self.folder.rows_folder}; go on with: {command}"
+                f"{self.folder.rows_folder}; go on with: {self.resume_command}"
             )
         if not any(row.status == "ok" for row in rows):
             raise RunError(f"all {len(rows)} architectures failed, the first with: {rows[0].error}")
