@@ -139,7 +139,7 @@ def test_dry_run_counts_every_phase(capsys, tmp_path, monkeypatch):
     assert (plan["num_refined"], plan["num_distilled"]) == (4, 2)
     assert plan["seconds"].keys() == {"teacher", "search", "refine", "distill", "start"}
     assert plan["estimated_s"] == pytest.approx(sum(plan["seconds"].values()), abs=0.3)
-    monkeypatch.setattr("tvt_ray.planning.estimate.measure_speeds", lambda *asked: Speeds(0.01, 0.02, 0.03, 40))
+    monkeypatch.setattr("tvt_ray.planning.estimate.measure_speeds", lambda *asked: Speeds(0.01, 0.02, 0.03))
     code, out, _ = call(capsys, "search", "--dry-run", *asked)
     assert "which would be trained first" in out
     assert "refine    4 students" in out

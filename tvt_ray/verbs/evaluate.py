@@ -92,7 +92,9 @@ class _Subject:
         """What is found, and pictures of the mistakes. Says beforehand what a reader should know."""
         names, data = self.student.class_names, self.data
         match = match_classes(names, data.class_names)
-        notes = (*match.notes, *self._notes())
+        log_notes(data)
+        seen = self.trained_on.notes(data, self.fingerprint, self.split, _parts(data, self.split))
+        notes = (*match.notes, *seen)
         for note in notes:
             say(f"note: {note}")
         parts = _parts(decode_once(data, self.trained_on.largest_size(self.fingerprint)), self.split)
@@ -113,10 +115,6 @@ class _Subject:
         )
         pictures = [parts[name][position][0] for name, position in (places[i] for i in shown)]
         return evaluation, [thumbnail(picture, self.student.image_size) for picture in pictures]
-
-    def _notes(self) -> list[str]:
-        log_notes(self.data)
-        return self.trained_on.notes(self.data, self.fingerprint, self.split, _parts(self.data, self.split))
 
 
 def _parts(data: Dataset, split: str) -> Mapping[str, Split]:
