@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from tvt_ray.cli.options import COMMON, add_options, own_config_of, path
 from tvt_ray.cli.output import print_json, print_table
 from tvt_ray.data.notes import counted
+from tvt_ray.data.split_names import SPLITS
 from tvt_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from tvt_ray.data.looking import Size
     from tvt_ray.data.survey import Sizes, Survey, Told
     from tvt_ray.verbs.check_data import DataDescription, Imbalance
-
-SPLITS = ("train", "val", "test")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
