@@ -39,8 +39,7 @@ from tvt_ray.cluster.connection import connected
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.cluster.slots import allot
 from tvt_ray.cluster.training import Trained, train_students
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
-from tvt_ray.data.transforms import train_transform
+from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, train_transform
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.planning.estimate import largest_arch

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import REPO, call
-from tvt_ray.data.split_names import WORDS
+from tvt_ray.data.layout import WORDS
 
 PAGE = REPO / "docs" / "own_data.md"
 TEXT = PAGE.read_text()

@@ -10,8 +10,9 @@ from PIL import Image
 from tests.data.samples import encode, picture, write_class_folders
 from tvt_ray.data import decoded
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.decoded import DecodedImages, decode_once, image_facts, verify_images
-from tvt_ray.data.images import ArrayImages, Decoding, EncodedImages
+from tvt_ray.data.decoded import decode_once, image_facts, verify_images
+from tvt_ray.data.images import ArrayImages, DecodedImages, EncodedImages
+from tvt_ray.data.pixels import Decoding
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.errors import UsageError

@@ -11,7 +11,7 @@ import pytest
 from tests.data import samples
 from tests.data.samples import check_splits, picture, write_class_folders
 from tvt_ray.data.decoded import verify_images
-from tvt_ray.data.split_names import WORDS
+from tvt_ray.data.layout import WORDS
 from tvt_ray.errors import UsageError
 
 load, refused = (functools.partial(call, "imagefolder") for call in (samples.load, samples.refused))

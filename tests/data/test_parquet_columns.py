@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tvt_ray.data.parquet_columns import choose_columns, stated_names
+from tvt_ray.data.parquet_rows import choose_columns, stated_names
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
 

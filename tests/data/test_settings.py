@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tvt_ray.data.images import MAX_PIXELS, Decoding
+from tvt_ray.data.pixels import MAX_PIXELS, Decoding
 from tvt_ray.data.settings import DataSettings
 
 

@@ -1,15 +1,127 @@
+import dataclasses
 import functools
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from tests.data.samples import encode, picture
-from tvt_ray.data.images import EncodedImages
+from tests.data.samples import encode, picture, write_class_folders
+from tvt_ray.data.datasets import load_dataset
+from tvt_ray.data.images import ArrayImages, EncodedImages
 from tvt_ray.data.looking import Size
+from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.survey import Told, survey
+from tvt_ray.data.survey import (
+    Repeats,
+    Told,
+    duplicate_notes,
+    find_duplicates,
+    header_facts,
+    image_size,
+    median_side,
+    name_of,
+    survey,
+)
 from tvt_ray.errors import UsageError
+
+
+def make(*places):
+    """A dataset of images that stand at (split, label, which picture)."""
+    splits = {}
+    for split in ("train", "val", "test"):
+        mine = [(label, which) for name, label, which in places if name == split]
+        names = [f"/d/{split}/{i}" for i in range(len(mine))]
+        source = EncodedImages([encode(picture(which)) for _, which in mine], names)
+        splits[split] = Split.whole(source, [label for label, _ in mine])
+    return Dataset("imagefolder:/d", **splits, class_names=("a", "b"))
+
+
+NONE = Repeats(0, ())
+
+
+def test_different_images_are_no_duplicates():
+    data = make(("train", 0, 1), ("train", 1, 2), ("val", 0, 3), ("test", 0, 4))
+    assert dataclasses.astuple(find_duplicates(data)) == ((0, ()),) * 3
+    assert duplicate_notes(data) == []
+
+
+def test_copies_are_counted_once_by_where_they_are():
+    same = find_duplicates(make(*[("train", 0, 1)] * 3, ("train", 0, 2), ("train", 0, 2)))
+    assert same.within_class == Repeats(2, ("train/0", "train/1"))
+    assert same.between_classes == same.between_splits == NONE
+    labels = find_duplicates(make(("train", 0, 1), ("train", 1, 1), ("train", 1, 2)))
+    assert labels.between_classes == Repeats(1, ("train/0", "train/1"))
+    assert labels.within_class == labels.between_splits == NONE
+    splits = find_duplicates(make(("train", 0, 1), ("val", 0, 1), ("test", 0, 1)))
+    assert splits.between_splits == Repeats(1, ("train/0", "val/0"))
+    assert splits.within_class == splits.between_classes == NONE
+
+
+def test_one_image_may_be_of_all_kinds():
+    found = find_duplicates(make(("train", 0, 1), ("train", 0, 1), ("test", 1, 1)))
+    assert found.within_class == Repeats(1, ("train/0", "train/1"))
+    assert found.between_classes == found.between_splits == Repeats(1, ("train/0", "test/0"))
+
+
+def test_what_makes_accuracies_doubtful_is_said():
+    notes = duplicate_notes(make(("train", 0, 1), ("train", 0, 1), ("test", 1, 1), ("test", 1, 2), ("train", 1, 2)))
+    assert notes == [
+        "1 image in more than one class, such as train/0 and test/0: at most one of the labels is right",
+        "2 images in more than one split, such as train/0 and test/0: accuracy there counts what was seen in training",
+    ]
+
+
+@pytest.mark.timeout(20)
+def test_ten_thousand_copies_take_no_time():
+    source = ArrayImages(np.zeros((10_000, 2, 2, 3), np.uint8))
+    half = Split.whole(source, np.zeros(10_000))
+    data = Dataset(
+        "made", half.take(np.arange(9000)), half.take(np.arange(9000, 9500)), half.take(np.arange(9500, 10_000)), ("a",)
+    )
+    found = find_duplicates(data)
+    assert (found.within_class.num_images, found.between_splits.num_images) == (1, 1)
+    assert found.within_class.example == ("train image 0", "train image 1")
+    assert duplicate_notes(data) == []  # of images without names nothing is said unasked
+
+
+def test_an_image_is_called_by_its_place_in_the_dataset(digits):
+    assert name_of(make(("train", 0, 1), ("val", 0, 2)), "val", 0) == "val/0"
+    assert name_of(digits, "test", 3) == "test image 3"
+
+
+@pytest.mark.parametrize(
+    ("side", "without_gpu", "with_gpu"),
+    [(8, 32, 32), (47, 32, 32), (48, 48, 48), (96, 64, 96), (100, 64, 96), (191, 64, 160), (3000, 64, 224)],
+)
+def test_images_are_as_large_as_they_need_not_be_enlarged_and_the_machine_can_take(side, without_gpu, with_gpu):
+    assert (image_size(side, has_gpu=False), image_size(side, has_gpu=True)) == (without_gpu, with_gpu)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [
+        ([(96, 128)], 96),
+        ([(100, 400)], 100),
+        ([(64, 48)] * 9 + [(32, 32)] * 2, 48),
+        ([(64, 48)] * 2 + [(7, 6)] * 9, 6),
+        ([(16, 17), (19, 30), (80, 80)], 19),
+    ],
+)
+def test_half_of_the_training_images_are_enlarged_at_most(sizes, side):
+    source = EncodedImages([encode(picture(0, size)) for size in [*sizes, (300, 300)]], [""] * (len(sizes) + 1))
+    whole = Split.whole(source, [0] * len(source))
+    train, test = whole.take(np.arange(len(sizes))), whole.take(np.array([len(sizes)]))
+    assert median_side(header_facts(Dataset("made", train, test, test, ("a",)))) == side
+
+
+def test_whichever_images_validate_the_headers_are_the_same(tmp_path):
+    name = f"imagefolder:{write_class_folders(tmp_path / 'd', ['a', 'b'], 10)}"
+    for number in range(5):
+        picture(number, (40 + number, 50)).save(tmp_path / "d" / "a" / f"{number}.png")
+    seen = [header_facts(load_dataset(DataSettings(name=name, val_fraction=share))) for share in (0.1, 0.5)]
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 16
+
 
 look = functools.partial(survey, has_gpu=False)
 

@@ -1,17 +1,43 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
     AugmentSettings,
+    accuracy,
     check_augmentation,
+    eval_loader,
     eval_tensor,
+    normalize,
+    resize,
     teacher_train_transform,
     train_transform,
 )
 from tvt_ray.errors import UsageError
+
+
+def test_normalised_images_have_mean_and_deviation_taken_out():
+    grey = torch.tensor(IMAGENET_MEAN)[None, :, None, None].expand(1, 3, 2, 2)
+    assert not normalize(grey).any()
+    assert normalize(grey + 1)[0, :, 0, 0].tolist() == pytest.approx([1 / std for std in IMAGENET_STD])
+    assert torch.allclose(normalize(grey, (0, 0, 0), (2, 2, 2)), grey / 2)
+
+
+def test_an_image_of_the_right_size_is_itself():
+    images = torch.rand(2, 3, 8, 8)
+    assert resize(images, 8) is images
+
+
+def test_resizing_is_low_pass_filtered_where_it_shrinks():
+    images = torch.rand(2, 3, 16, 16)
+    plain = {"mode": "bilinear", "align_corners": False}
+    assert torch.equal(resize(images, 24), F.interpolate(images, (24, 24), **plain))
+    assert torch.equal(resize(images, 6), F.interpolate(images, (6, 6), antialias=True, **plain))
+    assert not torch.allclose(resize(images, 6), F.interpolate(images, (6, 6), **plain))
 
 
 def test_evaluation_takes_the_centre_square_and_imagenet_normalisation():
@@ -39,3 +65,17 @@ def test_an_augmentation_that_timm_does_not_know_is_one_clear_line():
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"config teacher_training\.augment\.auto_augment: timm does not"):
         check_augmentation(AugmentSettings(auto_augment="rnd-m9"), "teacher_training")
+
+
+def test_evaluation_sees_every_image_in_order(digits):
+    batches = list(eval_loader(digits.val, 16, batch_size=50))
+    assert [len(images) for images, _ in batches] == [50, 50, 44]
+    assert torch.equal(batches[1][0][0], eval_tensor(digits.val[50][0], 16))
+    assert np.array_equal(torch.cat([labels for _, labels in batches]), digits.val.labels)
+
+
+def test_accuracy_is_in_percent_of_all_images(digits):
+    loader = eval_loader(digits.val, 8, batch_size=50)
+    assert accuracy(lambda images: F.one_hot(torch.full((len(images),), 3), 10), loader) == pytest.approx(
+        100 * np.mean(digits.val.labels == 3)
+    )

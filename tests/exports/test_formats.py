@@ -13,7 +13,7 @@ import torch
 from tests.conftest import REPO, SMALL_SPACES, call, one_by_day
 from tests.exports.conftest import CLASSES, exported, write_folder
 from tests.exports.test_timm import CASES
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.errors import UsageError
 from tvt_ray.exports import EXPORTS, graphs
 from tvt_ray.exports.folder import load_student

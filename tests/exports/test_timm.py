@@ -15,7 +15,7 @@ from safetensors import safe_open
 from tests.conftest import SMALL_SPACES
 from tests.data.samples import picture
 from tests.exports.conftest import CLASSES, write_folder
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from tvt_ray.exports import timm_vit
 from tvt_ray.exports.folder import load_student
 from tvt_ray.vits import SPACES, Space

@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.judging.agreement import agreement
-from tvt_ray.judging.labelled import MEASURED, NO_LABELS, LabelRequest, check_labels, judge_labelled
 from tvt_ray.judging.study import RankRequest, RankResult, rank
+from tvt_ray.judging.tables import MEASURED, NO_LABELS, LabelRequest, check_labels, judge_labelled
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, Trained
 from tvt_ray.refining.features import make_table
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.data.samples import write_class_folders
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.image_size import IMAGE_SIZES
 from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.survey import IMAGE_SIZES
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller
 from tvt_ray.planning.recipe import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tvt_ray.data.preprocess import normalize, resize
+from tvt_ray.data.transforms import normalize, resize
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.teachers import TEACHERS, build_teacher, check_settings, describe_teachers, kind_of

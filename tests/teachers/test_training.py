@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from tvt_ray.data.batches import eval_loader
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.transforms import AugmentSettings
+from tvt_ray.data.transforms import AugmentSettings, eval_loader
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import (

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from tests.data.samples import picture, write_class_folders
-from tvt_ray.data.image_size import image_size
 from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.survey import image_size
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.recipe import look_at
 from tvt_ray.verbs.check_data import Imbalance, describe_data

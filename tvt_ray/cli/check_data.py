@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from tvt_ray.cli.options import COMMON, add_options, own_config_of, path
 from tvt_ray.cli.output import print_json, print_table
-from tvt_ray.data.notes import counted
-from tvt_ray.data.split_names import SPLITS
+from tvt_ray.data.layout import SPLITS, counted
 from tvt_ray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _lines(described: DataDescription) -> list[tuple[str, str]]:
     """(title, text) of all that is no count by class."""
-    from tvt_ray.data.duplicates import tell
+    from tvt_ray.data.survey import tell
 
     images = described.images
     return [

@@ -72,7 +72,7 @@ def _load(args: argparse.Namespace) -> tuple[Classifier, int]:
 
 def _max_pixels(settings: Mapping[str, Any]) -> int:
     """Of --set, whose other settings are of no use beside an ONNX file."""
-    from tvt_ray.data.images import MAX_PIXELS
+    from tvt_ray.data.pixels import MAX_PIXELS
 
     data = settings.get("data", {})
     if settings.keys() - {"data"} or data.keys() - {"max_pixels"}:

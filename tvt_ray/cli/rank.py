@@ -46,8 +46,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Scores what is not in the cache, and prints."""
     from tvt_ray.judging import study
-    from tvt_ray.judging.labelled import LabelRequest
     from tvt_ray.judging.plots import write_tables
+    from tvt_ray.judging.tables import LabelRequest
     from tvt_ray.storage.locations import check_writable
 
     config = config_of(args)

@@ -13,14 +13,12 @@ import math
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from tvt_ray.data.images import ArrayImages, EncodedImages, ImageSource
+from tvt_ray.data.images import IN_MEMORY, DecodedImages, EncodedImages, ImageSource
 from tvt_ray.data.looking import ImageFacts, Seen, Size, look_at
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError
@@ -31,39 +29,6 @@ SCHEME = "decoded-2"  # changes with what is looked at, what is done to pixels, 
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
-
-
-@dataclass(frozen=True)
-class DecodedImages:
-    """RGB images of any size in one array."""
-
-    pixels: NDArray[np.uint8]  # usually mapped from a file: pages are shared by processes, and read when touched
-    starts: NDArray[np.int64]  # where each image begins: (n,)
-    shapes: NDArray[np.int64]  # height and width of each: (n, 2)
-    original: str  # fingerprint of the images that these were
-
-    def __len__(self) -> int:
-        return len(self.shapes)
-
-    def __getitem__(self, index: int) -> Image.Image:
-        height, width = self.shapes[index]
-        return Image.fromarray(self._pixels(index).reshape(height, width, 3))
-
-    def _pixels(self, index: int) -> NDArray[np.uint8]:
-        return self.pixels[self.starts[index] : self.starts[index] + 3 * self.shapes[index].prod()]
-
-    def fingerprint(self) -> str:
-        """That of the images that were decoded."""
-        return self.original
-
-    def portable(self, indices: NDArray[np.int64]) -> DecodedImages:
-        """Those at `indices`, in memory."""
-        pixels = np.concatenate([np.empty(0, np.uint8), *(self._pixels(i) for i in indices)])
-        shapes = self.shapes[indices]
-        return DecodedImages(pixels, np.cumsum(3 * shapes.prod(1)) - 3 * shapes.prod(1), shapes, self.original)
-
-
-IN_MEMORY = (ArrayImages, DecodedImages)  # whole, and looked at in no time
 
 
 def decode_once(data: Dataset, largest_size: int) -> Dataset:

@@ -6,11 +6,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tvt_ray.data.images import EncodedImages
-from tvt_ray.data.notes import counted, ignored_files, listing, within
+from tvt_ray.data.layout import (
+    SPLITS,
+    WORDS,
+    Found,
+    counted,
+    ignored_files,
+    is_image,
+    listed,
+    listing,
+    split_of,
+    walk,
+    within,
+)
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.split_names import SPLITS, WORDS, split_of
 from tvt_ray.data.splits import Loaded, Split, place_splits
-from tvt_ray.data.walk import Found, is_image, listed, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
 

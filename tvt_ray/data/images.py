@@ -1,41 +1,27 @@
-"""Where images come from: arrays, encoded bytes or files. All give RGB PIL images, and can travel to other machines."""
+"""Where images come from (arrays, encoded bytes, files), and what identifies them: their content."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
-import math
-import threading
-from collections.abc import Iterator, Sequence
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from tvt_ray.data.hashes import bytes_hash, combined_hash, file_hashes
-from tvt_ray.data.pixels import SCHEME, WHITE, Colour, to_rgb
-from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import first_line, shown
-
-PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
-MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How an encoded image becomes pixels."""
-
-    background: Colour = WHITE  # behind what is transparent
-    max_pixels: int = MAX_PIXELS  # width times height of the largest image that is read
-
-
-DECODING = Decoding()
+from tvt_ray.data.pixels import DECODING, SCHEME, Decoding, decode, opened
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.storage.locations import cache_folder, first_line, shown, write_atomically
 
 
 class ImageSource(Protocol):
@@ -51,83 +37,6 @@ class ImageSource(Protocol):
     def portable(self, indices: NDArray[np.int64]) -> ImageSource:
         """The images at `indices`, in that order, without reference to this machine's disk."""
         ...
-
-
-@contextlib.contextmanager
-def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iterator[Image.Image]:
-    """An image whose header was read, before its pixels are.
-
-    Raises UsageError that names the image where it is missing, larger than `decoding` allows, or, in the block, broken.
-    """
-    try:
-        with _open(data) as image:
-            _check_size(image, name, decoding)
-            yield image
-    except UsageError:
-        raise
-    except FileNotFoundError:
-        raise UsageError(f"image {name} is listed but not there") from None
-    except UnidentifiedImageError:  # whose own words name an object in memory
-        raise UsageError(f"corrupt image {name}: it is of no kind that PIL reads") from None
-    except MemoryError:
-        raise UsageError(f"image {name} does not fit into memory; data.max_pixels bounds what is read") from None
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken files
-        raise UsageError(f"corrupt image {name}: {first_line(error)}") from None
-
-
-def decode(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Image.Image:
-    """An RGB image, by the rules of `to_rgb`. One that PIL takes for huge is made smaller by a whole factor.
-
-    Raises UsageError that names the image when it cannot be decoded whole, or is larger than `decoding` allows.
-    """
-    with opened(data, name, decoding) as image:
-        image.draft(image.mode, _bounds(image))  # JPEG decodes at a smaller scale as well
-        return bounded(to_rgb(image, decoding.background))
-
-
-def bounded(image: Image.Image) -> Image.Image:
-    """The mean of so many pixels by so many that PIL's operations take the image. Most are as they were."""
-    factor = math.ceil(math.sqrt(image.width * image.height / PIL_PIXELS))
-    return image.reduce(factor) if factor > 1 else image
-
-
-def _bounds(image: Image.Image) -> tuple[int, int]:
-    """What `bounded` makes of it, or a little more."""
-    factor = max(1.0, math.sqrt(image.width * image.height / PIL_PIXELS))
-    return math.ceil(image.width / factor), math.ceil(image.height / factor)
-
-
-def _open(data: bytes | Path) -> Image.Image:
-    def stream() -> io.BytesIO | Path:
-        return io.BytesIO(data) if isinstance(data, bytes) else data
-
-    try:
-        return Image.open(stream())
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
-        with _any_size():
-            return Image.open(stream())
-
-
-_LIFTED = threading.Lock()
-
-
-@contextlib.contextmanager
-def _any_size() -> Iterator[None]:
-    """PIL's limit belongs to the whole process: one thread at a time lifts it, and puts it back."""
-    with _LIFTED:
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-
-
-def _check_size(image: Image.Image, name: str, decoding: Decoding) -> None:
-    if image.width * image.height > decoding.max_pixels:
-        raise UsageError(
-            f"image {name} has {image.width:,} x {image.height:,} pixels, more than data.max_pixels allows "
-            f"({decoding.max_pixels:,}); where it is wanted: --set data.max_pixels={image.width * image.height}"
-        )
 
 
 @dataclass(frozen=True)
@@ -196,3 +105,97 @@ class EncodedImages:
         chosen = [self.encoded[i] for i in indices]
         contents = [each.read_bytes() if isinstance(each, Path) else each for each in chosen]
         return EncodedImages(contents, [self.name(i) for i in indices], self.decoding)
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """RGB images of any size in one array."""
+
+    pixels: NDArray[np.uint8]  # usually mapped from a file: pages are shared by processes, and read when touched
+    starts: NDArray[np.int64]  # where each image begins: (n,)
+    shapes: NDArray[np.int64]  # height and width of each: (n, 2)
+    original: str  # fingerprint of the images that these were
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        height, width = self.shapes[index]
+        return Image.fromarray(self._pixels(index).reshape(height, width, 3))
+
+    def _pixels(self, index: int) -> NDArray[np.uint8]:
+        return self.pixels[self.starts[index] : self.starts[index] + 3 * self.shapes[index].prod()]
+
+    def fingerprint(self) -> str:
+        """That of the images that were decoded."""
+        return self.original
+
+    def portable(self, indices: NDArray[np.int64]) -> DecodedImages:
+        """Those at `indices`, in memory."""
+        pixels = np.concatenate([np.empty(0, np.uint8), *(self._pixels(i) for i in indices)])
+        shapes = self.shapes[indices]
+        return DecodedImages(pixels, np.cumsum(3 * shapes.prod(1)) - 3 * shapes.prod(1), shapes, self.original)
+
+
+IN_MEMORY = (ArrayImages, DecodedImages)  # whole, and looked at in no time
+# What was known of a file when it was hashed: size in bytes, modification time in nanoseconds, and the hash.
+Known: TypeAlias = tuple[int, int, str]
+# A file that was changed so recently may change again without another modification time: it is not remembered.
+SETTLED_NS = 2_000_000_000
+
+
+def file_hashes(paths: Sequence[Path]) -> list[str]:
+    """sha256 of each file's bytes. A file whose path, size and modification time are those of last time is not read.
+
+    Raises UsageError that names a file which is not there or cannot be read.
+    """
+    if not paths:
+        return []
+    paths = [Path(os.path.abspath(path)) for path in paths]  # noqa: PTH100 (Path.resolve would follow links)
+    memory = cache_folder() / "hashes" / f"{bytes_hash(os.fsencode(os.path.commonpath(paths)))[:16]}.json"
+    known = _recall(memory)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and hashing leave the interpreter's lock
+        found = list(pool.map(lambda path: _look(path, known.get(str(path))), paths))
+    settled = time.time_ns() - SETTLED_NS
+    fresh = {str(path): entry for path, entry in zip(paths, found, strict=True) if entry[1] < settled}
+    if any(known.get(path) != entry for path, entry in fresh.items()):
+        _remember(memory, {**known, **fresh})
+    return [digest for _, _, digest in found]
+
+
+def bytes_hash(data: bytes) -> str:
+    """sha256, as `file_hashes` gives it of a file that holds `data`."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def combined_hash(parts: Iterable[str]) -> str:
+    """Of texts in their order."""
+    return bytes_hash(json.dumps(list(parts)).encode())
+
+
+def _look(path: Path, known: Known | None) -> Known:
+    try:
+        stat = path.stat()
+        if known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
+            return known
+        with path.open("rb") as file:
+            return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UsageError(f"image {shown(path)} is listed but not there") from None
+    except OSError as error:
+        raise UsageError(f"image {shown(path)} cannot be read: {first_line(error)}") from None
+
+
+def _recall(memory: Path) -> dict[str, Known]:
+    """Nothing where there is no such file, or one that is damaged."""
+    try:
+        entries = json.loads(memory.read_bytes())
+        return {str(path): (int(size), int(mtime), str(digest)) for path, (size, mtime, digest) in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(memory: Path, entries: Mapping[str, Known]) -> None:
+    """A cache that cannot be written costs a second reading next time, and nothing else."""
+    with contextlib.suppress(RunError):
+        write_atomically(memory, json.dumps(entries).encode())

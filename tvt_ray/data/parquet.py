@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tvt_ray.data.notes import counted, ignored_files, listing, within
-from tvt_ray.data.parquet_columns import choose_columns
-from tvt_ray.data.parquet_rows import class_labels, image_source, read_table
+from tvt_ray.data.layout import SPLITS, WORDS, Found, counted, ignored_files, listing, split_of, walk, within, word_of
+from tvt_ray.data.parquet_rows import choose_columns, class_labels, image_source, read_table
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.split_names import SPLITS, WORDS, split_of, word_of
 from tvt_ray.data.splits import Loaded, Split, place_splits
-from tvt_ray.data.walk import Found, walk
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
 

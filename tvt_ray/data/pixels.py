@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
+
+from tvt_ray.errors import UsageError
+from tvt_ray.storage.locations import first_line
 
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, each 0 to 255
-
 WHITE: Colour = (255, 255, 255)
-
 # Part of a dataset's fingerprint: it changes with the rules below, so that what was made of other pixels is not reused.
 SCHEME = "rgb-1"
+PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
+MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How an encoded image becomes pixels."""
+
+    background: Colour = WHITE  # behind what is transparent
+    max_pixels: int = MAX_PIXELS  # width times height of the largest image that is read
+
+
+DECODING = Decoding()
+
+
+@contextlib.contextmanager
+def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iterator[Image.Image]:
+    """An image whose header was read, before its pixels are.
+
+    Raises UsageError that names the image where it is missing, larger than `decoding` allows, or, in the block, broken.
+    """
+    try:
+        with _open(data) as image:
+            _check_size(image, name, decoding)
+            yield image
+    except UsageError:
+        raise
+    except FileNotFoundError:
+        raise UsageError(f"image {name} is listed but not there") from None
+    except UnidentifiedImageError:  # whose own words name an object in memory
+        raise UsageError(f"corrupt image {name}: it is of no kind that PIL reads") from None
+    except MemoryError:
+        raise UsageError(f"image {name} does not fit into memory; data.max_pixels bounds what is read") from None
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken files
+        raise UsageError(f"corrupt image {name}: {first_line(error)}") from None
+
+
+def decode(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Image.Image:
+    """An RGB image, by the rules of `to_rgb`. One that PIL takes for huge is made smaller by a whole factor.
+
+    Raises UsageError that names the image when it cannot be decoded whole, or is larger than `decoding` allows.
+    """
+    with opened(data, name, decoding) as image:
+        image.draft(image.mode, _bounds(image))  # JPEG decodes at a smaller scale as well
+        return bounded(to_rgb(image, decoding.background))
+
+
+def bounded(image: Image.Image) -> Image.Image:
+    """The mean of so many pixels by so many that PIL's operations take the image. Most are as they were."""
+    factor = math.ceil(math.sqrt(image.width * image.height / PIL_PIXELS))
+    return image.reduce(factor) if factor > 1 else image
 
 
 def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
@@ -95,3 +154,42 @@ def _from_lab(image: Image.Image) -> Image.Image:
 def _composed(image: Image.Image, background: Colour) -> Image.Image:
     rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
+
+
+def _bounds(image: Image.Image) -> tuple[int, int]:
+    """What `bounded` makes of it, or a little more."""
+    factor = max(1.0, math.sqrt(image.width * image.height / PIL_PIXELS))
+    return math.ceil(image.width / factor), math.ceil(image.height / factor)
+
+
+def _open(data: bytes | Path) -> Image.Image:
+    def stream() -> io.BytesIO | Path:
+        return io.BytesIO(data) if isinstance(data, bytes) else data
+
+    try:
+        return Image.open(stream())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
+        with _any_size():
+            return Image.open(stream())
+
+
+_LIFTED = threading.Lock()
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """PIL's limit belongs to the whole process: one thread at a time lifts it, and puts it back."""
+    with _LIFTED:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, name: str, decoding: Decoding) -> None:
+    if image.width * image.height > decoding.max_pixels:
+        raise UsageError(
+            f"image {name} has {image.width:,} x {image.height:,} pixels, more than data.max_pixels allows "
+            f"({decoding.max_pixels:,}); where it is wanted: --set data.max_pixels={image.width * image.height}"
+        )

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveInt, field_validator
 
-from tvt_ray.data.images import MAX_PIXELS, Decoding
-from tvt_ray.data.pixels import parse_colour
+from tvt_ray.data.pixels import MAX_PIXELS, Decoding, parse_colour
 from tvt_ray.storage.locations import AbsolutePath, absolute
 from tvt_ray.strict import Seed, Strict
 

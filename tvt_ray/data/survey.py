@@ -1,16 +1,146 @@
-"""What the images of a dataset are like: sizes, modes, and those in which there is nothing to see."""
+"""What the images of a dataset are like: how large, what is there twice or empty, and how large networks see them."""
 
 from __future__ import annotations
 
-from collections import Counter
+import dataclasses
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
 
 from tvt_ray.data.decoded import image_facts
-from tvt_ray.data.duplicates import name_of
-from tvt_ray.data.image_size import header_facts, image_size, median_side
-from tvt_ray.data.looking import ImageFacts, Size
-from tvt_ray.data.splits import Dataset
+from tvt_ray.data.images import EncodedImages, bytes_hash
+from tvt_ray.data.layout import counted
+from tvt_ray.data.looking import ImageFacts, Size, look_at
+from tvt_ray.data.splits import Dataset, Split
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Images that are there more than once."""
+
+    num_images: int  # different ones
+    example: tuple[str, ...]  # two copies of one, as messages call them
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """An image may be of several of these kinds."""
+
+    within_class: Repeats  # in one class of one split
+    between_classes: Repeats
+    between_splits: Repeats
+
+
+class _Copy(NamedTuple):
+    split: str
+    label: int
+    position: int  # in the split
+
+
+_Pair: TypeAlias = tuple[_Copy, _Copy]
+
+
+def find_duplicates(data: Dataset) -> Duplicates:
+    """By the hash of each image's content: files that differ in a byte are different images."""
+    copies: dict[str, list[_Copy]] = defaultdict(list)
+    for name, split in data.splits.items():
+        for position, (digest, label) in enumerate(zip(content_hashes(split), split.labels.tolist(), strict=True)):
+            copies[digest].append(_Copy(name, label, position))
+    groups = [group for group in copies.values() if len(group) > 1]
+
+    def repeats(find: Callable[[Sequence[_Copy]], _Pair | None]) -> Repeats:
+        pairs = [pair for pair in map(find, groups) if pair is not None]
+        example = [name_of(data, copy.split, copy.position) for copy in pairs[0]] if pairs else []
+        return Repeats(len(pairs), tuple(example))
+
+    return Duplicates(
+        within_class=repeats(_alike),
+        between_classes=repeats(functools.partial(_unlike, key=lambda copy: copy.label)),
+        between_splits=repeats(functools.partial(_unlike, key=lambda copy: copy.split)),
+    )
+
+
+def duplicate_notes(data: Dataset) -> list[str]:
+    """What makes a dataset's accuracies mean less than they seem to; of encoded images alone."""
+    if not all(isinstance(split.source, EncodedImages) for split in data.splits.values()):
+        return []
+    found = find_duplicates(data)
+    return tell(dataclasses.replace(found, within_class=Repeats(0, ())))
+
+
+def tell(found: Duplicates) -> list[str]:
+    """A sentence for each kind that there is."""
+    kinds = (
+        (found.within_class, "twice in one class", "it counts double"),
+        (found.between_classes, "in more than one class", "at most one of the labels is right"),
+        (found.between_splits, "in more than one split", "accuracy there counts what was seen in training"),
+    )
+    return [
+        f"{counted(repeats.num_images, 'image')} {where}, such as {' and '.join(repeats.example)}: {why}"
+        for repeats, where, why in kinds
+        if repeats.num_images
+    ]
+
+
+def name_of(data: Dataset, split_name: str, position: int) -> str:
+    """What messages call an image of a split: its place in the dataset's folder, or its number."""
+    split = data.split(split_name)
+    if not isinstance(split.source, EncodedImages):
+        return f"{split_name} image {position}"
+    return split.source.name(int(split.indices[position])).removeprefix(f"{data.name.partition(':')[2]}/")
+
+
+def content_hashes(split: Split) -> list[str]:
+    """Of each image in the split's order: of its file's bytes, or of its pixels where it has no file."""
+    if isinstance(split.source, EncodedImages):
+        return [split.source.hashes[i] for i in split.indices]
+    return [bytes_hash(split[i][0].tobytes()) for i in range(len(split))]
+
+
+def _alike(group: Sequence[_Copy]) -> _Pair | None:
+    """Two copies in one class of one split."""
+    first: dict[tuple[str, int], _Copy] = {}
+    for copy in group:
+        other = first.setdefault((copy.split, copy.label), copy)
+        if other is not copy:
+            return other, copy
+    return None
+
+
+def _unlike(group: Sequence[_Copy], key: Callable[[_Copy], object]) -> _Pair | None:
+    """Two copies that differ in `key`."""
+    other = next((copy for copy in group if key(copy) != key(group[0])), None)
+    return None if other is None else (group[0], other)
+
+
+IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; larger ones cost more than they bring
+LARGEST_WITHOUT_GPU = 64
+NUM_LOOKED_AT = 500  # images whose headers are read
+
+
+def image_size(side: int, has_gpu: bool) -> int:
+    """The largest of IMAGE_SIZES that images of this shorter side need not be enlarged to; 64 at most without a GPU."""
+    largest = min(side, IMAGE_SIZES[-1] if has_gpu else LARGEST_WITHOUT_GPU)
+    return max((size for size in IMAGE_SIZES if size <= largest), default=IMAGE_SIZES[0])
+
+
+def header_facts(data: Dataset) -> list[ImageFacts]:
+    """Of training images, evenly spread, whichever of them validate."""
+    places = data.train.indices
+    if data.val_is_carved:
+        places = np.sort(np.concatenate([places, data.val.indices]))
+    spread = np.unique(np.linspace(0, len(places) - 1, min(len(places), NUM_LOOKED_AT)).astype(int))
+    return [seen.facts for seen in look_at(data.train.source, places[spread].tolist())]
+
+
+def median_side(facts: list[ImageFacts]) -> int:
+    """Of the shorter side, in pixels: the centre square is what networks see."""
+    return int(np.median([min(each.size) for each in facts]))
+
 
 NUM_LEVELS = 16  # of 255: images whose values are no farther apart are told, as are 12 bits in files of 16
 

@@ -1,21 +1,40 @@
-"""From PIL images to the tensors that networks see, without and with augmentation."""
+"""From PIL images to batches of the tensors that networks see, without and with augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize, resize
+from tvt_ray.data.splits import Split
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line
 from tvt_ray.strict import Strict
 from tvt_ray.vision_compat import ensure_torchvision
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalize(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
+    """(B, 3, H, W) in 0 to 1 -> the same with `mean` and `std` per channel taken out."""
+    mean_t, std_t = (torch.tensor(v, dtype=images.dtype, device=images.device)[:, None, None] for v in (mean, std))
+    return (images - mean_t) / std_t
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Bilinear (B, 3, H, W) -> (B, 3, size, size), align_corners=False, low-pass filtered where it shrinks."""
+    height, width = images.shape[-2:]
+    if (height, width) == (size, size):
+        return images
+    shrinks = min(height, width) > size
+    return F.interpolate(images, (size, size), mode="bilinear", align_corners=False, antialias=shrinks)
 
 
 class AugmentSettings(Strict):
@@ -94,3 +113,37 @@ def teacher_train_transform(size: int, hflip: float) -> Callable[[Image.Image], 
         return normalize(tensor)
 
     return transform
+
+
+class TransformedSplit(Dataset[tuple[Tensor, int]]):
+    """A split whose images go through `transform`."""
+
+    def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.split, self.transform = split, transform
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image, label = self.split[index]
+        return self.transform(image), label
+
+
+def eval_loader(
+    split: Split, image_size: int, batch_size: int = 256, num_workers: int = 0
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """In order, without augmentation."""
+    data = TransformedSplit(split, lambda image: eval_tensor(image, image_size))
+    return DataLoader(data, batch_size, num_workers=num_workers)  # type: ignore[arg-type]
+
+
+@torch.inference_mode()
+def accuracy(
+    predict: Callable[[Tensor], Tensor], loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
+) -> float:
+    """Top-1 accuracy in percent. `predict` gives logits (B, classes) for normalised images (B, 3, H, W)."""
+    correct = total = 0
+    for images, labels in loader:
+        correct += int((predict(images.to(device)).argmax(1).cpu() == labels).sum())
+        total += len(labels)
+    return 100 * correct / total

@@ -16,8 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from tvt_ray.data.images import bounded
-from tvt_ray.data.pixels import parse_colour, to_rgb
+from tvt_ray.data.pixels import bounded, parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, normalize
+from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import DistilledStudent
 from tvt_ray.inference.onnx_student import INSTALL, InputKind, OnnxFacts

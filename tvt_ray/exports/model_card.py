@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from tvt_ray.data.notes import listing
+from tvt_ray.data.layout import listing
 from tvt_ray.exports.folder import Facts, History, Origin, StudentCard, public_name
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.storage.locations import Location, write_atomically

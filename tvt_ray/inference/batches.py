@@ -9,9 +9,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from tvt_ray.data.images import Decoding, decode
-from tvt_ray.data.pixels import Colour
-from tvt_ray.data.walk import walk
+from tvt_ray.data.layout import walk
+from tvt_ray.data.pixels import Colour, Decoding, decode
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
 

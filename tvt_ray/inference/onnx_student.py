@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.images import bounded
-from tvt_ray.data.pixels import parse_colour, to_rgb
+from tvt_ray.data.pixels import bounded, parse_colour, to_rgb
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line
 

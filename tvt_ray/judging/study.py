@@ -6,27 +6,38 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import inspect
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.judging.cache import ReadingCache
-from tvt_ray.judging.labelled import NO_LABELS, LabelRequest, check_labels, judge_labelled
-from tvt_ray.judging.tables import RankedColumn, RankTables, tabulate
+from tvt_ray.judging.tables import (
+    NO_LABELS,
+    LabelRequest,
+    RankedColumn,
+    RankTables,
+    check_labels,
+    judge_labelled,
+    tabulate,
+)
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
-from tvt_ray.proxies import Probe, need_teacher
+from tvt_ray.proxies import PROXIES, Probe, need_teacher
 from tvt_ray.refining.features import feature_table
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import ReadingTask, make_row
-from tvt_ray.scoring.rows import ARITHMETIC, Row
+from tvt_ray.scoring.rows import ARITHMETIC, ROWS, Row
 from tvt_ray.scoring.scores import Calibration, calibration_archs, find_score, score_names
+from tvt_ray.storage.locations import cache_folder, keep_if_possible
+from tvt_ray.storage.records import Records
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.version import __version__
@@ -243,3 +254,29 @@ def _with_labels(result: RankResult, request: RankRequest, scored: Sequence[Scor
         num_draws=request.labels.num_draws,
         held_out=labelled.held_out,
     )
+
+
+class ReadingCache:
+    """Rows by proxy, under a folder that is named by all that readings depend on but the architecture."""
+
+    def __init__(self, key: Mapping[str, Any], folder: Path | None = None) -> None:
+        """`key`: JSON-able. `folder`: where caches are; None: $XDG_CACHE_HOME/tvt_ray/readings."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        self.folder = (folder or cache_folder() / "readings") / digest
+
+    def read(self, proxy: str) -> dict[str, Row]:
+        """By architecture; failures are not kept, so they are tried again."""
+        return {row.arch_id: row for row in self._parts(proxy).read() if row.status == "ok"}
+
+    def add(self, proxy: str, rows: Sequence[Row]) -> None:
+        """On return the rows are on disk, unless the cache cannot be written, which is said."""
+        good = [row for row in rows if row.status == "ok"]
+        keep_if_possible(lambda: self._parts(proxy).append(good), "the cache of readings")
+
+    def compact(self, proxy: str) -> None:
+        """Makes one part of many."""
+        keep_if_possible(self._parts(proxy).compact, "the cache of readings")
+
+    def _parts(self, proxy: str) -> Records[Row]:
+        source = inspect.getsource(sys.modules[PROXIES[proxy].read.__module__])
+        return Records(self.folder / f"{proxy}-{hashlib.sha256(source.encode()).hexdigest()[:8]}", ROWS)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from tvt_ray.data.datasets import load_dataset, recarved
-from tvt_ray.data.image_size import header_facts, image_size, median_side
 from tvt_ray.data.splits import Dataset
+from tvt_ray.data.survey import header_facts, image_size, median_side
 from tvt_ray.errors import UsageError
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig

@@ -15,9 +15,8 @@ from matplotlib import font_manager
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from tvt_ray.data.preprocess import resize
 from tvt_ray.data.splits import Dataset
-from tvt_ray.data.transforms import square_tensor
+from tvt_ray.data.transforms import resize, square_tensor
 from tvt_ray.storage.locations import shown, write_atomically
 
 SHOWN = {"train": 8, "test": 4}  # images of a class, by split

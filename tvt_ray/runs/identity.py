@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from tvt_ray.data.notes import listing
+from tvt_ray.data.layout import listing
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import UsageError
 from tvt_ray.proxies.probe import ProbeSettings, select_balanced

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.data.preprocess import IMAGENET_MEAN, IMAGENET_STD, resize
+from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, resize
 
 NUM_STAGES = 3  # stage maps that a teacher gives; of a CNN with more, the last three
 State: TypeAlias = dict[str, Tensor]  # parameters and buffers by name

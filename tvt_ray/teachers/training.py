@@ -13,9 +13,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from tvt_ray.data.batches import accuracy, eval_loader
 from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.transforms import AugmentSettings, teacher_train_transform, train_transform
+from tvt_ray.data.transforms import AugmentSettings, accuracy, eval_loader, teacher_train_transform, train_transform
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, keep_if_possible, write_atomically
 from tvt_ray.strict import Seed, Strict

@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tvt_ray.data.batches import eval_loader
 from tvt_ray.data.splits import Split
+from tvt_ray.data.transforms import eval_loader
 from tvt_ray.training.learner import Learner, Metrics, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, train_loader
 from tvt_ray.training.pace import Division, Pace, divide, finished, scaling_of

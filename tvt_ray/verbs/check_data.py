@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.duplicates import Duplicates, find_duplicates, tell
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
-from tvt_ray.data.survey import Survey, survey
+from tvt_ray.data.survey import Duplicates, Survey, find_duplicates, survey, tell
 from tvt_ray.report.contact_sheet import write_contact_sheets
 
 

@@ -16,7 +16,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import load_student
 from tvt_ray.progress import say
 from tvt_ray.quality.comparison import Comparison, Hits, Rival, rival, to_json, verdict
-from tvt_ray.quality.predictions import probabilities_of
+from tvt_ray.quality.evaluation import probabilities_of
 from tvt_ray.quality.statistics import majority_of
 from tvt_ray.report.comparison_page import comparison_page
 from tvt_ray.runs.config import RunConfig

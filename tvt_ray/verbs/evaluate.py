@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 
 from tvt_ray.data.datasets import check_outside, load_dataset
 from tvt_ray.data.decoded import decode_once
-from tvt_ray.data.duplicates import name_of
-from tvt_ray.data.split_names import SPLITS
+from tvt_ray.data.layout import SPLITS
 from tvt_ray.data.splits import Dataset, Split
+from tvt_ray.data.survey import name_of
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import DistilledStudent, load_student
 from tvt_ray.progress import Meter, say
-from tvt_ray.quality.classes import match_classes
-from tvt_ray.quality.evaluation import Evaluation, Mistake
-from tvt_ray.quality.predictions import probabilities_of
+from tvt_ray.quality.evaluation import Evaluation, Mistake, match_classes, probabilities_of
 from tvt_ray.quality.statistics import confident_mistakes, quality_of
 from tvt_ray.report.contact_sheet import Pixels, thumbnail
 from tvt_ray.report.evaluation_page import evaluation_page

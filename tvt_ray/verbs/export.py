@@ -34,7 +34,7 @@ from tvt_ray.exports.model_card import CARD_FILE, model_card
 from tvt_ray.latency.measure import STUDENT_S, Bench, in_rounds
 from tvt_ray.latency.profile import this_device
 from tvt_ray.progress import say
-from tvt_ray.quality.classes import ClassMatch, match_classes
+from tvt_ray.quality.evaluation import ClassMatch, match_classes
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically

@@ -11,10 +11,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from tvt_ray.data.datasets import dataset_name, load_dataset
-from tvt_ray.data.duplicates import content_hashes
-from tvt_ray.data.notes import counted
+from tvt_ray.data.layout import counted
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Split
+from tvt_ray.data.survey import content_hashes
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
 from tvt_ray.runs.config import RunConfig

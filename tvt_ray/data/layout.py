@@ -1,8 +1,11 @@
-"""What lies in a folder as people keep them: hidden things passed over, links followed once, loops ended."""
+"""How people lay out datasets: what lies in a folder, which split a name means, and what is said of the rest."""
 
 from __future__ import annotations
 
 import functools
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,3 +76,65 @@ def _descend(folder: Path, seen: set[Path], found: Found) -> None:
         else:
             seen.add(target)
             _descend(below, seen, found)
+
+
+SPLITS = ("train", "val", "test")
+
+# As people call them, in any case.
+WORDS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "dev", "valset", "devset"),
+    "test": ("test", "testing", "eval", "testset"),
+}
+_SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
+
+_SHARD = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$")  # train-00000-of-00012-3f2a…
+
+
+def split_of(name: str) -> str | None:
+    """train, val or test; None for a name that says none of them, or two.
+
+    The name is one of `WORDS`, or begins or ends with one and anything but a letter between: Train, my_train,
+    Test_images, images-val, val2017, train-00000-of-00012. A file's name comes without its ending.
+    """
+    word = word_of(name)
+    return None if word is None else _SPLIT_OF[word]
+
+
+def word_of(name: str) -> str | None:
+    """The word that says it, as in `WORDS`."""
+    letters = [part for part in re.split(r"[\W\d_]+", _SHARD.sub("", name).lower()) if part]
+    words = [word for word in dict.fromkeys(letters[:1] + letters[-1:]) if word in _SPLIT_OF]
+    return words[0] if len({_SPLIT_OF[word] for word in words}) == 1 else None
+
+
+NUM_LISTED = 8
+
+
+def counted(count: int, what: str) -> str:
+    """'1 image', '2,000 images': `what` in the singular."""
+    plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}es" if what.endswith("s") else f"{what}s"
+    return f"{count:,} {what if count == 1 else plural}"
+
+
+def listing(names: Iterable[object], limit: int = NUM_LISTED) -> str:
+    """Names with commas between; of many, the first and how many more there are."""
+    texts = [shown(name) for name in names]
+    more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
+    return ", ".join(texts[:limit]) + more
+
+
+def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:
+    """A note of files that are no `wanted`, by ending, with an example; none where there are none."""
+    if not paths:
+        return []
+    endings = Counter(path.suffix.lower() or "no ending" for path in paths)
+    kinds = ", ".join(f"{ending} {count:,}" for ending, count in sorted(endings.items(), key=lambda e: (-e[1], e[0])))
+    are_no = f"is no {wanted}" if len(paths) == 1 else f"are no {wanted}s"
+    example = within(root, paths[0])
+    return [f"{counted(len(paths), 'file')} {are_no} and left out: {kinds} (such as {example})"]
+
+
+def within(root: Path, path: Path) -> str:
+    """A path as seen from the dataset's folder."""
+    return shown(path.relative_to(root) if path.is_relative_to(root) else path)

@@ -1,10 +1,25 @@
+"""What lies in a folder, which split a name means, and what is said of the rest."""
+
 import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tvt_ray.data.walk import image_suffixes, is_image, listed, walk
+from tvt_ray.data.layout import (
+    SPLITS,
+    WORDS,
+    counted,
+    ignored_files,
+    image_suffixes,
+    is_image,
+    listed,
+    listing,
+    split_of,
+    walk,
+    within,
+    word_of,
+)
 from tvt_ray.errors import UsageError
 
 
@@ -92,3 +107,68 @@ def test_names_that_are_no_text_are_walked_like_others(tmp_path):
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     touch(path, "1.png")
     assert [image.parent for image in walk(tmp_path).images] == [path]
+
+
+@pytest.mark.parametrize(("split", "word"), [(split, word) for split, words in WORDS.items() for word in words])
+def test_every_word_says_its_split_in_any_case_whole_as_prefix_and_as_suffix(split, word):
+    for name in (word, word.upper(), word.title(), f"my_{word}", f"images-{word}", f"{word}_images", f"{word} set"):
+        assert split_of(name) == split
+        assert word_of(name) == word
+    for name in (f"x{word}", f"{word}s", f"my_{word}_images"):
+        assert split_of(name) is None
+
+
+def test_the_words_are_those_that_people_use():
+    assert tuple(WORDS) == SPLITS == ("train", "val", "test")
+    assert {"train", "training"} <= set(WORDS["train"])
+    assert {"val", "valid", "validation", "dev"} <= set(WORDS["val"])
+    assert {"test", "testing", "eval"} <= set(WORDS["test"])
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train-00000-of-00012", "train"),
+        ("train-00000-of-00001-a09b74b3ef9c3b56", "train"),
+        ("my_train-00003-of-00012", "train"),
+        ("partial-train", "train"),
+        ("val2017", "val"),
+        ("Test_images", "test"),
+        ("dev.clean", "val"),
+        ("поезд-train", "train"),
+        ("trainé", None),
+        ("locomotive", None),
+        ("train_test", None),
+        ("train_training", "train"),
+        ("0000", None),
+        ("", None),
+    ],
+)
+def test_names_as_they_are_met(name, split):
+    assert split_of(name) == split
+
+
+def test_counts_have_the_right_number():
+    assert [counted(n, "image") for n in (0, 1, 2000)] == ["0 images", "1 image", "2,000 images"]
+    assert (counted(2, "class"), counted(2, "copy")) == ("2 classes", "2 copies")
+
+
+def test_of_many_names_the_first_are_listed_and_the_rest_counted():
+    assert listing(["a", "b"]) == "a, b"
+    assert listing(map(str, range(2000)), limit=3) == "0, 1, 2 and 1,997 more"
+    assert listing([os.fsdecode(b"caf\xe9")]) == r"caf\xe9"
+
+
+def test_files_that_are_left_out_are_counted_by_ending_with_an_example():
+    root = Path("/d")
+    paths = [root / name for name in ("README.md", "a/b.txt", "a/c.TXT", "a/Makefile")]
+    assert ignored_files(paths, root, "image") == [
+        "4 files are no images and left out: .txt 2, .md 1, no ending 1 (such as README.md)"
+    ]
+    assert ignored_files(paths[:1], root, "image") == ["1 file is no image and left out: .md 1 (such as README.md)"]
+    assert ignored_files([], root, "image") == []
+
+
+def test_a_path_is_seen_from_the_datasets_folder():
+    assert within(Path("/d"), Path("/d/a/1.png")) == "a/1.png"
+    assert within(Path("/d"), Path("/e/1.png")) == "/e/1.png"
