@@ -8,8 +8,8 @@ import pytest
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.judging.agreement import agreement
-from tvt_ray.judging.study import RankRequest, RankResult, rank
-from tvt_ray.judging.tables import MEASURED, NO_LABELS, LabelRequest, check_labels, judge_labelled
+from tvt_ray.judging.study import RankRequest, RankResult, check_request, rank
+from tvt_ray.judging.tables import MEASURED, LabelRequest, judge_labelled
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, Trained
 from tvt_ray.refining.features import make_table
 
@@ -34,52 +34,51 @@ def scored():
 
 
 def test_labels_tell_what_the_score_does_not(scored):
-    labelled = judge_labelled([scored], None, LABELS)
-    assert [(each.column, each.proxy, each.n) for each in labelled.measured] == [
+    measured, held_out = judge_labelled([scored], None, LABELS)
+    assert [(each.column, each.proxy, each.n) for each in measured] == [
         ("ratio_acc", MEASURED, 14),
         ("score_acc", MEASURED, 14),
     ]
-    assert [each.proxy for each in labelled.held_out] == ["capacity", "capacity"]
-    by_ratio, by_score = labelled.measured
-    assert by_ratio.kendall > 0.4 > labelled.held_out[0].kendall
-    assert labelled.held_out[1].kendall == pytest.approx(1)
+    assert [each.proxy for each in held_out] == ["capacity", "capacity"]
+    by_ratio, by_score = measured
+    assert by_ratio.kendall > 0.4 > held_out[0].kendall
+    assert held_out[1].kendall == pytest.approx(1)
     assert by_score.kendall > 0.9
     assert by_ratio.kendall_ci95[0] <= by_ratio.kendall <= by_ratio.kendall_ci95[1]
 
 
 def test_the_score_is_judged_on_the_rows_that_have_no_label(scored):
     labels = LabelRequest(num_labels=10, num_draws=1, seed=3)
-    (held_out,) = judge_labelled([scored], ("ratio_acc",), labels).held_out
+    _, (held_out,) = judge_labelled([scored], ("ratio_acc",), labels)
     left = np.sort(np.random.default_rng([3, 0]).permutation(len(ARCHS))[10:])
     expected = agreement(scored.learns_from.prior[left], scored.truth.accuracy("ratio_acc")[left])
     assert (held_out.kendall, held_out.top1_regret) == (expected.kendall, expected.top1_regret)
 
 
 def test_a_band_is_labelled_by_itself(scored):
-    labelled = judge_labelled([scored], ("ratio_acc",), LABELS, 100, 117)
-    assert [each.n for each in (*labelled.measured, *labelled.held_out)] == [8, 8]
+    measured, held_out = judge_labelled([scored], ("ratio_acc",), LABELS, 100, 117)
+    assert [each.n for each in (*measured, *held_out)] == [8, 8]
     with pytest.raises(UsageError, match="at most 9 of the 12 of pit; got 10"):
         judge_labelled([scored], None, LABELS, 100, 111)
 
 
 def test_a_column_that_never_varies_has_no_tau(scored):
     flat = [dataclasses.replace(each, accuracies={"flat_acc": 7.0}) for each in scored.truth.entries]
-    (measured,) = judge_labelled(
-        [dataclasses.replace(scored, truth=GroundTruth(SPACE, tuple(flat)))], None, LABELS
-    ).measured
+    truth = GroundTruth(SPACE, tuple(flat))
+    (measured,), _ = judge_labelled([dataclasses.replace(scored, truth=truth)], None, LABELS)
     assert (measured.kendall, measured.kendall_ci95, measured.top1_regret) == (None, None, 0)
 
 
 @pytest.mark.parametrize("num", [-1, 1, 7])
 def test_too_few_labels_are_refused(num):
     with pytest.raises(UsageError, match=f"--labels is 0, or at least 8; got {num}"):
-        check_labels(LabelRequest(num))
+        check_request(RankRequest((), (), labels=LabelRequest(num)))
 
 
 def test_no_draws_are_refused():
     with pytest.raises(UsageError, match="--draws is at least 1; got 0"):
-        check_labels(LabelRequest(8, 0))
-    check_labels(NO_LABELS)
+        check_request(RankRequest((), (), labels=LabelRequest(8, 0)))
+    check_request(RankRequest((), ()))
 
 
 def test_rank_adds_the_surrogate_where_labels_are_asked_for_and_is_as_before_without(config, scored):

@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.judging.study import RankRequest, rank
-from tvt_ray.judging.tables import tabulate
+from tvt_ray.judging.tables import mean_kendall, tabulate
 from tvt_ray.judging.truth import GroundTruth, Scored, Trained
 
 SPACE = SMALL_SPACES["autoformer"]
@@ -28,25 +28,25 @@ def columns(**accuracies):
     return [dict(zip(accuracies, values, strict=True)) for values in zip(*accuracies.values(), strict=True)]
 
 
-def test_a_band_of_parameters_is_ranked_by_itself_and_beside_the_whole():
+def test_a_band_of_parameters_is_ranked_by_itself_and_beside_the_whole(config):
     one = scored(columns(x_acc=[1, 2, 3, 5, 4]), params=[[1, 2, 3, 4, 5]])
-    tables = tabulate([one], None, 1000, 3000)
-    assert [entry.n for entry in (*tables.columns, *tables.whole_table)] == [3, 5]
-    assert [entry.kendall for entry in (*tables.columns, *tables.whole_table)] == pytest.approx([1, 0.8])
+    result = rank(config, RankRequest((), ("params",), min_params=1000, max_params=3000), [one])
+    assert [entry.n for entry in (*result.columns, *result.whole_table)] == [3, 5]
+    assert [entry.kendall for entry in (*result.columns, *result.whole_table)] == pytest.approx([1, 0.8])
     with pytest.raises(UsageError, match=r"2 of the 5 autoformer architectures have 0 to 2,000 parameters"):
         tabulate([one], None, None, 2000)
 
 
 def test_a_column_where_tau_is_not_defined_counts_as_nothing():
     one = scored(columns(x_acc=[1, 2, 3, 5, 4], y_acc=[7] * 5), params=[[1, 2, 3, 4, 5]], tvt=[[2, 1, 3, 5, 4]])
-    tables = tabulate([one], None, None, None)
-    assert [(entry.column, entry.proxy, entry.kendall) for entry in tables.columns] == [
+    table = tabulate([one], None)
+    assert [(entry.column, entry.proxy, entry.kendall) for entry in table] == [
         ("x_acc", "params", pytest.approx(0.8)),
         ("x_acc", "tvt", pytest.approx(0.8)),
         ("y_acc", "params", None),
         ("y_acc", "tvt", None),
     ]
-    assert tables.mean_kendall() == {"params": pytest.approx(0.4), "tvt": pytest.approx(0.4)}
+    assert mean_kendall(table) == {"params": pytest.approx(0.4), "tvt": pytest.approx(0.4)}
 
 
 def test_seeds_are_told_apart_and_their_noise_is_said(config):

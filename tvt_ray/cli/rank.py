@@ -78,7 +78,7 @@ def _print(result: RankResult, out: Path | None) -> None:
         tables.setdefault((entry.space, entry.column), []).append(entry)
     for (space, column), entries in tables.items():
         _print_column(f"{space}, {column}: {entries[0].n} architectures", entries)
-    means = {**result.mean_kendall(), **mean_kendall(held_out)}
+    means = {**mean_kendall(result.columns), **mean_kendall(held_out)}
     _print_means(result, means, len(tables))
     print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
     print("gain: accuracy of the first choice over the median architecture, in percentage points")

@@ -18,18 +18,12 @@ import numpy as np
 
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.judging.tables import (
-    NO_LABELS,
-    LabelRequest,
-    RankedColumn,
-    RankTables,
-    check_labels,
-    judge_labelled,
-    tabulate,
-)
+from tvt_ray.judging.agreement import noise_share
+from tvt_ray.judging.tables import NO_LABELS, LabelRequest, Noise, RankedColumn, judge_labelled, tabulate
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import PROXIES, Probe, need_teacher
 from tvt_ray.refining.features import feature_table
+from tvt_ray.refining.surrogate import MIN_MEASURED
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was
@@ -41,7 +35,7 @@ from tvt_ray.storage.records import Records
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.version import __version__
-from tvt_ray.vits import Arch, Space
+from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Budget
 from tvt_ray.vits.draws import SCHEME
 
@@ -70,7 +64,10 @@ def check_request(request: RankRequest) -> None:
             raise UsageError(f"unknown proxy {name!r}; choices: {', '.join(known)}")
     if request.num_seeds < 1:
         raise UsageError(f"--seeds is at least 1; got {request.num_seeds}")
-    check_labels(request.labels)
+    if request.labels.num_labels != 0 and request.labels.num_labels < MIN_MEASURED:
+        raise UsageError(f"--labels is 0, or at least {MIN_MEASURED}; got {request.labels.num_labels}")
+    if request.labels.num_draws < 1:
+        raise UsageError(f"--draws is at least 1; got {request.labels.num_draws}")
 
 
 def score_ground_truth(config: RunConfig, request: RankRequest, ray_address: str | None = None) -> list[Scored]:
@@ -131,7 +128,8 @@ def _score_truth(
         rows = read_or_score(task, archs, _needed(names), score)
         mine = [rows[entry.arch_id] for entry in truth.entries]
         if request.labels.num_labels and learns_from is None:
-            learns_from = _learns_from(config.score.name, mine, calibration, truth.space)
+            prior = np.array([_score(config.score.name, row, calibration) for row in mine])
+            learns_from = LearnsFrom(config.score.name, prior, feature_table(mine, truth.space))
         repeated.append({name: [_score(name, row, calibration) for row in mine] for name in request.proxies})
     scores = {name: np.array([values[name] for values in repeated]) for name in request.proxies}
     return Scored(truth, scores, learns_from)
@@ -140,10 +138,6 @@ def _score_truth(
 def _names(config: RunConfig, request: RankRequest) -> list[str]:
     """The scores to read for: with labels, the one that the surrogate begins with is among them."""
     return list(dict.fromkeys([*request.proxies, *([config.score.name] if request.labels.num_labels else [])]))
-
-
-def _learns_from(name: str, rows: Sequence[Row], calibration: Calibration, space: Space) -> LearnsFrom:
-    return LearnsFrom(name, np.array([_score(name, row, calibration) for row in rows]), feature_table(rows, space))
 
 
 def _needed(names: Sequence[str]) -> list[str]:
@@ -208,9 +202,12 @@ def _fingerprint(probe: Probe) -> str:
 
 
 @dataclass(frozen=True)
-class RankResult(RankTables):
+class RankResult:
     """What `tvt rank --json` prints: the tables, and what the readings were made of."""
 
+    columns: tuple[RankedColumn, ...]  # within the band of parameters that was asked for
+    whole_table: tuple[RankedColumn, ...]  # nothing where no band was asked for
+    noise: tuple[Noise, ...]  # nothing where there was one seed
     num_images: int
     num_seeds: int
     dataset: str
@@ -230,11 +227,16 @@ class LabelledRankResult(RankResult):
 
 def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> RankResult:
     """Statistics within the band and, with a band, of the whole table. Raises UsageError where too few are in it."""
-    tables = tabulate(scored, request.columns, request.min_params, request.max_params)
+    banded = request.min_params is not None or request.max_params is not None
     result = RankResult(
-        tables.columns,
-        tables.whole_table,
-        tables.noise,
+        columns=tabulate(scored, request.columns, request.min_params, request.max_params),
+        whole_table=tabulate(scored, request.columns) if banded else (),
+        noise=tuple(
+            Noise(one.truth.space.name, name, noise_share(values))
+            for one in scored
+            for name, values in one.scores.items()
+            if len(values) > 1
+        ),
         num_images=config.probe.num_images,
         num_seeds=request.num_seeds,
         dataset=config.data.name,
@@ -246,23 +248,22 @@ def rank(config: RunConfig, request: RankRequest, scored: Sequence[Scored]) -> R
 
 
 def _with_labels(result: RankResult, request: RankRequest, scored: Sequence[Scored]) -> LabelledRankResult:
-    labelled = judge_labelled(scored, request.columns, request.labels, request.min_params, request.max_params)
+    measured, held_out = judge_labelled(scored, request.columns, request.labels, request.min_params, request.max_params)
     fields = {field.name: getattr(result, field.name) for field in dataclasses.fields(RankResult)}
     return LabelledRankResult(
-        **{**fields, "columns": (*result.columns, *labelled.measured)},
+        **{**fields, "columns": (*result.columns, *measured)},
         num_labels=request.labels.num_labels,
         num_draws=request.labels.num_draws,
-        held_out=labelled.held_out,
+        held_out=held_out,
     )
 
 
 class ReadingCache:
     """Rows by proxy, under a folder that is named by all that readings depend on but the architecture."""
 
-    def __init__(self, key: Mapping[str, Any], folder: Path | None = None) -> None:
-        """`key`: JSON-able. `folder`: where caches are; None: $XDG_CACHE_HOME/tvt_ray/readings."""
+    def __init__(self, key: Mapping[str, Any]) -> None:
         digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        self.folder = (folder or cache_folder() / "readings") / digest
+        self.folder = cache_folder() / "readings" / digest
 
     def read(self, proxy: str) -> dict[str, Row]:
         """By architecture; failures are not kept, so they are tried again."""

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tvt_ray.errors import UsageError
-from tvt_ray.judging.agreement import Agreement, Floats, agreement, kendall_tau, noise_share
+from tvt_ray.judging.agreement import Agreement, Floats, agreement, kendall_tau
 from tvt_ray.judging.truth import LearnsFrom, Scored
-from tvt_ray.refining.halving import MIN_MEASURED
 from tvt_ray.refining.surrogate import Observation, predict
 
 
@@ -36,19 +34,6 @@ class Noise:
     noise_share: float
 
 
-@dataclass(frozen=True)
-class RankTables:
-    """How scores rank: within the band of parameters asked for, and then over the whole table beside it."""
-
-    columns: tuple[RankedColumn, ...]
-    whole_table: tuple[RankedColumn, ...]  # nothing where no band was asked for
-    noise: tuple[Noise, ...]  # nothing where there was one seed
-
-    def mean_kendall(self) -> dict[str, float]:
-        """By proxy, over all spaces and columns; a column on which tau is not defined counts as 0."""
-        return mean_kendall(self.columns)
-
-
 def mean_kendall(columns: Sequence[RankedColumn]) -> dict[str, float]:
     """By proxy, over columns; one on which tau is not defined counts as 0."""
     names = dict.fromkeys(entry.proxy for entry in columns)
@@ -56,25 +41,12 @@ def mean_kendall(columns: Sequence[RankedColumn]) -> dict[str, float]:
 
 
 def tabulate(
-    scored: Sequence[Scored], columns: Sequence[str] | None, min_params: int | None, max_params: int | None
-) -> RankTables:
-    """Statistics of every space, column (None: all) and score. Raises UsageError where fewer than three are left."""
-    banded = min_params is not None or max_params is not None
-    return RankTables(
-        columns=_tabulate(scored, columns, min_params, max_params),
-        whole_table=_tabulate(scored, columns, None, None) if banded else (),
-        noise=tuple(
-            Noise(one.truth.space.name, name, noise_share(values))
-            for one in scored
-            for name, values in one.scores.items()
-            if len(values) > 1
-        ),
-    )
-
-
-def _tabulate(
-    scored: Sequence[Scored], columns: Sequence[str] | None, low: int | None, high: int | None
+    scored: Sequence[Scored], columns: Sequence[str] | None, low: int | None = None, high: int | None = None
 ) -> tuple[RankedColumn, ...]:
+    """Statistics of every space, column (None: all) and score, of architectures with `low` to `high` parameters.
+
+    Raises UsageError where fewer than three are left.
+    """
     entries = []
     for one in scored:
         inside = one.truth.within(low, high)
@@ -93,7 +65,6 @@ def _tabulate(
 
 
 MEASURED = "measured"  # what the surrogate is called where scores are
-Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -108,32 +79,17 @@ class LabelRequest:
 NO_LABELS = LabelRequest()
 
 
-@dataclass(frozen=True)
-class LabelledColumns:
-    """The surrogate, and the score that it began with on the same rows: those without a label."""
-
-    measured: tuple[RankedColumn, ...]
-    held_out: tuple[RankedColumn, ...]
-
-
-def check_labels(labels: LabelRequest) -> None:
-    """Raises UsageError for a number of labels that the surrogate does not learn from, or no draws."""
-    if labels.num_labels != 0 and labels.num_labels < MIN_MEASURED:
-        raise UsageError(f"--labels is 0, or at least {MIN_MEASURED}; got {labels.num_labels}")
-    if labels.num_draws < 1:
-        raise UsageError(f"--draws is at least 1; got {labels.num_draws}")
-
-
 def judge_labelled(
     scored: Sequence[Scored],
     columns: Sequence[str] | None,
     labels: LabelRequest,
     min_params: int | None = None,
     max_params: int | None = None,
-) -> LabelledColumns:
-    """Statistics of every space and column, means over draws; intervals hold 95 % of the draws.
+) -> tuple[tuple[RankedColumn, ...], tuple[RankedColumn, ...]]:
+    """Of the surrogate, and of the score that it began with on the same rows: those without a label.
 
-    Rows are labelled and judged within the band of parameters. Raises UsageError where fewer than three are left.
+    Statistics of every space and column, means over draws; intervals hold 95 % of the draws. Rows are labelled and
+    judged within the band of parameters. Raises UsageError where fewer than three are left.
     """
     measured, held_out = [], []
     for one in scored:
@@ -147,7 +103,7 @@ def judge_labelled(
             by_surrogate, by_score = ([pair[i] for pair in pairs] for i in (0, 1))
             measured.append(_column(one, column, MEASURED, by_surrogate))
             held_out.append(_column(one, column, learns_from.score, by_score))
-    return LabelledColumns(tuple(measured), tuple(held_out))
+    return tuple(measured), tuple(held_out)
 
 
 def _judge(
@@ -160,7 +116,7 @@ def _judge(
     chosen, left = np.sort(order[: labels.num_labels]), np.sort(order[labels.num_labels :])
     observations = [Observation(int(row), 1, 0, float(accuracy[row])) for row in chosen]
     prediction = predict(features, prior, observations, epochs=1)
-    assert prediction is not None  # check_labels
+    assert prediction is not None  # there are labels enough
     return agreement(prediction.mean[left], accuracy[left]), agreement(prior[left], accuracy[left])
 
 
@@ -183,7 +139,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _spread(values: Sequence[float | None]) -> Interval | None:
+def _spread(values: Sequence[float | None]) -> tuple[float, float] | None:
     known: Floats = np.array([value for value in values if value is not None])
     if not len(known):
         return None
