@@ -27,17 +27,9 @@ class Meter:
         """`done`: counted already, by an earlier run; left out of the rate."""
         console = Console(stderr=True)
         self._bar = _make_bar(console) if console.is_terminal else None
-        self._begin(title, total, unit, done)
-
-    def _begin(self, title: str, total: int, unit: str, done: int) -> None:
         self.title, self.total, self.unit, self.done, self._note = title, total, unit, done, ""
         self._start_done, self._start, self._last_line = done, time.monotonic(), time.monotonic()
         self._task = self._bar.add_task(title, total=total, completed=done, note="") if self._bar else None
-
-    def next(self, title: str, total: int, unit: str, done: int = 0) -> None:
-        """This count is over, and another begins."""
-        self._end()
-        self._begin(title, total, unit, done)
 
     def __enter__(self) -> Meter:
         if self._bar:
@@ -49,11 +41,7 @@ class Meter:
     ) -> None:
         if self._bar:
             self._bar.stop()
-        elif kind is None:
-            self._end()
-
-    def _end(self) -> None:
-        if self._bar is None and self.done > self._start_done:
+        elif kind is None and self.done > self._start_done:
             self._print_line(self._note)
 
     def advance(self, count: int, note: str = "") -> None:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from tests.data.samples import encode, picture
 from tvt_ray.data import pixels
-from tvt_ray.data.images import ArrayImages, EncodedImages, bytes_hash, combined_hash, file_hashes
+from tvt_ray.data.images import ArrayImages, EncodedImages, bytes_hash, file_hashes
 from tvt_ray.data.pixels import Decoding, decode
 from tvt_ray.errors import UsageError
 
@@ -270,7 +270,3 @@ def test_names_that_are_no_text_are_remembered_too(tmp_path):
     path.write_bytes(b"a")
     os.utime(path, (LONG_AGO, LONG_AGO))
     assert file_hashes([path]) == file_hashes([path]) == [bytes_hash(b"a")]
-
-
-def test_a_combined_hash_is_of_texts_in_their_order():
-    assert len({combined_hash(parts) for parts in (["a", "b"], ["b", "a"], ["ab"], [], ["a", "b", ""])}) == 5

@@ -21,7 +21,7 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location
+from tvt_ray.storage.locations import Location, first_line
 from tvt_ray.vision_compat import ensure_torchvision
 
 
@@ -156,9 +156,6 @@ def _check_rare(name: str, train: Split, names: Sequence[str], wanted: Sequence[
         )
 
 
-CHAOYANG_CLASSES = ("normal", "serrated", "adenocarcinoma", "adenoma")
-
-
 def digits(settings: DataSettings, path: Path) -> Loaded:
     """1,797 scans of handwritten digits, 8 x 8 with 17 grey levels, shipped with scikit-learn."""
     from sklearn.datasets import load_digits
@@ -177,12 +174,12 @@ def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> An
     try:
         return getattr(datasets, name)(settings.root, download=settings.download, **kwargs)
     except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         wanted = "could not be downloaded" if settings.download else "data.download is off"
-        raise UsageError(f"{name} is not (whole) under data.root {settings.root} and {wanted}: {reason}") from None
+        where = f"{name} is not (whole) under data.root {settings.root}"
+        raise UsageError(f"{where} and {wanted}: {first_line(error)}") from None
 
 
-def cifar(class_name: str) -> Callable[[DataSettings, Path], Loaded]:
+def cifar(class_name: str) -> Loader:
     """The loader of torchvision's class of that name."""
 
     def load(settings: DataSettings, path: Path) -> Loaded:
@@ -216,7 +213,7 @@ def chaoyang(settings: DataSettings, path: Path) -> Loaded:
     if not (root / "train.json").exists() or not (root / "test.json").exists():
         raise UsageError(f"chaoyang is read from {root}/train.json and test.json with the images they name beside them")
     train, test = (_json_split(root / f"{split}.json", settings.decoding) for split in ("train", "test"))
-    return Loaded(train, test, None, CHAOYANG_CLASSES)
+    return Loaded(train, test, None, ("normal", "serrated", "adenocarcinoma", "adenoma"))
 
 
 def _json_split(path: Path, decoding: Decoding) -> Split:

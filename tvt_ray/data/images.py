@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class EncodedImages:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return combined_hash([SCHEME, str(self.decoding.background), *self.hashes])
+        return bytes_hash(json.dumps([SCHEME, str(self.decoding.background), *self.hashes]).encode())
 
     def portable(self, indices: NDArray[np.int64]) -> EncodedImages:
         """Those at `indices`, in memory."""
@@ -159,18 +159,14 @@ def file_hashes(paths: Sequence[Path]) -> list[str]:
     settled = time.time_ns() - SETTLED_NS
     fresh = {str(path): entry for path, entry in zip(paths, found, strict=True) if entry[1] < settled}
     if any(known.get(path) != entry for path, entry in fresh.items()):
-        _remember(memory, {**known, **fresh})
+        with contextlib.suppress(RunError):  # a cache that cannot be written costs a second reading, and nothing else
+            write_atomically(memory, json.dumps({**known, **fresh}).encode())
     return [digest for _, _, digest in found]
 
 
 def bytes_hash(data: bytes) -> str:
     """sha256, as `file_hashes` gives it of a file that holds `data`."""
     return hashlib.sha256(data).hexdigest()
-
-
-def combined_hash(parts: Iterable[str]) -> str:
-    """Of texts in their order."""
-    return bytes_hash(json.dumps(list(parts)).encode())
 
 
 def _look(path: Path, known: Known | None) -> Known:
@@ -193,9 +189,3 @@ def _recall(memory: Path) -> dict[str, Known]:
         return {str(path): (int(size), int(mtime), str(digest)) for path, (size, mtime, digest) in entries.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
-
-
-def _remember(memory: Path, entries: Mapping[str, Known]) -> None:
-    """A cache that cannot be written costs a second reading next time, and nothing else."""
-    with contextlib.suppress(RunError):
-        write_atomically(memory, json.dumps(entries).encode())

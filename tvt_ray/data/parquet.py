@@ -36,7 +36,8 @@ def parquet_dataset(settings: DataSettings, path: Path) -> Loaded:
         "train" if split == ALL else split: Split.whole(image_source(read, settings), labels[split])
         for split, read in tables.items()
     }
-    origins = {} if ALL in files else {split: _told(path, paths) for split, paths in files.items()}
+    named = {split: [within(path, file) for file in paths] for split, paths in files.items() if split != ALL}
+    origins = {split: listing(places, 1) for split, places in named.items()}
     used = {image for read in tables.values() for table in read for image in table.images if isinstance(image, Path)}
     others = [file for file in beside.others if not _is_parquet(file)] + [
         file for file in beside.images if file not in used
@@ -112,8 +113,3 @@ def _left_out(root: Path, files: Sequence[_Candidate], used: Sequence[_Candidate
         return []
     what = counted(len(left), "Parquet file")
     return [f"{what} whose name says no split left out (such as {within(root, left[0])})"]
-
-
-def _told(root: Path, paths: Sequence[Path]) -> str:
-    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
-    return within(root, paths[0]) + more

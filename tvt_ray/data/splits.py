@@ -103,11 +103,6 @@ class Dataset:
         """By name: train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    @property
-    def val_is_carved(self) -> bool:
-        """Whether the validation images are training images that were split off here."""
-        return self.origins.get("val", "").startswith(CARVED)
-
     def split(self, name: str) -> Split:
         """One by its name. Raises UsageError that lists the choices."""
         if name not in self.splits:

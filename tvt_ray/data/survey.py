@@ -15,7 +15,7 @@ from tvt_ray.data.decoded import image_facts
 from tvt_ray.data.images import EncodedImages, bytes_hash
 from tvt_ray.data.layout import counted
 from tvt_ray.data.looking import ImageFacts, Size, look_at
-from tvt_ray.data.splits import Dataset, Split
+from tvt_ray.data.splits import CARVED, Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def image_size(side: int, has_gpu: bool) -> int:
 def header_facts(data: Dataset) -> list[ImageFacts]:
     """Of training images, evenly spread, whichever of them validate."""
     places = data.train.indices
-    if data.val_is_carved:
+    if data.origins.get("val", "").startswith(CARVED):
         places = np.sort(np.concatenate([places, data.val.indices]))
     spread = np.unique(np.linspace(0, len(places) - 1, min(len(places), NUM_LOOKED_AT)).astype(int))
     return [seen.facts for seen in look_at(data.train.source, places[spread].tolist())]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -22,10 +22,13 @@ from tvt_ray.vision_compat import ensure_torchvision
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def normalize(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
-    """(B, 3, H, W) in 0 to 1 -> the same with `mean` and `std` per channel taken out."""
-    mean_t, std_t = (torch.tensor(v, dtype=images.dtype, device=images.device)[:, None, None] for v in (mean, std))
-    return (images - mean_t) / std_t
+def normalize(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in 0 to 1 -> the same with ImageNet's mean and standard deviation per channel taken out."""
+    mean, std = (
+        torch.tensor(each, dtype=images.dtype, device=images.device)[:, None, None]
+        for each in (IMAGENET_MEAN, IMAGENET_STD)
+    )
+    return (images - mean) / std
 
 
 def resize(images: Tensor, size: int) -> Tensor:

@@ -55,7 +55,10 @@ class OnnxStudent:
 
     def __init__(self, model: bytes, num_threads: int = 0) -> None:
         """`num_threads`: 0 takes as many as onnxruntime likes. Raises UsageError for what is no such file."""
-        runtime = import_runtime()
+        try:
+            import onnxruntime as runtime
+        except ImportError:
+            raise UsageError(f"an ONNX file is run by onnxruntime, which is not installed: {INSTALL}") from None
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = num_threads, 3
         try:
@@ -105,15 +108,6 @@ def load_onnx(path: str | Location) -> OnnxStudent:
         return OnnxStudent(location.read_bytes())
     except UsageError as error:
         raise UsageError(f"{location}: {error}") from None
-
-
-def import_runtime() -> Any:
-    """The module onnxruntime. Raises UsageError where it is not installed."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UsageError(f"an ONNX file is run by onnxruntime, which is not installed: {INSTALL}") from None
-    return onnxruntime
 
 
 def resized(image: Image.Image, size: int) -> NDArray[np.float32]:

@@ -34,10 +34,6 @@ class Trained:
     accuracies: Mapping[str, float]  # percent, by the file's column names
     where: str = ""  # the file and the line
 
-    def scaled(self, by: Mapping[str, float]) -> Trained:
-        """With each column's accuracies so many times as large."""
-        return dataclasses.replace(self, accuracies={key: by[key] * v for key, v in self.accuracies.items()})
-
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -113,7 +109,9 @@ def _read_space(
         _check_columns(entries)
         _check_repeats(entries)
         scale = {column: _scale(column, entries) for column in entries[0].accuracies}
-        return GroundTruth(space, tuple(entry.scaled(scale) for entry in entries))
+        percent = ({key: scale[key] * value for key, value in entry.accuracies.items()} for entry in entries)
+        pairs = zip(entries, percent, strict=True)
+        return GroundTruth(space, tuple(dataclasses.replace(entry, accuracies=own) for entry, own in pairs))
     assert problem is not None
     raise problem
 

@@ -32,11 +32,6 @@ class Estimate:
         """Whether it is not 0 by more than chance."""
         return not self.ci95[0] <= 0 <= self.ci95[1]
 
-    def as_share(self) -> Estimate:
-        """The same of a share, which is 0 to 100 percent: so is its interval."""
-        low, high = self.ci95
-        return Estimate(self.value, (max(low, 0.0), min(high, 100.0)))
-
 
 @dataclass(frozen=True)
 class Rival:
@@ -102,7 +97,8 @@ def rival(
     """`hits` and, unless this is the student itself, `student`: of the same seeds and images."""
     accuracies = tuple(100 * float(share) for share in hits.mean(1))
     ahead = None if student is None else estimate(student.astype(np.float64) - hits)
-    accuracy = estimate(hits.astype(np.float64)).as_share()
+    found = estimate(hits.astype(np.float64))
+    accuracy = Estimate(found.value, (max(found.ci95[0], 0.0), min(found.ci95[1], 100.0)))  # a share
     return Rival(name, title, arch_id, params, path, accuracies, accuracy, ahead)
 
 

@@ -84,7 +84,8 @@ def match_classes(known: Sequence[str], found: Sequence[str]) -> ClassMatch:
     unknown = [name for name in found if name not in known]
     if not unknown:
         return ClassMatch(tuple(map(known.index, found)), tuple(_notes(known, found)))
-    if _are_numbers(found) and len(found) == len(known) and not any(name.isdecimal() for name in known):
+    are_numbers = all(name.isascii() and name.isdecimal() for name in found)
+    if are_numbers and len(found) == len(known) and not any(name.isdecimal() for name in known):
         return _by_number(known, found)
     raise UsageError(
         f"a student is evaluated on classes that it knows, and it does not know {listing(unknown)}: "
@@ -98,10 +99,6 @@ def _notes(known: Sequence[str], found: Sequence[str]) -> list[str]:
         told = f"the dataset has {len(found)} of the student's {counted(len(known), 'class')}, not {listing(missing)}"
         return [f"{told}: whatever is taken for {'one of those' if missing[1:] else 'that'} is wrong"]
     return [] if list(known) == list(found) else ["the dataset has the classes in another order: matched by name"]
-
-
-def _are_numbers(names: Sequence[str]) -> bool:
-    return all(name.isascii() and name.isdecimal() for name in names)
 
 
 def _by_number(known: Sequence[str], found: Sequence[str]) -> ClassMatch:

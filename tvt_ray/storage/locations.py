@@ -46,11 +46,6 @@ class RemotePath:
         return posixpath.basename(self.path)
 
     @property
-    def stem(self) -> str:
-        """The name without its ending."""
-        return posixpath.splitext(self.name)[0]
-
-    @property
     def parent(self) -> RemotePath:
         """The folder that it is in."""
         uri, question, options = self.uri.partition("?")
@@ -58,7 +53,7 @@ class RemotePath:
 
     def with_suffix(self, suffix: str) -> RemotePath:
         """With another ending, as in `.png`."""
-        return self.parent / (self.stem + suffix)
+        return self.parent / (posixpath.splitext(self.name)[0] + suffix)
 
     def exists(self) -> bool:
         """Whether there is a file or a folder."""
@@ -161,14 +156,10 @@ AbsolutePath = Annotated[Path, AfterValidator(absolute)]  # of settings
 def shown(name: object) -> str:
     r"""A name as any terminal, JSON and page take it: what is no UTF-8 as in caf\xe9, a line's end as \n."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(_escaped(char) if unicodedata.category(char) in _UNSEEN else char for char in text)
+    return "".join(ascii(char)[1:-1] if unicodedata.category(char) in _UNSEEN else char for char in text)
 
 
 _UNSEEN = ("Cc", "Zl", "Zp")  # control characters and ends of lines and paragraphs
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode()
 
 
 def as_location(text: str | Path | RemotePath) -> Location:

@@ -73,15 +73,13 @@ class Records(Generic[R]):
         """
         first = dict[Hashable, R]()
         for path, table in self._tables():
-            for record in self._decode(path, table):
+            try:
+                records = self.codec.from_table(table)
+            except (ValueError, TypeError) as error:
+                raise UsageError(f"{path} holds what no run wrote ({first_line(error)}); {_ADVICE}") from None
+            for record in records:
                 first.setdefault(self.codec.key(record), record)
         return list(first.values())
-
-    def _decode(self, path: Location, table: pa.Table) -> list[R]:
-        try:
-            return self.codec.from_table(table)
-        except (ValueError, TypeError) as error:
-            raise UsageError(f"{path} holds what no run wrote ({first_line(error)}); {_ADVICE}") from None
 
     def table(self) -> pa.Table:
         """What `read` gives, as one table."""
