@@ -59,11 +59,7 @@ class Meter:
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         eta = f", {timedelta(seconds=round(left))} left" if 0 < left < float("inf") else ""
         note = f", {note}" if note else ""
-        print(
-            f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s{eta}{note}",
-            file=sys.stderr,
-            flush=True,
-        )
+        say(f"{self.title}: {self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s{eta}{note}")
 
 
 def _make_bar(console: Console) -> Progress:

@@ -5,7 +5,7 @@ import pytest
 from tests.data.samples import picture
 from tvt_ray.data.pixels import WHITE
 from tvt_ray.errors import UsageError
-from tvt_ray.inference.batches import BATCH_SIZE, images_at, predictions
+from tvt_ray.inference import BATCH_SIZE, images_at, predictions
 
 
 class Brightness:

@@ -12,7 +12,7 @@ from tests.exports.conftest import exported
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import ONNX_FILE
-from tvt_ray.inference.onnx_student import InputKind, OnnxFacts, load_onnx
+from tvt_ray.inference import InputKind, OnnxFacts, load_onnx
 
 pytestmark = pytest.mark.slow
 SIZES = [(32, 32), (12, 10), (33, 70), (90, 40), (400, 301), (1, 1), (5, 64)]

@@ -16,7 +16,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import EXPORTS, Export, formats
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import Format
-from tvt_ray.inference.onnx_student import OnnxStudent, load_onnx
+from tvt_ray.inference import OnnxStudent, load_onnx
 
 pytestmark = pytest.mark.slow
 

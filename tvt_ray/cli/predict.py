@@ -16,7 +16,7 @@ from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import say
 
 if TYPE_CHECKING:
-    from tvt_ray.inference.batches import Classifier, Prediction
+    from tvt_ray.inference import Classifier, Prediction
 
 ENDINGS = (".csv", ".json")
 COLUMNS = ("image", "label", "probability", "error")
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Predicts and prints. Images are decoded as the student's training images were."""
-    from tvt_ray.inference.batches import images_at, predictions
+    from tvt_ray.inference import images_at, predictions
     from tvt_ray.storage.locations import check_writable
 
     if args.out is not None:
@@ -57,7 +57,7 @@ def _load(args: argparse.Namespace) -> tuple[Classifier, int]:
     """The student, and the setting data.max_pixels. An ONNX file is loaded without torch."""
     location, settings = args.student, overrides(args)
     if location.is_file():
-        from tvt_ray.inference.onnx_student import load_onnx
+        from tvt_ray.inference import load_onnx
 
         return load_onnx(location), _max_pixels(settings)
     from tvt_ray.exports.folder import load_student

@@ -102,7 +102,14 @@ def _check_classes(name: str, loaded: Loaded) -> None:
     if len(names) < 2:
         raise UsageError(f"dataset {name!r} has the single class {listing(names)}; classification needs at least two")
     for split_name, split in _given(loaded).items():
-        _check_labels(name, split_name, split, len(names))
+        if len(split) == 0:
+            raise UsageError(f"dataset {name!r}: the split {split_name} is empty")
+        low, high = split.labels.min(), split.labels.max()
+        if low < 0 or high >= len(names):
+            raise UsageError(
+                f"dataset {name!r}: labels go from 0 to {len(names) - 1} for {len(names)} classes; "
+                f"got {low} to {high} in {split_name}"
+            )
     missing = _missing(loaded.train, names)
     if missing:
         raise UsageError(f"dataset {name!r} has no training images of the class(es) {listing(missing)}")
@@ -111,17 +118,6 @@ def _check_classes(name: str, loaded: Loaded) -> None:
 def _given(loaded: Loaded) -> dict[str, Split]:
     splits = {"train": loaded.train, "val": loaded.val, "test": loaded.test}
     return {name: split for name, split in splits.items() if split is not None}
-
-
-def _check_labels(name: str, split_name: str, split: Split, num_classes: int) -> None:
-    if len(split) == 0:
-        raise UsageError(f"dataset {name!r}: the split {split_name} is empty")
-    low, high = split.labels.min(), split.labels.max()
-    if low < 0 or high >= num_classes:
-        raise UsageError(
-            f"dataset {name!r}: labels go from 0 to {num_classes - 1} for {num_classes} classes; "
-            f"got {low} to {high} in {split_name}"
-        )
 
 
 def _missing(split: Split, names: Sequence[str]) -> list[str]:

@@ -28,14 +28,14 @@ T = TypeVar("T")
 
 
 class Size(NamedTuple):
-    """In pixels."""
+    """Of an image, in pixels."""
 
     width: int
     height: int
 
 
 class ImageFacts(NamedTuple):
-    """Of one image."""
+    """What an image is like."""
 
     size: Size  # upright, where it was decoded
     mode: str  # PIL's, before it became RGB

@@ -65,7 +65,9 @@ def _find_files(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]
         raise UsageError(f"{shown(root)} holds no .parquet file")
     used = [file for file in files if file.split] or files
     _check_configs(root, used)
-    notes = _left_out(root, files, used)
+    left = [file.path for file in files if file not in used]
+    what = f"{counted(len(left), 'Parquet file')} whose name says no split left out"
+    notes = [f"{what} (such as {within(root, left[0])})"] if left else []
     if used[0].split is None:
         return {ALL: [file.path for file in used]}, notes
     by_split = {split: [file for file in used if file.split == split] for split in SPLITS}
@@ -105,11 +107,3 @@ def _check_family(root: Path, split: str, same: Sequence[_Candidate]) -> None:
         raise UsageError(
             f"{shown(root)} holds {len(families)} sets of files for the split {split}: {examples}; keep one"
         )
-
-
-def _left_out(root: Path, files: Sequence[_Candidate], used: Sequence[_Candidate]) -> list[str]:
-    left = [file.path for file in files if file not in used]
-    if not left:
-        return []
-    what = counted(len(left), "Parquet file")
-    return [f"{what} whose name says no split left out (such as {within(root, left[0])})"]

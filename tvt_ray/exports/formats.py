@@ -19,7 +19,7 @@ from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, eval_loader
 from tvt_ray.errors import UsageError
 from tvt_ray.exports import graphs
 from tvt_ray.exports.folder import WEIGHTS_FILE, DistilledStudent, History, StudentCard
-from tvt_ray.inference.onnx_student import OnnxStudent
+from tvt_ray.inference import OnnxStudent
 from tvt_ray.quality.evaluation import ClassMatch
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.vits import SPACES, Space

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import DistilledStudent
-from tvt_ray.inference.onnx_student import INSTALL, InputKind, OnnxFacts
+from tvt_ray.inference import INSTALL, InputKind, OnnxFacts
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18

@@ -23,7 +23,7 @@ from tvt_ray.judging.tables import NO_LABELS, LabelRequest, Noise, RankedColumn,
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
 from tvt_ray.proxies import PROXIES, Probe, need_teacher
 from tvt_ray.refining.features import feature_table
-from tvt_ray.refining.surrogate import MIN_MEASURED
+from tvt_ray.refining.halving import MIN_MEASURED
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import limits_of, load_data, make_task
 from tvt_ray.runs.process import process_as_it_was

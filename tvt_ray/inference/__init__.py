@@ -1,1 +1,0 @@
-"""Students without torch: what an exported file is enough for."""
