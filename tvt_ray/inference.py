@@ -22,6 +22,11 @@ from tvt_ray.storage.locations import Location, as_location, first_line, shown
 
 BATCH_SIZE = 64
 
+INSTALL = "pip install tvt_ray[export]"
+
+# float: float32 (B, 3, S, S), normalised. uint8: (B, S, S, 3), red green blue, which the graph itself normalises.
+InputKind: TypeAlias = Literal["float", "uint8"]
+
 
 class Classifier(Protocol):
     """What a student is here."""
@@ -99,12 +104,6 @@ def _read(student: Classifier, wanted: Wanted, decoding: Decoding) -> tuple[Any,
         if wanted.must_be_read:
             raise
         return None, str(error)
-
-
-INSTALL = "pip install tvt_ray[export]"
-
-# float: float32 (B, 3, S, S), normalised. uint8: (B, S, S, 3), red green blue, which the graph itself normalises.
-InputKind: TypeAlias = Literal["float", "uint8"]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, first_line
 from tvt_ray.vision_compat import ensure_torchvision
 
+Loader = Callable[[DataSettings, Path], Loaded]
+
 
 def load_dataset(settings: DataSettings) -> Dataset:
     """Raises UsageError for an unknown name, a missing path, an empty split, a class that lacks images.
@@ -220,8 +222,6 @@ def _json_split(path: Path, decoding: Decoding) -> Split:
         raise UsageError(f'{path} is not a JSON list of {{"name": …, "label": …}}: {error!r}') from None
     return Split.whole(EncodedImages([path.parent / name for name in names], decoding=decoding), labels)
 
-
-Loader = Callable[[DataSettings, Path], Loaded]
 
 # name -> (loader, whether the name is followed by :PATH)
 DATASETS: dict[str, tuple[Loader, bool]] = {

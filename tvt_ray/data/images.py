@@ -23,6 +23,12 @@ from tvt_ray.data.pixels import DECODING, SCHEME, Decoding, decode, opened
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.storage.locations import cache_folder, first_line, shown, write_atomically
 
+# What was known of a file when it was hashed: size in bytes, modification time in nanoseconds, and the hash.
+Known: TypeAlias = tuple[int, int, str]
+
+# A file that was changed so recently may change again without another modification time: it is not remembered.
+SETTLED_NS = 2_000_000_000
+
 
 class ImageSource(Protocol):
     """Numbered images."""
@@ -138,10 +144,6 @@ class DecodedImages:
 
 
 IN_MEMORY = (ArrayImages, DecodedImages)  # whole, and looked at in no time
-# What was known of a file when it was hashed: size in bytes, modification time in nanoseconds, and the hash.
-Known: TypeAlias = tuple[int, int, str]
-# A file that was changed so recently may change again without another modification time: it is not remembered.
-SETTLED_NS = 2_000_000_000
 
 
 def file_hashes(paths: Sequence[Path]) -> list[str]:

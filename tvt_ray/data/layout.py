@@ -20,6 +20,18 @@ CLUTTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "sy
 # Formats that PIL names but decodes nowhere, or with other programs alone.
 _UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 
+SPLITS = ("train", "val", "test")
+
+# As people call them, in any case.
+WORDS = {
+    "train": ("train", "training", "trainset"),
+    "val": ("val", "valid", "validation", "dev", "valset", "devset"),
+    "test": ("test", "testing", "eval", "testset"),
+}
+_SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
+_SHARD = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$")  # train-00000-of-00012-3f2a…
+NUM_LISTED = 8  # names in a sentence
+
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
@@ -78,19 +90,6 @@ def _descend(folder: Path, seen: set[Path], found: Found) -> None:
             _descend(below, seen, found)
 
 
-SPLITS = ("train", "val", "test")
-
-# As people call them, in any case.
-WORDS = {
-    "train": ("train", "training", "trainset"),
-    "val": ("val", "valid", "validation", "dev", "valset", "devset"),
-    "test": ("test", "testing", "eval", "testset"),
-}
-_SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
-
-_SHARD = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$")  # train-00000-of-00012-3f2a…
-
-
 def split_of(name: str) -> str | None:
     """train, val or test; None for a name that says none of them, or two.
 
@@ -106,9 +105,6 @@ def word_of(name: str) -> str | None:
     letters = [part for part in re.split(r"[\W\d_]+", _SHARD.sub("", name).lower()) if part]
     words = [word for word in dict.fromkeys(letters[:1] + letters[-1:]) if word in _SPLIT_OF]
     return words[0] if len({_SPLIT_OF[word] for word in words}) == 1 else None
-
-
-NUM_LISTED = 8
 
 
 def counted(count: int, what: str) -> str:

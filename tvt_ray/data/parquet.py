@@ -29,7 +29,7 @@ def parquet_dataset(settings: DataSettings, path: Path) -> Loaded:
     columns = choose_columns(first, settings)
     tables = {split: [read_table(file, columns) for file in paths] for split, paths in files.items()}
     for split, read in tables.items():
-        if not any(table.num_rows for table in read):
+        if not any(table.labels for table in read):
             raise UsageError(f"{listing(files[split])}: no rows, so that the split {split} is empty")
     names, labels = class_labels(columns, tables)
     found = {

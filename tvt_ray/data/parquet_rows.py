@@ -21,6 +21,8 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line, shown
 
+Labels: TypeAlias = Sequence[int] | Sequence[str]  # of a file's rows
+
 
 class _Kind(NamedTuple):
     """How a column is found where the settings do not say."""
@@ -122,9 +124,6 @@ def reading(path: Path) -> Iterator[None]:
         raise UsageError(f"{shown(path)} cannot be read as Parquet: {first_line(error)}") from None
 
 
-Labels: TypeAlias = Sequence[int] | Sequence[str]  # of a file's rows
-
-
 @dataclass(frozen=True)
 class Table:
     """What is used of a file: a row's image is its bytes, or a file."""
@@ -132,11 +131,6 @@ class Table:
     path: Path
     images: Sequence[bytes | Path]
     labels: Labels
-
-    @property
-    def num_rows(self) -> int:
-        """Images and labels."""
-        return len(self.labels)
 
     def name(self, row: int) -> str:
         """What messages call a row."""
@@ -272,7 +266,7 @@ def _holds_numbers(table: Table) -> bool:
 
 
 def _distinct(tables: Sequence[Table]) -> list[Any]:
-    filled = [table for table in tables if table.num_rows]
+    filled = [table for table in tables if table.labels]
     numbers, texts = ([table for table in filled if _holds_numbers(table) == kind] for kind in (True, False))
     if numbers and texts:
         raise UsageError(
@@ -286,7 +280,7 @@ def image_source(tables: Sequence[Table], settings: DataSettings) -> EncodedImag
     images = [image for table in tables for image in table.images]
     if all(isinstance(image, Path) for image in images):
         return EncodedImages([image for image in images if isinstance(image, Path)], decoding=settings.decoding)
-    names = [table.name(row) for table in tables for row in range(table.num_rows)]
+    names = [table.name(row) for table in tables for row in range(len(table.labels))]
     encoded = [_content(image, name) for image, name in zip(images, names, strict=True)]
     return EncodedImages(encoded, names, settings.decoding)
 

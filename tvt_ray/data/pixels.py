@@ -24,6 +24,7 @@ WHITE: Colour = (255, 255, 255)
 SCHEME = "rgb-1"
 PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
 MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
+_LIFTED = threading.Lock()  # of who has lifted PIL's limit
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,6 @@ def _open(data: bytes | Path) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
         with _any_size():
             return Image.open(stream())
-
-
-_LIFTED = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,11 @@ from tvt_ray.data.layout import counted
 from tvt_ray.data.looking import ImageFacts, Size, look_at
 from tvt_ray.data.splits import CARVED, Dataset, Split
 
+IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; larger ones cost more than they bring
+LARGEST_WITHOUT_GPU = 64
+NUM_LOOKED_AT = 500  # images whose headers are read
+NUM_LEVELS = 16  # of 255: images whose values are no farther apart are told, as are 12 bits in files of 16
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -117,11 +122,6 @@ def _unlike(group: Sequence[_Copy], key: Callable[[_Copy], object]) -> _Pair | N
     return None if other is None else (group[0], other)
 
 
-IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; larger ones cost more than they bring
-LARGEST_WITHOUT_GPU = 64
-NUM_LOOKED_AT = 500  # images whose headers are read
-
-
 def image_size(side: int, has_gpu: bool) -> int:
     """The largest of IMAGE_SIZES that images of this shorter side need not be enlarged to; 64 at most without a GPU."""
     largest = min(side, IMAGE_SIZES[-1] if has_gpu else LARGEST_WITHOUT_GPU)
@@ -140,9 +140,6 @@ def header_facts(data: Dataset) -> list[ImageFacts]:
 def median_side(facts: list[ImageFacts]) -> int:
     """Of the shorter side, in pixels: the centre square is what networks see."""
     return int(np.median([min(each.size) for each in facts]))
-
-
-NUM_LEVELS = 16  # of 255: images whose values are no farther apart are told, as are 12 bits in files of 16
 
 
 @dataclass(frozen=True)

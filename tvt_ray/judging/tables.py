@@ -14,6 +14,8 @@ from tvt_ray.judging.agreement import Agreement, Floats, agreement, kendall_tau
 from tvt_ray.judging.truth import LearnsFrom, Scored
 from tvt_ray.refining.surrogate import Observation, predict
 
+MEASURED = "measured"  # what the surrogate is called where scores are
+
 
 @dataclass(frozen=True)
 class RankedColumn(Agreement):
@@ -62,9 +64,6 @@ def tabulate(
                     )
                 )
     return tuple(entries)
-
-
-MEASURED = "measured"  # what the surrogate is called where scores are
 
 
 @dataclass(frozen=True)
