@@ -14,7 +14,6 @@ from tvt_ray.storage.locations import (
     cache_folder,
     check_writable,
     first_line,
-    home,
     keep_if_possible,
     shown,
     write_atomically,
@@ -156,7 +155,6 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "me"))
     assert cache_folder() == tmp_path / "me" / ".cache" / "tvt_ray"
-    assert home() == tmp_path / "me"
 
 
 def test_what_can_be_made_again_may_fail_to_be_kept(tmp_path, capsys):

@@ -218,16 +218,12 @@ def check_writable(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """What can be made again: $XDG_CACHE_HOME/tvt_ray, by default ~/.cache/tvt_ray."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "tvt_ray"
-
-
-def home() -> Path:
-    """The user's home folder, or the folder for temporary files where there is none (a container's unknown user)."""
+    """What can be made again: $XDG_CACHE_HOME/tvt_ray, by default ~/.cache/tvt_ray; without a home, in /tmp."""
     try:
-        return Path.home()
-    except RuntimeError:
-        return Path(tempfile.gettempdir())
+        place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a container's unknown user
+        place = Path(tempfile.gettempdir()) / ".cache"
+    return Path(place) / "tvt_ray"
 
 
 def keep_if_possible(write: Callable[[], object], what: str) -> None:
