@@ -28,7 +28,7 @@ def test_an_architecture_that_the_run_never_read_has_no_place(run_folder):
 
 def test_a_run_without_rows_ranks_nothing(run_folder, tmp_path):
     origins = origins_of(RunFolder(tmp_path / "empty"), run_folder.config(), {"a": ("a", {})}, {})
-    assert origins["a"].to_json() == {"data": {}, "search": {}, "recipe": {}, "versions": {}}
+    assert dataclasses.asdict(origins["a"]) == {"data": {}, "search": {}, "recipe": {}, "versions": {}}
 
 
 def test_a_student_of_an_earlier_version_gets_what_its_run_still_says(run_folder):
