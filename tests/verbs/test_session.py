@@ -4,7 +4,7 @@ import pytest
 
 from tests.data.samples import picture
 from tvt_ray.errors import UsageError
-from tvt_ray.verbs.session import Session, session_of
+from tvt_ray.verbs.session import MADE_BY, Session, session_of
 
 
 def test_images_are_loaded_once_and_their_notes_are_logged_once(photos, config_of, tmp_path, capsys):
@@ -50,3 +50,29 @@ def test_a_session_of_a_run_has_its_settings_and_what_changes_them(run_folder, c
     other = config_of(photos, seed=3)
     with session_of(run_folder.path, other) as session:
         assert session.config == other.resolved()
+
+
+def test_what_another_config_makes_otherwise_is_made_anew(photos, config_of, tmp_path):
+    """Nothing of the images before, nor of a teacher that other settings name."""
+    with Session.open(config_of(photos), tmp_path / "run") as session:
+        images, identity = session.data, session.identity
+        session.begin()
+        session.config = session.config.with_(distill={"epochs": 3}, score={"calibration_samples": 4})
+        assert (session.data, session.identity) == (images, identity)
+        assert session.data is images
+        session.config = session.config.with_(data={"val_fraction": 0.3})
+        assert len(session.data.val) > len(images.val)
+        assert session.identity.fingerprint != identity.fingerprint
+        with pytest.raises(UsageError, match="holds a run on other images"):
+            session.keep_images()
+        first = session.teacher
+        session.config = session.config.with_(refine={"num_students": 9})
+        assert session.teacher is first
+        session.config = session.config.with_(teacher={"name": "resnet32"})
+        assert session.teacher.name == "resnet32"
+
+
+def test_every_section_of_the_config_that_makes_something_is_one(config_of, photos):
+    sections = {section for names in MADE_BY.values() for section in names}
+    assert sections <= set(type(config_of(photos)).model_fields)
+    assert all(hasattr(Session, name) for name in MADE_BY)

@@ -29,6 +29,16 @@ from tvt_ray.verbs.init import read_source
 from tvt_ray.vits.budget import Limits
 from tvt_ray.vits.weight_source import Source
 
+# What a session makes once, and the sections of the config that it is made by.
+MADE_BY = {
+    "data": ("data", "space", "budget", "teacher", "teacher_training"),
+    "identity": ("data", "probe"),
+    "profile": ("space", "budget"),
+    "limits": ("data", "space", "budget"),
+    "teacher": ("data", "teacher", "teacher_training"),
+    "verdict": ("data", "teacher", "teacher_training"),
+    "init": ("distill",),
+}
 Changes: TypeAlias = RunConfig | Mapping[str, Any] | None  # of a config: another one, or settings that change
 
 
@@ -48,7 +58,7 @@ class Session:
         ray_address: str | None,
         opened: contextlib.ExitStack,
     ) -> None:
-        self.config, self.folder, self.resume, self.ray_address = config, folder, resume, ray_address
+        self._config, self.folder, self.resume, self.ray_address = config, folder, resume, ray_address
         self.clock, self._opened = Stopwatch(), opened
         self._resume_command, self._on_ray, self._images_kept = "", False, False
 
@@ -75,6 +85,19 @@ class Session:
             if data is not None:
                 session.data = data
             yield session
+
+    @property
+    def config(self) -> RunConfig:
+        """By which verbs work. What another one would make otherwise is made anew when it is next asked for."""
+        return self._config
+
+    @config.setter
+    def config(self, config: RunConfig) -> None:
+        for name, sections in MADE_BY.items():
+            if any(getattr(config, each) != getattr(self._config, each) for each in sections):
+                vars(self).pop(name, None)
+        self._images_kept &= "identity" in vars(self)
+        self._config = config
 
     @cached_property
     def lock(self) -> FolderLock:
