@@ -24,10 +24,10 @@ from tvt_ray.storage.locations import first_line
 REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init takes a quarter of an hour to say so
 DEFAULT_PORT = 6379
 # Ray's C++ core ends a process that has lost the head (GCS) or its own machine's raylet, after a while and without
-# telling Python. So their ports are tried every other second, and who is lost is said before that.
-LOOK_INTERVAL_S = 2.0
+# telling Python. So their ports are tried every second, and who is lost is said before that.
+LOOK_INTERVAL_S = 1.0
 HEAD_PATIENCE_S = 50.0  # a head that restarts is waited for, as Ray does for a minute
-RAYLET_PATIENCE_S = 5.0
+RAYLET_PATIENCE_S = 1.0  # it does not come back, and Ray ends the process within seconds
 CONNECT_TIMEOUT_S = 2.0
 KEPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 MAX_SOCKET_PATH = 107  # bytes, of Linux; Ray makes sockets below its temporary folder
@@ -174,16 +174,19 @@ def _watch(
     while not ended.wait(LOOK_INTERVAL_S):
         for name in seen:
             port, patience = ports[name]
-            if _answers(port):
+            if _answers(port, silence=name == "raylet"):
                 seen[name] = time.monotonic()
             elif time.monotonic() - seen[name] > patience and not ended.is_set():
                 if_lost(f"Ray's {name} at {port[0]}:{port[1]} is gone")
                 return
 
 
-def _answers(port: tuple[str, int]) -> bool:
+def _answers(port: tuple[str, int], silence: bool = False) -> bool:
+    """Whether somebody listens. `silence`: what a time-out means; on the own machine, that a process is busy."""
     try:
         socket.create_connection(port, CONNECT_TIMEOUT_S).close()
+    except TimeoutError:
+        return silence
     except OSError:
         return False
     return True
