@@ -50,7 +50,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: setup.cfg constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -e . -c constraints.txt
+	$(BIN)/python -m pip install --quiet -e '.[weights]' -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-test: setup.cfg constraints.txt | $(BIN)/python

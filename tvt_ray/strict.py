@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,15 @@ class Strict(BaseModel):
     """Values that do not change: keys that are not known are refused, as are numbers without end and no numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    later: ClassVar[frozenset[str]] = frozenset()  # settings that there were not at first
+
+    def identifying(self) -> dict[str, Any]:
+        """As JSON, what hashes are made of: settings that came later count where they are not at their default, so that
+        what was hashed before there were any stays what it was.
+        """
+        fields = type(self).model_fields
+        unset = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unset)
 
     def with_(self, *layers: Mapping[str, Any], **changes: Any) -> Self:
         """These settings with each of `layers`, and then `changes`, over them key by key, validated as if read so.

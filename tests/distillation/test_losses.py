@@ -12,6 +12,7 @@ from tvt_ray.distillation.losses import (
     distillation_loss,
     guided_blocks,
 )
+from tvt_ray.training.learner import Outputs
 from tvt_ray.vits import build_student
 
 LABELS = torch.tensor([0, 1, 2])
@@ -40,11 +41,23 @@ def test_logit_loss_is_the_softened_divergence():
     assert none == pytest.approx(0, abs=1e-6)
 
 
+def test_features_are_compared_by_their_direction_alone():
+    ours, theirs = torch.randn(5, 8), torch.randn(5, 8)
+    same, other = (
+        LOSSES["features"](Outputs(LABELS, (), ours), Outputs(LABELS, (), each), LABELS, LossSettings()).item()
+        for each in (3 * ours, theirs)
+    )
+    assert same == pytest.approx(0, abs=1e-6)
+    cosines = [float(a @ b / a.norm() / b.norm()) for a, b in zip(ours, theirs, strict=True)]
+    assert other == pytest.approx(1 - sum(cosines) / 5, rel=1e-5)
+
+
 def outputs(space, settings):
     student = build_student(space, space.sample(random.Random(0)), 6, seed=0)
-    guided = GuidedStudent(student, (16, 32, 64), settings)
+    guided = GuidedStudent(student, (16, 32, 64), settings, teacher_features=64)
     images = torch.randn(3, 3, 32, 32)
-    taught = (torch.randn(3, 6), tuple(torch.randn(3, c, s, s) for c, s in ((16, 32), (32, 16), (64, 8))))
+    maps = tuple(torch.randn(3, c, s, s) for c, s in ((16, 32), (32, 16), (64, 8)))
+    taught = Outputs(torch.randn(3, 6), maps, torch.randn(3, 64))
     return guided, guided(images), taught
 
 
@@ -81,12 +94,12 @@ def test_any_term_can_be_the_only_one(name, space):
 def test_a_weight_of_zero_leaves_a_term_out(name, space):
     settings = LossSettings(weights={**dict.fromkeys(LOSSES, 1.0), name: 0})
     assert settings.terms == {other: 1 for other in LOSSES if other != name}
-    _, (logits, maps), taught = outputs(space, settings)
-    terms = distillation_loss((logits, maps), taught, LABELS, settings)
+    _, ours, taught = outputs(space, settings)
+    terms = distillation_loss(ours, taught, LABELS, settings)
     assert terms.keys() == {*LOSSES, "loss"} - {name}
     assert terms["loss"].isfinite()
     unnamed = LossSettings(weights={other: 1 for other in LOSSES if other != name})
-    assert torch.equal(terms["loss"], distillation_loss((logits, maps), taught, LABELS, unnamed)["loss"])
+    assert torch.equal(terms["loss"], distillation_loss(ours, taught, LABELS, unnamed)["loss"])
 
 
 def test_locality_guidance_is_the_default():
@@ -118,7 +131,7 @@ def test_projections_learn_but_are_not_part_of_the_student(space):
 
 
 def test_without_guidance_there_are_no_projections(space):
-    guided, (_, projected), _ = outputs(space, LossSettings(weights={"cross_entropy": 1, "guidance": 0}))
+    guided, (_, projected, _), _ = outputs(space, LossSettings(weights={"cross_entropy": 1, "guidance": 0}))
     assert projected == ()
     assert len(guided.projections) == 0
 

@@ -35,6 +35,16 @@ WIDE_VIT = ViTSpace(
 )
 WIDE_PIT = PiTSpace(image_size=40, patch_size=12, stride=4, base_dim=(8,), num_heads=(1, 2, 4), depth=((2, 1, 3),))
 
+HYBRID = ViTSpace(
+    image_size=64,
+    embed_dim=(24,),
+    depth=(1,),
+    head_dim=(12,),
+    mlp_ratio=(2,),
+    patch_size=(16,),
+    stem=("stage1", "stage3"),
+    backbone="tf_efficientnet_lite0",
+)
 POOLS = [(patch, pool) for patch in (4, 12) for pool in ("token", "mean")]
 
 # space, architecture, and the model that timm builds
@@ -48,6 +58,8 @@ CASES = [
     (WIDE_PIT, PiTArch(8, (2, 1, 3), (1, 1, 4), 8), "pit_ti_224"),
     *[(WIDE_VIT, ViTArch(24, 2, 2, 1.5, patch, "patch", pool), "vit_tiny_patch16_224") for patch, pool in POOLS],
     *[(WIDE_VIT, ViTArch(36, 2, 3, 3, patch, "conv", pool), "tvt_vit") for patch, pool in POOLS],
+    (HYBRID, ViTArch(24, 1, 2, 2, 16, "stage1", "token"), "tvt_vit"),
+    (HYBRID, ViTArch(24, 1, 2, 2, 16, "stage3", "mean"), "tvt_vit"),
 ]
 STOCK = [case for case in CASES if case[2] != timm_vit.OWN_VIT]
 

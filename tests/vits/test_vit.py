@@ -103,7 +103,7 @@ def test_wrong_architectures_are_refused_with_the_choices(entry, message):
         ({"patch_size": (16, 30)}, "image_size 224 is not a multiple of patch_size 30"),
         ({"patch_size": (7,)}, "every patch_size is even; got 7"),
         ({"head_dim": (64,)}, "embed_dim 96 is not a multiple of head_dim 64"),
-        ({"stem": ("hybrid",)}, "'patch' or 'conv'"),
+        ({"stem": ("hybrid",)}, "a stem is patch, conv, or stageK, .* got 'hybrid'"),
         ({"stem": ()}, "at least one"),
         ({"pool": ("mean", "mean")}, "once"),
         ({"embed_dim": (0,)}, "positive"),

@@ -5,10 +5,9 @@ Every training is one of a cohort, of a single student or of many; any number of
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,12 +22,15 @@ from tvt_ray.data.transforms import train_transform
 from tvt_ray.distillation.learner import DistillTask, StudentLearner
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.training.learner import TrainBatch, WorkerContext
-from tvt_ray.training.loaders import ShuffledBatches, seed_everything
+from tvt_ray.training.kept import Kept
+from tvt_ray.training.learner import Outputs, TrainBatch, WorkerContext
+from tvt_ray.training.loaders import Key, ShuffledBatches, seed_everything
 from tvt_ray.training.loop import Loop
+from tvt_ray.training.pace import Pace, autocast, fast_precision
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.weight_source import Source
 
+TAUGHT = "teacher"  # what it makes of images, among what is kept
 Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 
 
@@ -62,11 +64,20 @@ class Cohort(Loop[StudentLearner]):
         self.teacher = inputs.teacher.to(worker.device).freeze()
         self.targets = Targets(settings, labels, num_classes)
         batches = ShuffledBatches(
-            labels, settings.batch_size, settings.seed, worker.rank, worker.world_size, settings.sampling
+            labels,
+            settings.batch_size,
+            settings.seed,
+            worker.rank,
+            worker.world_size,
+            settings.sampling,
+            settings.num_views,
         )
-        channels, steps = _map_channels(self.teacher, worker.device), len(batches)
+        (channels, width), steps = _sizes_of(self.teacher, worker.device), len(batches)
+        shared = (channels, width, len(inputs.val), steps, worker, inputs.init, self.teacher.backbone.network)
+        learners = [StudentLearner(task, *shared) for task in tasks]
+        self.kept = Kept(settings.num_views is not None and not self.targets.mixes)
         super().__init__(
-            {task.name: StudentLearner(task, channels, len(inputs.val), steps, worker, inputs.init) for task in tasks},
+            {learner.task.name: learner for learner in learners},
             inputs.train,
             inputs.val,
             image_size,
@@ -78,12 +89,58 @@ class Cohort(Loop[StudentLearner]):
         )
 
     @torch.no_grad()
-    def prepare(self, step: int, images: Tensor, labels: Tensor) -> TrainBatch:
-        """Images and labels mixed as the settings say, and what the teacher makes of them where a loss asks."""
+    def prepare(self, step: int, images: Tensor, labels: Tensor, keys: Sequence[Key] = ()) -> TrainBatch:
+        """Images and labels mixed as the settings say, and what the teacher and frozen stems make of them.
+
+        What is made of a view that comes again is kept.
+        """
         seed_everything(f"{self.settings.seed}/{self.epoch}/{step}/{self.worker.rank}")  # of mixing
         images, targets = self.targets(images, labels)
-        batch = TrainBatch(step, images, targets, self.sizes[step])
-        return dataclasses.replace(batch, taught=self.teacher(images)) if self.taught else batch
+        with autocast(fast_precision(self.settings.amp, self.worker.device), self.worker.device):
+            made = {name: self.kept.of(name, keys, make, images) for name, make in self._makers().items()}
+        taught = self._outputs([each.float() for each in made.pop(TAUGHT, [])])
+        stems = {name: features.float() for name, (features,) in made.items()}
+        return TrainBatch(step, images, targets, self.sizes[step], taught, stems)
+
+    def _makers(self) -> dict[str, Callable[[Tensor], list[Tensor]]]:
+        """What is made of images beside what trains: by the teacher, and by each kind of stem that is frozen."""
+        behind = [learner for learner in self.learners.values() if learner.epoch == self.epoch]
+        stems = {learner.frozen_stem: learner for learner in behind if learner.frozen_stem}
+        makers: dict[str, Callable[[Tensor], list[Tensor]]] = {kind: each.stem_features for kind, each in stems.items()}
+        return {TAUGHT: self._ask_teacher, **makers} if self.taught else makers
+
+    def measure(self, cpus: int) -> Pace:
+        """As of any loop, with stems that train: the epochs in which they are frozen take less."""
+        for learner in self.learners.values():
+            learner.thawed = True
+        pace = super().measure(cpus)
+        for learner in self.learners.values():
+            learner.thawed = False
+        return pace
+
+    def _ask_teacher(self, images: Tensor) -> list[Tensor]:
+        """What losses compare with: logits, and where one asks for them features and maps."""
+        terms, teacher = self._terms, self.teacher
+        logits, maps, features = teacher.outputs(images, "features" in terms)
+        return [logits, *([] if features is None else [features]), *(maps if "guidance" in terms else ())]
+
+    def _outputs(self, asked: Sequence[Tensor]) -> Outputs:
+        """What `_ask_teacher` gave."""
+        if not asked:
+            return Outputs(torch.empty(0))
+        first = 2 if "features" in self._terms else 1
+        return Outputs(asked[0], tuple(asked[first:]), asked[1] if first == 2 else None)
+
+    @property
+    def _terms(self) -> set[str]:
+        return {name for learner in self.learners.values() for name in learner.task.settings.loss.terms}
+
+    def knows(self, learners: Sequence[StudentLearner], keys: Sequence[Sequence[Key]]) -> bool:
+        """Whether all stems are frozen, and what they and the teacher make of these images was kept."""
+        names = self._makers()
+        return all(learner.frozen_stem for learner in learners) and all(
+            self.kept.has(name, key) for name in names for batch in keys for key in batch
+        )
 
     def test(self) -> dict[str, float]:
         """Test accuracy in percent of each student with the weights that are kept, which it then holds."""
@@ -91,9 +148,11 @@ class Cohort(Loop[StudentLearner]):
 
 
 @torch.inference_mode()
-def _map_channels(teacher: Teacher, device: torch.device) -> list[int]:
-    _, maps = teacher(torch.zeros(1, 3, teacher.image_size, teacher.image_size, device=device))
-    return [stage.shape[1] for stage in maps]
+def _sizes_of(teacher: Teacher, device: torch.device) -> tuple[list[int], int]:
+    """Channels of its maps, and of what its classifier reads."""
+    images = torch.zeros(1, 3, teacher.image_size, teacher.image_size, device=device)
+    _, maps, features = teacher.outputs(images, with_features=True)
+    return [stage.shape[1] for stage in maps], 0 if features is None else features.shape[1]
 
 
 def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
@@ -142,8 +201,9 @@ class Targets:
 
     def __init__(self, settings: DistillSettings, labels: NDArray[np.int64], num_classes: int) -> None:
         self.num_classes, self.smoothing = num_classes, settings.smoothing
+        self.mixes = bool(settings.mixup or settings.cutmix)
         self.class_weights = _balanced(labels, num_classes) if settings.class_weights == "balanced" else None
-        self.mixup = _timm_mixup(settings, num_classes) if settings.mixup or settings.cutmix else None
+        self.mixup = _timm_mixup(settings, num_classes) if self.mixes else None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) and labels (B,) -> images, and labels (B,) or weighted class shares (B, classes)."""

@@ -17,6 +17,7 @@ from tvt_ray.training.loaders import seed_torch
 from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.layers import shared_out
 from tvt_ray.vits.student import Student
+from tvt_ray.vits.trunks import Trunk
 from tvt_ray.vits.weight_selection import select_weights
 from tvt_ray.vits.weight_source import Source
 
@@ -50,14 +51,22 @@ class StudentLearner(Learner):
         self,
         task: DistillTask,
         teacher_channels: Sequence[int],
+        teacher_features: int,
         num_val: int,
         steps: int,
         worker: WorkerContext,
         init: Source | None = None,
+        lender: nn.Module | None = None,
     ) -> None:
-        """`steps`: batches in an epoch. `init`: whose weights the student begins with, where its settings name some."""
+        """`steps`: batches in an epoch. `init`: whose weights the student begins with, where its settings name some.
+        `lender`: the network that stages of its stem are inherited from, where it has some.
+        """
         self.task, settings = task, task.settings
+        self.thawed = False  # whether a stem that would be frozen trains all the same, for who times that
         student = build_student(task.space, task.arch, task.num_classes, settings.seed)
+        self.trunk = student.trunk if settings.stem == "inherited" else None
+        if self.trunk is not None and lender is not None:
+            self.trunk.inherit(lender)
         if init is not None and settings.init:
             select_weights(init, student, task.arch_id)
         if settings.zero_head:
@@ -65,10 +74,11 @@ class StudentLearner(Learner):
             nn.init.zeros_(student.head.bias)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # of the projections
-            self.guided = GuidedStudent(student, teacher_channels, settings.loss).to(worker.device)
+            self.guided = GuidedStudent(student, teacher_channels, settings.loss, teacher_features)
+        self.guided.to(worker.device)
         if settings.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.AdamW(_parameter_groups(self.guided, settings.weight_decay), lr=settings.lr)
+        optimizer = torch.optim.AdamW(_parameter_groups(self.guided, settings, self.trunk), lr=settings.lr)
         self.schedule = _timm_schedule(optimizer, settings, steps)
         super().__init__(
             self.guided,
@@ -93,14 +103,30 @@ class StudentLearner(Learner):
     def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
         """What the student gives, compared as the settings say with labels and with what a teacher gave."""
         with shared_out(self.worker.rank, self.worker.world_size, batch.size):
-            outputs = model(batch.images)
+            outputs = model(batch.stems.get(self.frozen_stem, batch.images))
         return distillation_loss(outputs, batch.taught, batch.targets, self.task.settings.loss)
+
+    @property
+    def frozen_stem(self) -> str:
+        """The kind of stem that stays as it is in this epoch: what it makes of an image is the same for all such
+        students. Empty where it trains.
+        """
+        frozen = self.trunk is not None and self.epoch < self.task.settings.stem_frozen_epochs and not self.thawed
+        return self.student.patch_embed.kind if frozen else ""
+
+    @torch.no_grad()
+    def stem_features(self, images: Tensor) -> list[Tensor]:
+        """What the frozen stages make of images: (B, 3, H, W) -> (B, C, H', W')."""
+        assert self.trunk is not None
+        return [self.trunk.eval()(images)]
 
     def _begin_step(self, step: int) -> None:
         """Stochastic depth is seeded by architecture, so that it does not depend on who learns beside it."""
         key = f"{self.task.settings.seed}/{self.task.arch_id}/{self.epoch}/{step}"
         seed_torch(random.Random(key).getrandbits(62))
         self.schedule.step_update(self.epoch * self.steps + step)
+        if self.trunk is not None:
+            self.trunk.frozen = bool(self.frozen_stem)
 
     def _parts(self) -> dict[str, Any]:
         return {"guided": self.guided, **super()._parts()}
@@ -120,10 +146,18 @@ def _timm_schedule(optimizer: torch.optim.Optimizer, settings: DistillSettings, 
     )
 
 
-def _parameter_groups(guided: GuidedStudent, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices alone; timm's rule (biases and norms are vectors) plus the student's named tokens."""
+def _parameter_groups(guided: GuidedStudent, settings: DistillSettings, trunk: Trunk | None) -> list[dict[str, Any]]:
+    """Weight decay on matrices alone; timm's rule (biases and norms are vectors) plus the student's named tokens.
+
+    Inherited stages are groups of their own, of their learning rate.
+    """
     from timm.optim import param_groups_weight_decay
 
     exempt = [f"student.{name}" for name in guided.student.no_weight_decay]
-    groups: list[dict[str, Any]] = param_groups_weight_decay(guided, weight_decay, no_weight_decay_list=exempt)
-    return groups
+    groups: list[dict[str, Any]] = param_groups_weight_decay(guided, settings.weight_decay, no_weight_decay_list=exempt)
+    if trunk is None:
+        return groups
+    inherited = set(map(id, trunk.parameters()))
+    own = [{**group, "params": [p for p in group["params"] if id(p) not in inherited]} for group in groups]
+    theirs = [{**group, "params": [p for p in group["params"] if id(p) in inherited]} for group in groups]
+    return [*own, *({**group, "lr_scale": settings.stem_lr} for group in theirs)]

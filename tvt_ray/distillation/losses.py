@@ -84,7 +84,10 @@ def distance(projected: Tensor, teacher: Tensor) -> Tensor:
 class GuidedStudent(nn.Module):
     """A student and the 1x1 projections that serve the loss alone; only `student` is exported."""
 
-    def __init__(self, student: Student, teacher_channels: Sequence[int], settings: LossSettings) -> None:
+    def __init__(
+        self, student: Student, teacher_channels: Sequence[int], settings: LossSettings, teacher_features: int = 0
+    ) -> None:
+        """`teacher_channels`: of its stage maps. `teacher_features`: channels that its classifier reads."""
         super().__init__()
         self.student, self.settings = student, settings
         guided = "guidance" in settings.terms
@@ -95,11 +98,15 @@ class GuidedStudent(nn.Module):
             for block, channels in zip(self.blocks, teacher_channels, strict=False)
         )
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(B, 3, H, W) -> logits (B, classes), and the three maps projected to the teacher's channels."""
-        logits, maps = self.student.logits_and_maps(images, self.blocks)
+        alike = "features" in settings.terms
+        self.feature_projection = nn.Linear(student.head.in_features, teacher_features) if alike else None
+
+    def forward(self, images: Tensor) -> Outputs:
+        """(B, 3, H, W) -> logits (B, classes), and the three maps and the features, projected to the teacher's."""
+        logits, maps, features = self.student.logits_maps_features(images, self.blocks)
         pairs = zip(self.projections, self.blocks, strict=True)
-        return logits, tuple(projection(maps[block]) for projection, block in pairs)
+        alike = None if self.feature_projection is None else self.feature_projection(features)
+        return Outputs(logits, tuple(projection(maps[block]) for projection, block in pairs), alike)
 
 
 def cross_entropy(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
@@ -119,11 +126,21 @@ def logits(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSet
     return F.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
 
 
+def features(student: Outputs, teacher: Outputs, labels: Tensor, settings: LossSettings) -> Tensor:
+    """1 - cosine of what the two classifiers read of an image, (B, C); the student's is projected, as in FitNets
+    (Romero et al. 2015, https://arxiv.org/abs/1412.6550), there by squared differences.
+    """
+    assert student.features is not None
+    assert teacher.features is not None
+    return 1 - F.cosine_similarity(student.features, teacher.features, dim=1).mean()
+
+
 # name -> a term of the loss, from what the student gives, what the teacher gives, the labels and the settings
 LOSSES: dict[str, Callable[[Outputs, Outputs, Tensor, LossSettings], Tensor]] = {
     "cross_entropy": cross_entropy,
     "guidance": guidance,
     "logits": logits,
+    "features": features,
 }
 
 ALONE = frozenset({"cross_entropy"})  # rows that do without a teacher

@@ -19,11 +19,20 @@ from tvt_ray.training.pace import Amp
 class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
 
+    later = frozenset({"init", "stem", "stem_lr", "stem_frozen_epochs", "num_views"})
+
     epochs: PositiveInt = 300  # passes over the training images
     batch_size: PositiveInt = 128  # images in a batch, over all workers
     grad_accum_steps: PositiveInt = 1  # batches whose gradients are added up for one step of the optimiser
     # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder; None: drawn weights
     init: str | None = None
+    # how stages of a ConvNet in students' stems begin: with the teacher's weights, or drawn. A teacher that is another
+    # network has none to give, and is refused
+    stem: Literal["inherited", "drawn"] = "inherited"
+    stem_lr: float = Field(0.1, ge=0)  # times lr: the learning rate of inherited stages
+    stem_frozen_epochs: NonNegativeInt = 0  # in which inherited stages stay as they are
+    # different augmentations of each image, which come again after so many epochs; None: each epoch has its own
+    num_views: PositiveInt | None = None
     lr: float = Field(5e-4, gt=0)  # learning rate after warm-up
     min_lr: float = Field(5e-6, ge=0)  # learning rate at the end
     warmup_epochs: NonNegativeInt = 20  # in which the learning rate rises; at most half of the epochs are

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.draws import INIT_STD
 from tvt_ray.vits.layers import Attention
-from tvt_ray.vits.stems import ConvStem, NormedConvs
+from tvt_ray.vits.pieces import IN_CHANNELS
+from tvt_ray.vits.stems import NormedConvs, StageStem, Stem, stem_of
 from tvt_ray.vits.student import OWN_VIT
+from tvt_ray.vits.trunks import Trunk
 
 ensure_torchvision()
 
@@ -85,6 +87,7 @@ def build(
     head_dim: int | None = None,
     relative_position: bool = False,
     stem: str = "patch",
+    backbone: str | None = None,
     img_size: int | tuple[int, int] = 224,
     patch_size: int = 16,
     in_chans: int = 3,
@@ -93,13 +96,14 @@ def build(
     """The model, initialised as timm's. `num_heads`, `mlp_ratio`: one for all blocks, or a list of one for each.
 
     `head_dim`: channels of a head (None: embed_dim / heads). `relative_position`: learned tables on keys and values, of
-    square images of `img_size`. `stem`: patch, or conv. Raises ValueError where lists are not `depth` long.
+    square images of `img_size`. `stem`: patch, conv, or stageK, the first K stages of the ConvNet `backbone`. Raises
+    ValueError where lists are not `depth` long.
     """
     heads, ratios = by_block("num_heads", num_heads, depth), by_block("mlp_ratio", mlp_ratio, depth)
     size = img_size if isinstance(img_size, int) else img_size[0]
     relative_map = size // patch_size if relative_position else None
-    if stem == "conv":
-        kwargs["embed_layer"] = _embedding(kwargs.get("embed_dim", 768), patch_size, in_chans)
+    if stem != "patch":
+        kwargs["embed_layer"] = _embedding(stem_of(stem, backbone), kwargs.get("embed_dim", 768), patch_size, in_chans)
     return VisionTransformer(
         img_size=img_size,
         patch_size=patch_size,
@@ -134,9 +138,15 @@ def _blocks(
     return block
 
 
-def _embedding(embed_dim: int, patch_size: int, in_chans: int) -> Callable[..., nn.Module]:
-    """The convolutional stem of the ViT space, of any number of input channels."""
-    *first, last = ConvStem.convs(embed_dim, patch_size)
+def _embedding(stem: type[Stem], embed_dim: int, patch_size: int, in_chans: int) -> Callable[..., nn.Module]:
+    """A stem of the ViT space that is more than patches; the convolutional one of any number of input channels."""
+    *first, last = stem.convs(embed_dim, patch_size)
+    if issubclass(stem, StageStem):
+        if in_chans != IN_CHANNELS:
+            raise ValueError(f"a stem of stages is for images of {IN_CHANNELS} channels; got in_chans {in_chans}")
+        trunk = Trunk(stem.network, stem.num_stages)
+        _draw(trunk)
+        return lambda **kwargs: HybridEmbed(trunk, **{**kwargs, "patch_size": last.kernel})
 
     def embed(**kwargs: Any) -> nn.Module:
         backbone = NormedConvs([first[0]._replace(inputs=in_chans), *first[1:]])
@@ -145,3 +155,14 @@ def _embedding(embed_dim: int, patch_size: int, in_chans: int) -> Callable[..., 
         return HybridEmbed(backbone, **{**kwargs, "patch_size": last.kernel})  # type: ignore[no-any-return]
 
     return embed
+
+
+def _draw(trunk: Trunk) -> None:
+    """Gives a trunk that was made without numbers those that its modules begin with."""
+    for module in trunk.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
+        else:
+            for parameter in module.parameters(recurse=False):
+                nn.init.ones_(parameter)

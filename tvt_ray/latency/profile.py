@@ -156,7 +156,7 @@ def _problem(error: Exception) -> str:
 
 def default_path(device: Device, space: Space) -> Path:
     """Where the profile of a device and a space is kept, in the user's cache."""
-    key = json.dumps([device.model_dump(), space.model_dump(mode="json")], sort_keys=True)
+    key = json.dumps([device.model_dump(), space.identifying()], sort_keys=True)
     name = re.sub(r"[^A-Za-z0-9]+", "-", f"{device.kind}-{device.name}").strip("-")[:60]
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     return cache_folder() / "latency" / f"{name}-{space.name}-{digest}.json"

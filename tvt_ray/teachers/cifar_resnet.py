@@ -75,6 +75,10 @@ class CifarResNet(Backbone):
             maps.append(x)
         return self.linear(x.mean((2, 3))), tuple(maps)
 
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 64): the mean of the last map."""
+        return self(images)[1][-1].mean((2, 3))  # type: ignore[no-any-return]
+
     def own_names(self, state: State) -> State:
         """Files have other names for the classifier, and call shortcuts `shortcut` or `downsample`."""
         named = {}

@@ -19,7 +19,7 @@ from tvt_ray.storage.locations import Location, cache_folder, keep_if_possible, 
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.training import TeacherTraining, train_teacher
+from tvt_ray.teachers.training import TeacherTraining, train_teacher, trains_head
 
 # Trains a teacher, keeping its state in the file on the way: (frozen teacher, percent on validation)
 Trainer: TypeAlias = Callable[[TeacherSettings, TeacherTraining, Dataset, Location | None], tuple[Teacher, float]]
@@ -33,9 +33,10 @@ def save_teacher(teacher: Teacher, path: Location) -> None:
 
 def cached_teacher_path(settings: TeacherSettings, training: TeacherTraining, data: Dataset) -> Path:
     """A name made of all that the trained weights depend on."""
+    method = {"method": "head"} if trains_head(settings, training) else {}
     key = {
-        "teacher": settings.model_dump(mode="json"),
-        "training": training.model_dump(mode="json"),
+        "teacher": settings.identifying(),
+        "training": {**training.identifying(), **method},
         "data": data.fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]

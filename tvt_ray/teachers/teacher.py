@@ -22,6 +22,15 @@ class Backbone(nn.Module):
         """The module whose state dict weight files hold."""
         return self
 
+    def outputs(self, images: Tensor, with_features: bool) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """As forward, and what the classifier reads, (B, C), where it is asked for."""
+        logits, maps = self(images)
+        return logits, maps, self.features(images) if with_features else None
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the classifier reads: (B, 3, H, W) -> (B, C)."""
+        raise NotImplementedError
+
     def own_names(self, state: State) -> State:
         """A file's state with the names that this network gives its parameters."""
         return state
@@ -50,11 +59,20 @@ class Teacher(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, 3, H, W), ImageNet-normalised -> logits (B, classes), three stage maps (B, C, H', W'), coarsest last."""
-        images = resize(images, self.image_size)
-        if self.renormalizes:
-            images = images * self.scale + self.shift  # type: ignore[operator]
-        logits, maps = self.backbone(images)
+        logits, maps = self.backbone(self._seen(images))
         return logits, maps
+
+    def outputs(self, images: Tensor, with_features: bool = False) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """As forward, and where it is asked for what the classifier reads, (B, C)."""
+        return self.backbone.outputs(self._seen(images), with_features)
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W), ImageNet-normalised -> what the classifier reads, (B, C)."""
+        return self.backbone.features(self._seen(images))
+
+    def _seen(self, images: Tensor) -> Tensor:
+        images = resize(images, self.image_size)
+        return images * self.scale + self.shift if self.renormalizes else images  # type: ignore[operator]
 
     def freeze(self) -> Teacher:
         """Evaluation mode (BatchNorm statistics fixed), no gradients."""

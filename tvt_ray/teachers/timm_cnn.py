@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.published import create_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
 from tvt_ray.teachers.weights import load_weights, read_state
@@ -34,8 +35,18 @@ class TimmCnn(Backbone):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(B, 3, H, W) -> logits (B, classes) and three maps (B, C, H', W')."""
+        logits, maps, _ = self.outputs(images, with_features=False)
+        return logits, maps
+
+    def outputs(self, images: Tensor, with_features: bool) -> tuple[Tensor, tuple[Tensor, ...], Tensor | None]:
+        """The same, with what the classifier reads, (B, C), where it is asked for: one pass gives all."""
         final, maps = self.model.forward_intermediates(images, indices=NUM_STAGES, output_fmt="NCHW")
-        return self.model.forward_head(final), tuple(maps)
+        features = self.model.forward_head(final, pre_logits=True) if with_features else None
+        return self.model.forward_head(final), tuple(maps), features
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C)."""
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)  # type: ignore[no-any-return]
 
 
 def build_timm(settings: TeacherSettings, num_classes: int, state: State | None) -> Teacher:
@@ -111,6 +122,8 @@ def _create(settings: TeacherSettings, num_classes: int, download: bool) -> Any:
     import timm
 
     name = settings.name.removeprefix(PREFIX)
+    if download and not name.startswith(HUBS):
+        return create_published(name, num_classes)
     try:
         return timm.create_model(name, pretrained=download, num_classes=num_classes)
     except Exception as error:  # the hub client raises many kinds

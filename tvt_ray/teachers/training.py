@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ from torch.optim.swa_utils import update_bn
 
 from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.data.transforms import AugmentSettings, accuracy, eval_loader, teacher_train_transform, train_transform
+from tvt_ray.errors import UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, keep_if_possible, write_atomically
 from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.head import teach_head
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX
@@ -31,11 +33,20 @@ STANDARD_ERRORS = 2  # that a teacher is above the majority, to be followed
 
 
 class TeacherTraining(Strict):
-    """The published recipe by default: SGD 0.1 with Nesterov momentum 0.9, weight decay 5e-4, cosine, batch 128."""
+    """The published recipe by default: SGD 0.1 with Nesterov momentum 0.9, weight decay 5e-4, cosine, batch 128.
+
+    Of published weights it trains a head on features alone, as practitioners do first; what else there is concerns
+    those that are trained from the first convolution on.
+    """
+
+    later = frozenset({"method"})
 
     epochs: PositiveInt = 300  # passes over the training images
     min_steps: NonNegativeInt = 0  # steps of the optimiser at least, in more epochs where need be
     batch_size: PositiveInt = 128  # images in a batch
+    # head: a linear classifier on frozen features, by logistic regression; all: every weight, by SGD; auto: head where
+    # the teacher starts from published weights or a file of them, else all
+    method: Literal["auto", "head", "all"] = "auto"
     # learning rate of the first step; None: 0.1 from scratch, 0.01 from pretrained weights
     lr: float | None = Field(None, gt=0)
     weight_decay: float = Field(5e-4, ge=0)  # of all parameters
@@ -125,6 +136,10 @@ def train_teacher(
 
     `state_file`: where the state is kept every few seconds, and what an interrupted training goes on from.
     """
+    if trains_head(settings, training):
+        teacher = build_teacher(settings, data.num_classes)
+        teach_head(teacher, data.train, training.seed, _device())
+        return teacher.freeze(), teacher_accuracy(teacher, data.val)
     threads = torch.get_num_threads()
     trainer = TeacherTrainer(settings, training, data, _device())
     learner, epochs = trainer.learner, trainer.num_epochs
@@ -150,6 +165,17 @@ def train_teacher(
             return trainer.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+def trains_head(settings: TeacherSettings, training: TeacherTraining) -> bool:
+    """Whether a teacher's head alone is trained. Raises UsageError where that was asked for and cannot be."""
+    pretrained = settings.name.startswith(PREFIX) and settings.pretrained is not False
+    if training.method == "head" and not pretrained:
+        raise UsageError(
+            f"teacher_training.method=head is for a teacher with pretrained weights; {settings.name} has none: give "
+            "timm:NAME with teacher.pretrained, or set teacher_training.method=all"
+        )
+    return pretrained if training.method == "auto" else training.method == "head"
 
 
 def settle(teacher: Teacher, split: Split, device: torch.device | None = None) -> None:

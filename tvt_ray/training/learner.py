@@ -7,20 +7,27 @@ import functools
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tvt_ray.training.pace import Amp, autocast, choose_precision
 
-Outputs: TypeAlias = tuple[Tensor, tuple[Tensor, ...]]  # logits (B, classes), and maps (B, C, H, W)
 Metrics: TypeAlias = dict[str, float]
 Weights = Literal["auto", "best", "last", "ema"]
 # Below this a validation accuracy near 50 % has a standard error of over a point, and its best epoch is a lucky one
 # (on ants and bees, 24 images, the last epoch was the better one on the test split in 8 trainings of 10).
 FEW_IMAGES = 2500
+
+
+class Outputs(NamedTuple):
+    """What a network makes of images, where it is compared with another."""
+
+    logits: Tensor  # (B, classes)
+    maps: tuple[Tensor, ...] = ()  # (B, C, H, W)
+    features: Tensor | None = None  # (B, C): what a classifier reads
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,12 @@ class TrainBatch:
     """A batch as all learners of a loop are given it."""
 
     step: int  # in its epoch
-    images: Tensor  # (B, 3, H, W), of this worker
+    images: Tensor  # (B, 3, H, W), of this worker; none where all that is computed of them was kept
     targets: Tensor  # labels (B,), or shares of classes (B, classes)
     size: int  # images over all workers
-    taught: Outputs = (torch.empty(0), ())  # what a teacher makes of the images, where there is one
+    # what a teacher makes of the images, where there is one
+    taught: Outputs = field(default_factory=lambda: Outputs(torch.empty(0)))
+    stems: Mapping[str, Tensor] = field(default_factory=dict)  # what frozen stems make of them, (B, C, H, W) by kind
 
 
 class Learner(ABC):
@@ -107,7 +116,7 @@ class Learner(ABC):
         self._choose_precision(batch)
         with autocast(self.precision, self.worker.device):
             terms = self.losses(self.model, batch)
-        share, group = len(batch.images) * self.worker.world_size / batch.size, self._group(batch.step)
+        share, group = len(batch.targets) * self.worker.world_size / batch.size, self._group(batch.step)
         if batch.step == group.start:
             self.optimizer.zero_grad()
         self.scaler.scale(terms["loss"] * (share / len(group))).backward()  # type: ignore[no-untyped-call]

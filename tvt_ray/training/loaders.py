@@ -1,4 +1,4 @@
-"""Training batches whose pixels depend on (seed, epoch, image) alone, however many processes load or train."""
+"""Training batches whose pixels depend on (seed, view, image) alone, however many processes load or train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tvt_ray.data.splits import Split
 
 Batch = tuple[Tensor, Tensor]  # images (B, 3, H, W), normalised; labels (B,) int64
 Sampling = Literal["uniform", "balanced"]
-Key = tuple[int, int]  # epoch, place in the split
+Key = tuple[int, int]  # view (the epoch, unless views come again), place in the split
 
 
 def seed_everything(key: str) -> None:
@@ -54,7 +54,7 @@ def generators_as_they_were() -> Iterator[None]:
 
 
 class AugmentedSplit(Dataset[Batch]):
-    """A split whose images go through a random `transform`, seeded for each (seed, epoch, image)."""
+    """A split whose images go through a random `transform`, seeded for each (seed, view, image)."""
 
     def __init__(self, split: Split, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
         self.split, self.transform, self.seed = split, transform, seed
@@ -72,9 +72,9 @@ class AugmentedSplit(Dataset[Batch]):
         labels = self.split.take(np.array([place for _, place in keys])).labels
         return torch.stack(images), torch.from_numpy(labels)
 
-    def _augmented(self, epoch: int, place: int) -> Tensor:
+    def _augmented(self, view: int, place: int) -> Tensor:
         image, _ = self.split[place]
-        seed_everything(f"{self.seed}/{epoch}/{place}")
+        seed_everything(f"{self.seed}/{view}/{place}")
         return self.transform(image)
 
 
@@ -94,7 +94,10 @@ class ShuffledBatches(Sampler[list[Key]]):
         rank: int = 0,
         world_size: int = 1,
         sampling: Sampling = "uniform",
+        num_views: int | None = None,
     ) -> None:
+        """`num_views`: augmentations of an image, which come again after so many epochs; None: each is another."""
+        self.num_views = num_views
         self.labels, self.batch_size, self.seed = labels, min(batch_size, len(labels)), seed
         self.rank, self.world_size, self.sampling = rank, world_size, sampling
         self.epoch = 0
@@ -124,9 +127,10 @@ class ShuffledBatches(Sampler[list[Key]]):
         return rng.choice(len(self.labels), len(self.labels), p=weights / weights.sum())
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order, starts, epoch = self.order(self.epoch).tolist(), self.starts(), self.epoch
+        order, starts = self.order(self.epoch).tolist(), self.starts()
+        view = self.epoch if self.num_views is None else self.epoch % self.num_views
         for start, stop in itertools.pairwise(starts):
-            yield [(epoch, place) for place in order[start:stop][self.rank :: self.world_size]]
+            yield [(view, place) for place in order[start:stop][self.rank :: self.world_size]]
 
     def sizes(self) -> list[int]:
         """Images of each batch, over all workers."""

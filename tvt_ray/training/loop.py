@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import eval_loader
 from tvt_ray.training.learner import Learner, Metrics, TrainBatch, WorkerContext
-from tvt_ray.training.loaders import Batch, ShuffledBatches, generators_as_they_were, train_loader
+from tvt_ray.training.loaders import Batch, Key, ShuffledBatches, generators_as_they_were, train_loader
 from tvt_ray.training.pace import Division, Pace, divide, finished, scaling_of
 
 SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
 BYTES_KEPT = 256 * 2**20  # of a worker's share of the images that validate, at most
 OneLearner = TypeVar("OneLearner", bound=Learner)
-Key = TypeVar("Key")
+Name = TypeVar("Name")
 
 
 class Validation:
@@ -35,7 +35,7 @@ class Validation:
         self.small = 4 * 3 * image_size**2 * len(share) <= BYTES_KEPT
 
     @torch.inference_mode()
-    def accuracies(self, networks: Mapping[Key, nn.Module]) -> dict[Key, float]:
+    def accuracies(self, networks: Mapping[Name, nn.Module]) -> dict[Name, float]:
         """Top-1 accuracy in percent of each, which give logits (B, classes) alone or first."""
         device, models = self.worker.device, [network.eval() for network in networks.values()]
         if self.small and not isinstance(self.batches, list):
@@ -131,21 +131,24 @@ class Loop(Generic[OneLearner]):
             learner.history.append({**learner.end_epoch(terms, own), **speed})
         return {name: learner.history[-1] for name, learner in behind.items()}
 
-    def _train_epoch(self, learners: Sequence[Learner], on_batch: Callable[[int], None]) -> tuple[list[Metrics], float]:
+    def _train_epoch(
+        self, learners: Sequence[OneLearner], on_batch: Callable[[int], None]
+    ) -> tuple[list[Metrics], float]:
         """Each learner's mean terms, and the seconds that went into waiting for images."""
         self.batches.set_epoch(self.epoch)
         totals: list[dict[str, Tensor]] = [{} for _ in learners]
-        seen, waited_s, batches = 0, 0.0, iter(self.loader)
+        seen, waited_s, keys = 0, 0.0, list(self.batches)
+        batches = self._without_images(keys) if self.knows(learners, keys) else iter(self.loader)
         for step in range(len(self.sizes)):
             asked = time.perf_counter()
             images, labels = self._placed(next(batches))
             waited_s += time.perf_counter() - asked
-            batch = self.prepare(step, images, labels)
+            batch, count = self.prepare(step, images, labels, keys[step]), len(labels)
             for learner, total in zip(learners, totals, strict=True):
                 for name, value in learner.train_step(batch).items():
-                    total[name] = total.get(name, torch.zeros((), device=images.device)) + len(images) * value
-            seen += len(images)
-            on_batch(len(images) * len(learners))
+                    total[name] = total.get(name, torch.zeros((), device=labels.device)) + count * value
+            seen += count
+            on_batch(count * len(learners))
         return [{name: value.item() / seen for name, value in total.items()} for total in totals], waited_s
 
     def _placed(self, batch: Batch) -> Batch:
@@ -153,8 +156,17 @@ class Loop(Generic[OneLearner]):
         images, labels = (part.to(self.worker.device, non_blocking=True) for part in batch)
         return images.contiguous(memory_format=self.layout), labels
 
-    def prepare(self, step: int, images: Tensor, labels: Tensor) -> TrainBatch:
-        """What learners are given of the epoch's `step`-th batch."""
+    def _without_images(self, keys: Sequence[Sequence[Key]]) -> Iterator[Batch]:
+        for batch in keys:
+            places = np.array([place for _, place in batch])
+            yield torch.empty(0, 3, 1, 1), torch.from_numpy(self.train.take(places).labels)
+
+    def knows(self, learners: Sequence[OneLearner], keys: Sequence[Sequence[Key]]) -> bool:
+        """Whether an epoch of these images needs none of their pixels, since what comes of them was kept."""
+        return False
+
+    def prepare(self, step: int, images: Tensor, labels: Tensor, keys: Sequence[Key] = ()) -> TrainBatch:
+        """What learners are given of the epoch's `step`-th batch. `keys`: of its images; none: nothing is kept."""
         return TrainBatch(step, images, labels, self.sizes[step])
 
     def division(self, cpus: int, loader_workers: int | None = None) -> Division:
@@ -195,7 +207,7 @@ class Loop(Generic[OneLearner]):
             learner.rehearse(batch)
         return loaded - start, finished(device) - loaded
 
-    def accuracies(self, networks: Mapping[Key, nn.Module], split: Split) -> dict[Key, float]:
+    def accuracies(self, networks: Mapping[Name, nn.Module], split: Split) -> dict[Name, float]:
         """Top-1 accuracy in percent of each on a split, over all workers."""
         return Validation(split, self.image_size, self.worker).accuracies(networks)
 

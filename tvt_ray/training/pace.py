@@ -80,6 +80,11 @@ def candidates(device: torch.device) -> list[torch.dtype | None]:
     return [None, torch.bfloat16]
 
 
+def fast_precision(amp: Amp, device: torch.device) -> torch.dtype | None:
+    """Of what is computed beside what trains: as set, or for `auto` what the device is made for."""
+    return candidates(device)[-1] if amp == "auto" else choose_precision(amp, device, lambda: None)
+
+
 def choose_precision(amp: Amp, device: torch.device, step: Callable[[], None]) -> torch.dtype | None:
     """The type that `torch.autocast` is given, None for float32.
 

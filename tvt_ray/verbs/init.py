@@ -23,6 +23,7 @@ from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vits import Arch, Space, build_student
+from tvt_ray.vits.stems import STAGES
 from tvt_ray.vits.student import Student
 from tvt_ray.vits.weight_selection import check_fits, check_stages, heads_of, select_weights
 from tvt_ray.vits.weight_source import BLOCK, HEAD_DIM, Source, parse_source
@@ -32,10 +33,23 @@ KEY = "distill.init"
 
 def check_init_setting(config: RunConfig) -> None:
     """Before it is known who is trained: raises UsageError where `distill.init` is unreadable or of another kind."""
+    check_stem(config)
     if config.distill.init is not None:
         init = read_source(config.distill.init)
         with errors_name_the_setting():
             check_stages(init, _shapes(config.space, config.space.largest_arch(1)), f"space {config.space.name}")
+
+
+def check_stem(config: RunConfig) -> None:
+    """Raises UsageError where students would inherit stages of their stem from a teacher that is another network."""
+    backbone, stems = getattr(config.space, "backbone", None), getattr(config.space, "stem", ())
+    if backbone is None or config.distill.stem == "drawn" or not any(map(STAGES.fullmatch, stems)):
+        return
+    if config.teacher.name.removeprefix(PREFIX).partition(".")[0] != backbone.partition(".")[0]:
+        raise UsageError(
+            f"stems of {backbone} cannot be inherited from the teacher {config.teacher.name}: take "
+            f"teacher.name={PREFIX}{backbone}, or set distill.stem=drawn to begin with drawn weights"
+        )
 
 
 def check_init(init: Source | None, config: RunConfig, rows: Iterable[Row]) -> None:

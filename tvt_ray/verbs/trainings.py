@@ -135,19 +135,21 @@ def recipe_of(config: RunConfig, data: Dataset, init: Source | None = None) -> s
 
     `init`: the weights that students begin with, which count by their content.
     """
-    sections = config.model_dump(mode="json", include={"teacher", "teacher_training"})
-    sections["distill"] = settings_of(config.distill, init)
-    if init is None:
-        del sections["distill"]["init"]  # hashes from before there was this setting stay what they were
-    del sections["distill"]["seed"]  # which stands in each measurement
+    distill = {**config.distill.identifying(), **_named(init)}
+    del distill["seed"]  # which stands in each measurement
+    teacher, teaching = config.teacher.identifying(), config.teacher_training.identifying()
+    sections = {"teacher": teacher, "teacher_training": teaching, "distill": distill}
     text = json.dumps({**sections, "fingerprint": data.fingerprint()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def settings_of(settings: DistillSettings, init: Source | None) -> dict[str, Any]:
     """The settings as JSON, where `init` is what was read, not where from: two places of one content are the same."""
-    named = {} if init is None else {"init": f"weights {init.digest}"}
-    return {**settings.model_dump(mode="json"), **named}
+    return {**settings.model_dump(mode="json"), **_named(init)}
+
+
+def _named(init: Source | None) -> dict[str, str]:
+    return {} if init is None else {"init": f"weights {init.digest}"}
 
 
 class Trainings:
@@ -265,10 +267,11 @@ def check_student_folder(path: Location, session: Session) -> None:
         stored: Mapping[str, object] = dict(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({first_line(error)}); move {path} away to train anew") from None
-    changed = [key for key in settings if settings[key] != stored.get(key)]
+    unset = DistillSettings().model_dump(mode="json")  # of settings that there were not when it was begun
+    changed = [key for key in settings if settings[key] != stored.get(key, unset[key])]
     if changed:
         key = changed[0]
-        what = f"distill.{key} is {settings[key]} here and {stored.get(key)} there"
+        what = f"distill.{key} is {settings[key]} here and {stored.get(key, unset[key])} there"
         raise UsageError(f"{path} was begun with other settings: {what}; move it away to train anew")
 
 

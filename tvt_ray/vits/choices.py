@@ -23,7 +23,8 @@ class Choice(NamedTuple):
     grows: bool = False  # costs grow with it: for the extremes, only its least and its most have to be tried
     feature: str = ""  # the name of its feature; "": the title
     reads: Callable[[Any, Any], float] | None = None  # (space, architecture) -> what the feature is of
-    flags: tuple[str, ...] = ()  # of words: those that have a feature, which says whether the architecture has it
+    # of words: those that have a feature, which says whether the architecture has it; or what gives them of a space
+    flags: Sequence[str] | Callable[[Any], Sequence[str]] = ()
     # (space, what was chosen before) -> what is allowed, where that is no list of the space: always equally many
     options: Callable[[Any, Mapping[str, Any]], Sequence[Any]] | None = None
 

@@ -235,7 +235,8 @@ class Space(Strict):
             value: Any = choice.reads(self, arch) if choice.reads else getattr(arch, name)
             feature = choice.feature or choice.title
             if isinstance(value, str):
-                found |= {f"has_{flag}_{feature}": float(value == flag) for flag in choice.flags}
+                flags = choice.flags(self) if callable(choice.flags) else choice.flags
+                found |= {f"has_{flag}_{feature}": float(value == flag) for flag in flags}
             elif choice.per == "stage":
                 found |= {f"{feature}_{i}": math.log2(each) for i, each in enumerate(value, 1)}
             else:

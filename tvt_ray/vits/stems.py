@@ -8,21 +8,36 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Annotated, ClassVar, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
+from tvt_ray.errors import UsageError
 from tvt_ray.vits import kernels
 from tvt_ray.vits.layers import NORM_EPS, Conv2d
 from tvt_ray.vits.pieces import IN_CHANNELS, Cost, Part, Piece, add_costs, conv_output_size, linear_cost
+from tvt_ray.vits.trunks import Trunk, trunk_facts
 
 HALVING = {"kernel": 3, "stride": 2, "padding": 1}  # of a convolutional stem
 LEAST_CHANNELS = 16  # of a convolution in it: fewer are too few to normalise over
 
-StemName: TypeAlias = Literal["patch", "conv"]
+STAGES = re.compile(r"stage([1-9])")
+
+
+def check_stem(name: str) -> str:
+    """The name again. Raises ValueError for a stem that there is not."""
+    if name not in STEMS and not STAGES.fullmatch(name):
+        raise ValueError(f"a stem is {', '.join(STEMS)}, or stageK, the first K stages of the backbone; got {name!r}")
+    return name
+
+
+# patch, conv, or stageK: the first K stages of the space's backbone
+StemName: TypeAlias = Annotated[str, AfterValidator(check_stem)]
 
 
 class ConvShape(NamedTuple):
@@ -49,8 +64,12 @@ class Stem(Piece):
     def __init__(self, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> None:
         super().__init__()
         *first, last = _conv_shapes(numbers)
-        self.backbone = NormedConvs(first) if first else None
+        self.backbone = self._backbone(first)
         self.add_module(self.last, Conv2d(*last))
+
+    def _backbone(self, first: Sequence[ConvShape]) -> NormedConvs | Trunk | None:
+        """What stands before the last convolution."""
+        return NormedConvs(first) if first else None
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, H x W, C)."""
@@ -66,8 +85,8 @@ class Stem(Piece):
     def check(cls, patch_size: int) -> None:
         """Raises ValueError for patches that it cannot make."""
 
-    @staticmethod
-    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+    @classmethod
+    def convs(cls, width: int, patch_size: int) -> tuple[ConvShape, ...]:
         """From pixels to one token of `width` channels for each patch."""
         raise NotImplementedError
 
@@ -105,8 +124,8 @@ class Patches(Stem):
     kind = "patches"
     first_conv = "proj"
 
-    @staticmethod
-    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+    @classmethod
+    def convs(cls, width: int, patch_size: int) -> tuple[ConvShape, ...]:
         """One, whose stride is its kernel: patches do not overlap."""
         return (ConvShape(IN_CHANNELS, width, patch_size, patch_size, 0),)
 
@@ -135,8 +154,8 @@ class ConvStem(Stem):
         if patch_size % HALVING["stride"]:
             raise ValueError(f"the stem 'conv' halves the image, so every patch_size is even; got {patch_size}")
 
-    @staticmethod
-    def convs(width: int, patch_size: int) -> tuple[ConvShape, ...]:
+    @classmethod
+    def convs(cls, width: int, patch_size: int) -> tuple[ConvShape, ...]:
         """Those that halve the map, and the bare one."""
         halvings = (patch_size & -patch_size).bit_length() - 1
         rest = patch_size >> halvings
@@ -176,7 +195,76 @@ class NormedConvs(nn.Module):
         return features
 
 
-STEMS: dict[StemName, type[Stem]] = {"patch": Patches, "conv": ConvStem}
+STEMS: dict[str, type[Stem]] = {"patch": Patches, "conv": ConvStem}
+
+
+class StageStem(Stem):
+    """The first stages of a ConvNet of timm's, and one convolution from their map to tokens.
+
+    Each cut of each network is a class of its own, which `stem_of` makes: parts of one kind are of one cut.
+    """
+
+    first_conv = "backbone"
+    network: ClassVar[str]  # as timm has it
+    num_stages: ClassVar[int]
+
+    def _backbone(self, first: Sequence[ConvShape]) -> Trunk:
+        return Trunk(self.network, self.num_stages)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S), or what the stages made of images, (B, C, H, W) -> (B, H x W, C)."""
+        if images.shape[1] == IN_CHANNELS:
+            return super().forward(images)
+        return tokens_of(self.get_submodule(self.last)(images))
+
+    @classmethod
+    def check(cls, patch_size: int) -> None:
+        """Raises ValueError for patches that the stages' map does not divide into."""
+        try:
+            stride = trunk_facts(cls.network, cls.num_stages).stride
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        if patch_size % stride:
+            raise ValueError(
+                f"the stem 'stage{cls.num_stages}' of {cls.network} has a place every {stride} pixels, so every "
+                f"patch_size is a multiple of that; got {patch_size}"
+            )
+
+    @classmethod
+    def convs(cls, width: int, patch_size: int) -> tuple[ConvShape, ...]:
+        """The one from the stages' map to tokens."""
+        facts = trunk_facts(cls.network, cls.num_stages)
+        kernel = patch_size // facts.stride
+        return (ConvShape(facts.channels, width, kernel, kernel, 0),)
+
+    @classmethod
+    @functools.cache
+    def part(cls, image_size: int, num_prefix: int, num_positions: int, *numbers: int) -> Part:
+        """The stages, and the convolution on their map; class tokens and positions."""
+        (conv,), facts = _conv_shapes(numbers), trunk_facts(cls.network, cls.num_stages, image_size)
+        size = image_size // facts.stride // conv.stride
+        costs = [
+            Cost(facts.params, facts.flops),
+            Cost((num_prefix + num_positions) * conv.outputs, 0),
+            linear_cost(size**2, conv.inputs * conv.kernel**2, conv.outputs),
+        ]
+        values = facts.activations + size**2 * conv.inputs * conv.kernel**2 + size**2 * conv.outputs
+        values += 5 * (size**2 + num_prefix) * conv.outputs
+        sizes, shape = (image_size, num_prefix, num_positions, *numbers), (IN_CHANNELS, image_size, image_size)
+        return Part(cls.kind, sizes, add_costs(costs), values, shape, cls)
+
+
+@functools.cache
+def stem_of(name: str, backbone: str | None) -> type[Stem]:
+    """A row of STEMS, or the stages of a ConvNet of timm's. Raises ValueError for stages without a backbone."""
+    match = STAGES.fullmatch(name)
+    if match is None:
+        return STEMS[name]
+    if backbone is None:
+        raise ValueError(f"the stem {name!r} needs a backbone, such as tf_efficientnet_lite0")
+    number = int(match[1])
+    made = {"kind": f"{backbone}.{name}", "network": backbone, "num_stages": number}
+    return type(f"StageStem_{backbone}_{number}", (StageStem,), {"__module__": __name__, **made})
 
 
 class Embedding(nn.Module):

@@ -18,6 +18,7 @@ from tvt_ray.vits.blocks import Block, tokens_to_map
 from tvt_ray.vits.draws import Draws
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.stems import Embedding, embed
+from tvt_ray.vits.trunks import Trunk
 
 MAX_DROP_PATH = 0.1
 STOCK_VIT = "vit_tiny_patch16_224"  # models of timm's that students are to it
@@ -59,6 +60,12 @@ class Student(nn.Module):
         return len(self._blocks())
 
     @property
+    def trunk(self) -> Trunk | None:
+        """The stages of a ConvNet in its stem, where it has some."""
+        backbone = getattr(self.patch_embed, "backbone", None)
+        return backbone if isinstance(backbone, Trunk) else None
+
+    @property
     def block_widths(self) -> list[int]:
         """Channels of each block's map."""
         return [block.mlp.fc2.out_features for _, block in self._blocks()]
@@ -88,21 +95,21 @@ class Student(nn.Module):
                 _init_module(module, draws, self.linear_init)
 
     def run(
-        self, images: Tensor, blocks: Collection[int], with_logits: bool, fused: bool = False
+        self, images: Tensor, blocks: Collection[int], with_features: bool, fused: bool = False
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
-        """Computes what is asked for and no more: without logits, nothing after the last block in `blocks`.
+        """Computes what is asked for and no more: without features, nothing after the last block in `blocks`.
 
-        `fused`: pieces run by `infer`, in the images' precision.
+        `fused`: pieces run by `infer`, in the images' precision. Gives what the classifier reads, and the maps.
         """
         patches = self.patch_embed.infer(images) if fused else self.patch_embed(images)
         tokens, maps = self.embed(patches, images.dtype), dict[int, Tensor]()
-        last = self.num_blocks - 1 if with_logits else max(blocks)
+        last = self.num_blocks - 1 if with_features else max(blocks)
         for number, (pool, block) in zip(range(last + 1), self._blocks(), strict=False):
             for piece in (pool, block) if pool else (block,):
                 tokens = piece.infer(tokens) if fused else piece(tokens)
             if number in blocks:
                 maps[number] = tokens_to_map(tokens, block.map_size)
-        return (self.head(self._pooled(tokens, self.get_submodule(self._norm_name))) if with_logits else None), maps
+        return (self._pooled(tokens, self.get_submodule(self._norm_name)) if with_features else None), maps
 
     def embed(self, patches: Tensor, dtype: torch.dtype) -> Tensor:
         """What the first block reads, where images are of `dtype`: (B, H x W, C) -> (B, T, C)."""
@@ -116,28 +123,34 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W), ImageNet-normalised -> logits (B, classes)."""
-        logits, _ = self.run(images, (), with_logits=True)
-        assert logits is not None
-        return logits
+        features, _ = self.run(images, (), with_features=True)
+        return self.head(features)  # type: ignore[no-any-return]
 
     def feature_maps(self, images: Tensor, blocks: Collection[int], fused: bool = False) -> dict[int, Tensor]:
         """Outputs (B, C, H, W) of the numbered blocks (0 is the first), without the class token, before any norm.
 
         `fused`: as fast as this machine can, for inference alone: no gradient, no hooks on what is inside a block.
         """
-        return self.run(images, blocks, with_logits=False, fused=fused)[1]
+        return self.run(images, blocks, with_features=False, fused=fused)[1]
 
     def logits_and_maps(self, images: Tensor, blocks: Collection[int]) -> tuple[Tensor, dict[int, Tensor]]:
         """Logits (B, classes), and the numbered blocks' maps, in one pass."""
-        logits, maps = self.run(images, blocks, with_logits=True)
-        assert logits is not None
+        logits, maps, _ = self.logits_maps_features(images, blocks)
         return logits, maps
+
+    def logits_maps_features(self, images: Tensor, blocks: Collection[int]) -> tuple[Tensor, dict[int, Tensor], Tensor]:
+        """The same, with what the classifier reads of each image, (B, C)."""
+        features, maps = self.run(images, blocks, with_features=True)
+        assert features is not None
+        return self.head(features), maps, features
 
 
 def _init_module(module: nn.Module, draws: Draws, linear_init: str) -> None:
     if isinstance(module, nn.LayerNorm):
         module.weight.fill_(1)
         module.bias.zero_()
+    elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+        module.reset_parameters()
     elif isinstance(module, nn.Linear) and linear_init == "normal":
         module.weight.data = draws.normal(module.weight.shape)
         module.bias.zero_()

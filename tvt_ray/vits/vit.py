@@ -18,7 +18,7 @@ from tvt_ray.vits.blocks import Block, MeanHead, TokenHead
 from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, distinct
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
-from tvt_ray.vits.stems import STEMS, StemName
+from tvt_ray.vits.stems import STEMS, StemName, stem_of
 from tvt_ray.vits.student import OWN_VIT, STOCK_VIT, Student, TimmModel
 
 PoolName: TypeAlias = Literal["token", "mean"]
@@ -29,6 +29,7 @@ HEADS = Choice(
     feature="head_width",
     reads=lambda space, arch: arch.embed_dim / arch.num_heads,
 )
+STEM = Choice(flags=lambda space: list(dict.fromkeys([*STEMS, *space.stem]))[1:])
 PATCHES = Choice("patches", feature="tokens", reads=lambda space, arch: space.map_size(arch) ** 2)
 
 
@@ -41,7 +42,7 @@ class ViTArch:
     num_heads: Annotated[int, HEADS]  # embed_dim / a head width of the space
     mlp_ratio: Annotated[float, Choice("ratio", "m", grows=True, feature="mlp_ratio")]  # hidden width / embed_dim
     patch_size: Annotated[int, PATCHES]  # pixels from one token to the next
-    stem: Annotated[StemName, Choice(flags=tuple(STEMS)[1:])]
+    stem: Annotated[StemName, STEM]
     # What the classifier reads: a class token, or the mean of the patches, which then have none beside them.
     pool: Annotated[PoolName, Choice(flags=("mean",))]
 
@@ -64,6 +65,7 @@ class ViTSpace(Space):
     """
 
     arch_type, student = ViTArch, ViT
+    later = frozenset({"backbone"})
 
     name: Literal["vit"] = "vit"
     embed_dim: IntChoices = (96, 192, 288, 384)  # choices of channels
@@ -71,8 +73,9 @@ class ViTSpace(Space):
     head_dim: IntChoices = (32, 48)  # choices of channels per head; each divides each embed_dim
     mlp_ratio: FloatChoices = (1, 2, 3, 4)  # choices of hidden width of an MLP / embed_dim
     patch_size: IntChoices = (16, 32)  # choices of pixels from one token to the next
-    # choices of patch (one convolution) and conv (several)
+    # choices of patch (one convolution), conv (several) and stageK (the first K stages of the backbone)
     stem: Annotated[tuple[StemName, ...], AfterValidator(distinct)] = ("patch", "conv")
+    backbone: str | None = None  # the ConvNet of timm's that stems of stages are cut from
     # choices of token (a class token) and mean (of the patch tokens, without a class token)
     pool: Annotated[tuple[PoolName, ...], AfterValidator(distinct)] = ("token", "mean")
 
@@ -82,7 +85,7 @@ class ViTSpace(Space):
             if self.image_size % patch:
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {patch}")
             for stem in self.stem:
-                STEMS[stem].check(patch)
+                stem_of(stem, self.backbone).check(patch)
         for dim, head in itertools.product(self.embed_dim, self.head_dim):
             if dim % head:
                 raise ValueError(f"embed_dim {dim} is not a multiple of head_dim {head}; each head_dim divides each")
@@ -96,7 +99,7 @@ class ViTSpace(Space):
         """The head reads the class token or the mean of the tokens."""
         dim, has_token = arch.embed_dim, arch.pool == "token"
         tokens = self.map_size(arch) ** 2 + has_token
-        stem = STEMS[arch.stem].of_patches(self.image_size, dim, arch.patch_size, int(has_token))
+        stem = stem_of(arch.stem, self.backbone).of_patches(self.image_size, dim, arch.patch_size, int(has_token))
         blocks = [Block.part(tokens, dim, arch.num_heads, dim, int(dim * arch.mlp_ratio))] * arch.depth
         head = TokenHead.part(1, dim, num_classes) if has_token else MeanHead.part(tokens, dim, num_classes)
         return stem, *blocks, head
@@ -118,5 +121,6 @@ class ViTSpace(Space):
             "class_token": arch.pool == "token",
         }
         args |= {} if arch.stem == "patch" else {"stem": arch.stem}
-        architecture = STOCK_VIT if arch.stem == "patch" else OWN_VIT
-        return TimmModel(architecture, args, arch.embed_dim, f"patch_embed.{STEMS[arch.stem].first_conv}")
+        args |= {} if arch.stem in STEMS else {"backbone": self.backbone}
+        architecture, stem = STOCK_VIT if arch.stem == "patch" else OWN_VIT, stem_of(arch.stem, self.backbone)
+        return TimmModel(architecture, args, arch.embed_dim, f"patch_embed.{stem.first_conv}")
