@@ -19,6 +19,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes", type=float, metavar="N", help="that it may take (default: 8, more on a slow machine)"
     )
+    parser.add_argument(
+        "--stem",
+        choices=["auto", "patch"],
+        default="auto",
+        help="auto (default): students begin with stages of a pretrained teacher, if there is one; patch: plain ViTs",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and how long it would take")
     add_options(parser, "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed")
     add_options(parser, "set", *OUTPUT, "ray-address")
@@ -39,10 +45,12 @@ def execute(args: argparse.Namespace) -> int:
     settings = merged(seeds, overrides(args))
     if args.dry_run:
         check_fit(settings, args.run_dir, args.minutes)
-        plan = plan_fit(settings, args.minutes).plan
+        plan = plan_fit(settings, args.minutes, args.stem).plan
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0
-    fitted = fit(out=args.run_dir, minutes=args.minutes, settings=settings, ray_address=args.ray_address)
+    fitted = fit(
+        out=args.run_dir, minutes=args.minutes, stem=args.stem, settings=settings, ray_address=args.ray_address
+    )
     if args.json:
         print_json(args, fitted)
         return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,10 @@ import torch
 from tvt_ray.data.splits import Dataset
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.planning.recipe import Speeds, phases
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.planning.facts import Speeds
+from tvt_ray.planning.inherited import inherits
+from tvt_ray.planning.recipe import phases
 from tvt_ray.proxies import need_teacher
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import checked_limits, find_profile, limits_of, load_data, make_task
@@ -22,9 +26,10 @@ from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.scores import calibration_archs, calibration_rng
 from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.head import fast, features_of, num_features
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.training import TeacherTrainer
+from tvt_ray.teachers.training import TeacherTrainer, trains_head
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.pace import Pace, divide, step_seconds
 from tvt_ray.vits import Arch
@@ -32,6 +37,8 @@ from tvt_ray.vits.budget import Limits, format_count
 
 NUM_DRAWN = 200  # architectures, of which the largest within the budget is timed
 NUM_READ = 4
+NUM_FEATURES = 32  # images whose features are timed
+FITTING_SHARE = 0.5  # of the time that features take: what choosing and fitting a head on them takes
 NUM_BUDGET_DRAWS = 2000
 ENUMERABLE = 20_000  # spaces up to this size are counted rather than sampled
 
@@ -162,24 +169,27 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
     `arch_s`: what reading an architecture takes, where that was measured already. A teacher whose weights are given is
     not trained, and takes no step. Raises UsageError where they do not fit.
     """
-    cores, rng = os.cpu_count() or 1, random.Random(0)
+    cores, rng, head_s = os.cpu_count() or 1, random.Random(0), 0.0
     if config.teacher.weights:
         teacher, teacher_step_s = build_teacher(config.teacher, data.num_classes), 0.0
+    elif trains_head(config.teacher, config.teacher_training):
+        teacher, teacher_step_s = build_teacher(config.teacher.untrained(), data.num_classes).freeze(), 0.0
+        head_s = _head_seconds(teacher, data)
     else:
         trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, _device())
         teacher_step_s = _per_step(trainer.measure(cores), data)
         teacher = trainer.teacher.cpu().freeze()
-    student_step_s = _student_step_s(config, data, teacher)
+    steps = _student_steps(config, data, teacher)
     if arch_s is None:
         archs = [config.space.sample(rng) for _ in range(NUM_READ + 1)]
         arch_s = _arch_seconds(config, data, teacher, archs) / cores
-    return Speeds(teacher_step_s=teacher_step_s, student_step_s=student_step_s, arch_s=arch_s)
+    return Speeds(teacher_step_s=teacher_step_s, arch_s=arch_s, head_s=head_s, **steps)
 
 
 def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
     """The speeds with the student's measured anew: of the largest one within the config's budget."""
     teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
-    return dataclasses.replace(speeds, student_step_s=_student_step_s(config, data, teacher))
+    return dataclasses.replace(speeds, **_student_steps(config, data, teacher))
 
 
 def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | None:
@@ -194,13 +204,37 @@ def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | No
     return config.with_(budget={"max_flops": limit})
 
 
-def _student_step_s(config: RunConfig, data: Dataset, teacher: Teacher) -> float:
-    arch = largest_arch(config, data.num_classes)
-    task = DistillTask(config.space, arch, data.num_classes, config.distill, config.plugins)
-    cohort = Cohort([task], DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(_device()))
-    pace = cohort.measure(os.cpu_count() or 1)
-    cohort.teacher.cpu()
-    return _per_step(pace, data)
+def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher) -> dict[str, float]:
+    """Of the largest student: seconds of a step by their names in Speeds, teacher included.
+
+    Where stages are frozen at first, the teacher is asked then, and no more once all of the student learns.
+    """
+    arch, settings = largest_arch(config, data.num_classes), config.distill
+    inputs, context = DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(_device())
+
+    def cohort(settings: DistillSettings) -> Cohort:
+        return Cohort([DistillTask(config.space, arch, data.num_classes, settings, config.plugins)], inputs, context)
+
+    cores, frozen = os.cpu_count() or 1, {}
+    if inherits(config):
+        first_s, known_s = cohort(settings).frozen_seconds(cores)
+        frozen = {"view_step_s": first_s, "frozen_step_s": known_s}
+        settings = settings.with_(loss=settings.loss.alone())
+    pace = cohort(settings).measure(cores)
+    teacher.cpu()
+    return {"student_step_s": _per_step(pace, data), **frozen}
+
+
+def _head_seconds(teacher: Teacher, data: Dataset) -> float:
+    """What a head takes, all cores at work: features of some images, timed, and a part of that for what is fitted."""
+    some = data.train.take(np.arange(min(len(data.train), NUM_FEATURES)))
+    see = fast(teacher.to(_device()).features, _device())
+    features_of(see, some, teacher.image_size)  # which warms up
+    start = time.perf_counter()
+    features_of(see, some, teacher.image_size)
+    each = (time.perf_counter() - start) / len(some)
+    teacher.cpu()
+    return (1 + FITTING_SHARE) * each * (num_features(len(data.train)) + 2 * len(data.val) + len(data.test))
 
 
 def _device() -> torch.device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 
@@ -13,10 +13,20 @@ from tvt_ray.data.datasets import load_dataset, recarved
 from tvt_ray.data.splits import Dataset
 from tvt_ray.data.survey import header_facts, image_size, median_side
 from tvt_ray.errors import UsageError
+from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
+from tvt_ray.planning.inherited import inherited_recipe, inherited_seconds, inherits, with_inherited_lengths
+from tvt_ray.progress import say
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
+from tvt_ray.strict import merged
+from tvt_ray.teachers import AUTO
+from tvt_ray.teachers.published import choose_published
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.trunks import num_stages_of
 
+StemChoice: TypeAlias = Literal["auto", "patch"]
 WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
 NUM_WIDTHS, WIDEST_WITHOUT_BUDGET, WIDEST = 3, 192, 768
 ROOM = 1.3  # times the budget that the space's ceiling is at least
@@ -37,26 +47,6 @@ START_S = 20.0  # Ray starting on this machine, its first worker and the driver 
 TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1  # of the time that is left when start-up is paid
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """What a recipe asks of a dataset."""
-
-    num_train: int
-    num_val: int
-    num_classes: int
-    side: int  # of the training images, the median of the shorter side; pixels
-    grey: bool  # whether all images are
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Seconds that things take on this machine, as measured."""
-
-    teacher_step_s: float  # a batch; 0: it is trained already
-    student_step_s: float  # a batch, of one student of the largest size, with the teacher's pass
-    arch_s: float  # an architecture read, by workers on all cores
-
-
 def own_config(asked: Mapping[str, Any]) -> RunConfig:
     """The config for whoever names no file: of one's own images the recipe's, else the defaults, `asked` on top."""
     config = RunConfig().with_(asked)
@@ -72,10 +62,11 @@ class LookedAt:
     data: Dataset
 
 
-def look_at(asked: Mapping[str, Any]) -> LookedAt:
+def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto") -> LookedAt:
     """The recipe for the dataset that `asked` names, with what else it sets on top; of the digits, the defaults.
 
-    Raises UsageError for what is wrong with the dataset or the settings.
+    `stem`: what students begin with; auto: with stages of the teacher, where it has some that others trained. Raises
+    UsageError for what is wrong with the dataset, the teacher or the settings.
     """
     config = RunConfig().with_(asked)
     data = load_dataset(config.data)
@@ -84,10 +75,43 @@ def look_at(asked: Mapping[str, Any]) -> LookedAt:
     fraction = {"data": {"val_fraction": val_fraction(len(data.train) + len(data.val))}}
     data = recarved(data, RunConfig().with_(fraction, asked).data)
     facts = facts_of(data)
-    chosen = dict(recipe(facts, torch.cuda.is_available(), config.budget))
-    if config.teacher != RunConfig().teacher:  # who brings a teacher has chosen
+    has_gpu, backbone = torch.cuda.is_available(), backbone_of(config.teacher)
+    chosen = dict(recipe(facts, has_gpu, config.budget))
+    if backbone is not None:
+        chosen["teacher"] = {"name": f"{PREFIX}{backbone}", "pretrained": True}
+        if stem != "patch":
+            batch = batch_size(facts.num_train, has_gpu)
+            chosen = dict(inherited_recipe(facts, has_gpu, config.budget, backbone, batch))
+    if config.teacher.name not in (RunConfig().teacher.name, AUTO):  # who brings a teacher has chosen
         del chosen["teacher"]
+    elif config.teacher.name == AUTO:
+        asked = merged(asked, {"teacher": {"name": chosen["teacher"]["name"]}})
     return LookedAt(RunConfig().with_(fraction, chosen, asked), facts, data)
+
+
+def backbone_of(teacher: TeacherSettings) -> str | None:
+    """The ConvNet of timm's whose weights students may begin with; None where there is none, and why is logged.
+
+    Of whoever names a teacher it is that one, if it has weights; else one that is to be had.
+    """
+    if teacher.name not in (RunConfig().teacher.name, AUTO):
+        is_timm = teacher.name.startswith(PREFIX) and (teacher.weights is not None or teacher.pretrained is not False)
+        return _with_stages(teacher.name.removeprefix(PREFIX)) if is_timm else None
+    if teacher.weights is not None or teacher.pretrained is False:
+        return None
+    try:
+        return choose_published()
+    except UsageError as error:
+        say(f"teacher: trained from drawn weights: {error}")
+        return None
+
+
+def _with_stages(network: str) -> str | None:
+    try:
+        return network if num_stages_of(network) else None
+    except UsageError as error:
+        say(f"students begin with drawn weights: {error}")
+        return None
 
 
 def facts_of(data: Dataset) -> DataFacts:
@@ -128,11 +152,6 @@ def batch_size(num_train: int, has_gpu: bool) -> int:
 def val_fraction(num_images: int) -> float:
     """Of the training images: a tenth, and more where that is under 100, up to a fifth."""
     return min(max(0.1, 100 / num_images), 0.2)
-
-
-def steps_per_epoch(num_train: int, batch: int) -> int:
-    """Batches of an epoch, the last partial one among them. `batch`: images of one."""
-    return math.ceil(num_train / min(batch, num_train))
 
 
 def recipe(facts: DataFacts, has_gpu: bool, budget: Budget) -> Mapping[str, Any]:
@@ -202,7 +221,7 @@ def _warmup_epochs(num_train: int, batch: int) -> int:
 
 def least_minutes(speeds: Speeds) -> float:
     """That the floors of teacher and student take."""
-    floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s
+    floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s + speeds.head_s
     return (floors + NUM_STARTS * START_S) / 60
 
 
@@ -219,6 +238,9 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: f
             f"{needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
     teacher_epochs, samples, seconds = _shares(config, facts, speeds, minutes)
+    if inherits(config):
+        search = {"num_samples": samples}
+        return with_inherited_lengths(config.with_(search=search), facts, speeds, seconds)
     per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
     student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
     lengths = {
@@ -233,7 +255,7 @@ def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float)
     """Of the minutes: the teacher's epochs (0: it is trained already), the architectures that are read, and the seconds
     left for the student.
     """
-    left = 60 * minutes - NUM_STARTS * START_S
+    left = 60 * minutes - NUM_STARTS * START_S - speeds.head_s
     per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
     if speeds.teacher_step_s:
         teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
@@ -265,12 +287,13 @@ def phases(
     teaching, distill = config.teacher_training, config.distill
     teacher_steps = teaching.num_epochs(num_train) * steps_per_epoch(num_train, teaching.batch_size)
     epoch_s = steps_per_epoch(num_train, distill.batch_size) * speeds.student_step_s
+    student_s = inherited_seconds(config, num_train, speeds) if inherits(config) else distill.epochs * epoch_s
     starts = 1 + bool(num_refined) + bool(num_distilled)
     seconds = {
-        "teacher": teacher_steps * speeds.teacher_step_s if trains_teacher else 0.0,
+        "teacher": teacher_steps * speeds.teacher_step_s + speeds.head_s if trains_teacher else 0.0,
         "search": (config.search.num_samples + config.score.calibration_samples) * speeds.arch_s,
         "refine": refined_epochs(config, num_refined) * epoch_s,
-        "distill": num_distilled * distill.epochs * epoch_s,
+        "distill": num_distilled * student_s,
         "start": starts * START_S,
     }
     return {name: round(value, 1) for name, value in seconds.items() if value}

@@ -23,12 +23,16 @@ Maps: TypeAlias = tuple[Tensor, ...]
 # Makes the untrained network that settings name; the state is what will be loaded into it, None where it is trained.
 Builder: TypeAlias = Callable[[TeacherSettings, int, State | None], Teacher]
 
+AUTO = "auto"  # a pretrained teacher that is to be had, chosen for images of one's own where a recipe is made
+
 # name -> builder; a name that ends in a colon is followed by the model's own name
 TEACHERS: dict[str, Builder] = {**dict.fromkeys(CIFAR_RESNETS, build_cifar_resnet), "timm:": build_timm}
 
 
 def kind_of(name: str) -> str:
     """The row of TEACHERS that a teacher's name belongs to. Raises ValueError that lists the choices."""
+    if name == AUTO:
+        return AUTO
     head, colon, rest = name.partition(":")
     kind = head + colon
     if kind not in TEACHERS or (colon and not rest):
@@ -40,7 +44,7 @@ def kind_of(name: str) -> str:
 
 def describe_teachers() -> list[str]:
     """The names of TEACHERS as people write them: timm:NAME for the row `timm:`."""
-    return [f"{name}NAME" if name.endswith(":") else name for name in TEACHERS]
+    return [*(f"{name}NAME" if name.endswith(":") else name for name in TEACHERS), AUTO]
 
 
 def check_settings(settings: TeacherSettings) -> Teacher:
@@ -49,6 +53,8 @@ def check_settings(settings: TeacherSettings) -> Teacher:
     Raises UsageError for a file that is not there or holds no weights, a model that timm does not have, and a network
     that gives no three stage maps of images of that size.
     """
+    if settings.name == AUTO:
+        raise UsageError("teacher.name=auto chooses a teacher for images of one's own: name one, or give no --config")
     for path in (settings.weights, settings.pretrained):
         if isinstance(path, Path):
             read_state(path, tell=lambda choice: None)  # told when it is used

@@ -109,10 +109,14 @@ def features_of(
     return features if augment is None else features.reshape(len(split), num_views, -1)
 
 
+def num_features(num_images: int) -> int:
+    """Images and views that a head is chosen on."""
+    return num_images * (1 + NUM_VIEWS * sum(augment is not None for augment in VIEWS.values()))
+
+
 def gather(see: Callable[[Tensor], Tensor], split: Split, size: int, title: str, seed: int = 0) -> Features:
     """All features that a head is chosen on."""
-    total = len(split) * (1 + NUM_VIEWS * sum(augment is not None for augment in VIEWS.values()))
-    with generators_as_they_were(), Meter(title, total, "images") as meter:
+    with generators_as_they_were(), Meter(title, num_features(len(split)), "images") as meter:
         plain = features_of(see, split, size, advance=meter.advance)
         views = {
             name: features_of(see, split, size, augment, NUM_VIEWS, seed, meter.advance)

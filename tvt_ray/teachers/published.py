@@ -249,3 +249,17 @@ def _downloaded(name: str, config: Any) -> Found:
         f"the pretrained weights of timm:{name} could not be downloaded ({errors[0]}); give a local file "
         "(teacher.pretrained, --teacher-weights, distill.init), or set teacher.pretrained=false"
     )
+
+
+# Teachers for photographs, the first of which weights are had; only the first is downloaded.
+CANDIDATES = ("tf_efficientnet_lite0", "efficientnet_b0", "mobilenetv3_large_100", "resnet18", "resnet50")
+
+
+def choose_published() -> str:
+    """The model of timm's that teaches where nobody chose one: of CANDIDATES, one that is here, else the first.
+
+    Raises UsageError where none is here and the first cannot be downloaded.
+    """
+    name = next(filter(is_here, CANDIDATES), CANDIDATES[0])
+    find_published(name)
+    return name

@@ -13,7 +13,8 @@ from tvt_ray.data.splits import Dataset
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
-from tvt_ray.planning.recipe import DataFacts, Speeds, affordable, least_minutes, look_at, phases, with_lengths
+from tvt_ray.planning.facts import DataFacts, Speeds
+from tvt_ray.planning.recipe import StemChoice, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -79,13 +80,15 @@ def fit(
     *,
     out: Location | str,
     minutes: float | None = None,
+    stem: StemChoice = "auto",
     settings: Mapping[str, Any] | None = None,
     ray_address: str | None = None,
 ) -> Fitted:
     """Plans, or goes on with what `out` holds; then teacher, search and distillation of the best, each where it was.
 
     `dataset`: a path, or a name as on the command line, unless `settings` say it, which change whatever the recipe
-    has. `minutes`: that it may take; None: eight, or what the least training of teacher and student takes here. Raises
+    has. `minutes`: that it may take; None: eight, or what the least training of teacher and student takes here. `stem`:
+    auto: students begin with stages of a teacher that others trained, where one is to be had; patch: plain ViTs. Raises
     UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
     """
     asked, clock, folder = asked_of(dataset, settings), Stopwatch(), RunFolder(as_location(out))
@@ -93,7 +96,7 @@ def fit(
     planned: Planned | None = None
     with clock("plan"):
         if not folder.config_file.exists():
-            planned = plan_fit(asked, minutes)
+            planned = plan_fit(asked, minutes, stem)
             say("\n".join(planned.plan.sentences()))
         elif minutes is not None:
             say(f"fit: {folder.path} keeps the lengths that it was begun with; --minutes is for another --out")
@@ -135,13 +138,13 @@ class Planned:
     data: Dataset
 
 
-def plan_fit(asked: Mapping[str, Any], minutes: float | None = None) -> Planned:
+def plan_fit(asked: Mapping[str, Any], minutes: float | None = None, stem: StemChoice = "auto") -> Planned:
     """The whole config for the dataset that `asked` names, which may set anything else, and what it takes here.
 
     Where no minutes are given they are eight, or what the floors of teacher and student take here. Raises UsageError
     for what is wrong with the dataset or the settings, and where those that are given are too few.
     """
-    looked_at = look_at(asked)
+    looked_at = look_at(asked, stem)
     config, facts = looked_at.config, looked_at.facts
     check_augmentation(config.distill.augment)
     check_init_setting(config)

@@ -1,0 +1,122 @@
+"""The recipe where weights that others trained are to be had: a frozen teacher, and students on its first stages.
+
+What a stage gives of an image is computed once while the stages are frozen, so that most epochs take next to no time.
+The rest of the time goes into epochs in which all of the student learns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.trunks import num_stages_of, trunk_facts
+
+SIZE, SIZE_WITH_GPU = 128, 224  # pixels that students see; small images are enlarged, since the stages know large ones
+STRIDES = (8, 16)  # of the stages that a stem may end at
+PATCH = 16  # pixels from one token to the next
+WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3), 48
+MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
+LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = 2, 16, 0.15  # augmentations of an image, and their part of the time
+FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
+LEAST_STEPS, MOST_STEPS = 60, 900  # in which all of the student learns
+
+
+def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, batch: int) -> Mapping[str, Any]:
+    """Settings as a layer over the defaults. `backbone`: the teacher, as timm has it. `batch`: images of one."""
+    has_limit = any(getattr(budget, f"max_{name}") is not None for name in ("params", "flops", "latency_ms"))
+    return {
+        "space": {
+            "name": "vit",
+            "image_size": SIZE_WITH_GPU if has_gpu and facts.side > SIZE else SIZE,
+            "embed_dim": list(WIDTHS),
+            "depth": list(DEPTHS),
+            "head_dim": [HEAD_DIM],
+            "mlp_ratio": list(RATIOS),
+            "patch_size": [PATCH],
+            "stem": stems_of(backbone),
+            "backbone": backbone,
+            "pool": ["mean"],
+        },
+        "budget": {} if has_limit else {"max_params": MAX_PARAMS},
+        "teacher": {"name": f"timm:{backbone}", "pretrained": True},
+        "probe": {"num_images": min(32, facts.num_train)},
+        "search": {"searcher": "exhaustive"},
+        "distill": {
+            "epochs": 60,
+            "batch_size": batch,
+            "lr": 2e-3,
+            "min_lr": 2e-5,
+            "warmup_epochs": max(1, round(50 / steps_per_epoch(facts.num_train, batch))),
+            "warmup_lr": 1e-6,
+            "clip_grad": 1.0,
+            "ema_decay": 0.99,
+            "smoothing": 0.1,
+            "stem": "inherited",
+            "stem_lr": 0.1,
+            "stem_frozen_epochs": 30,
+            "num_views": 8,
+            "loss": {
+                "weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0, "features": 4.0},
+                "temperature": 2.0,
+            },
+            "augment": augmentation(facts),
+            "amp": "auto",
+            "channels_last": True,
+        },
+    }
+
+
+def stems_of(backbone: str) -> list[str]:
+    """The stages that students may begin with: those whose map is neither finer nor coarser than tokens can be."""
+    counts = range(1, min(num_stages_of(backbone), 9) + 1)
+    return [f"stage{count}" for count in counts if trunk_facts(backbone, count).stride in STRIDES]
+
+
+def augmentation(facts: DataFacts) -> Mapping[str, Any]:
+    """As for students from chance."""
+    return {
+        "scale": [0.35, 1.0],
+        "hflip": 0.5,
+        "color_jitter": None if facts.grey else 0.3,
+        "auto_augment": "rand-m9-mstd0.5-inc1",
+        "random_erasing": 0.25,
+        "re_mode": "pixel",
+    }
+
+
+def with_inherited_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, seconds: float) -> RunConfig:
+    """The config with as many views and epochs as a student's `seconds` hold.
+
+    Views are seen first, with frozen stages; then come the frozen epochs that cost little, then those of all weights.
+    """
+    per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    views = int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s))
+    views = min(max(views, LEAST_VIEWS), MOST_VIEWS)
+    left = max(seconds - views * per_epoch * speeds.view_step_s, 0.0)
+    frozen_step_s = max(speeds.frozen_step_s, 1e-4)
+    frozen = min(FROZEN_STEPS, int(MOST_FROZEN_SHARE * left / frozen_step_s))
+    frozen_epochs = max(math.ceil(frozen / per_epoch), views)
+    left -= (frozen_epochs - views) * per_epoch * frozen_step_s
+    steps = min(max(int(left / speeds.student_step_s), LEAST_STEPS), MOST_STEPS)
+    epochs = frozen_epochs + max(1, steps // per_epoch)
+    lengths = {"num_views": views, "stem_frozen_epochs": frozen_epochs, "epochs": epochs}
+    return config.with_(distill=lengths)
+
+
+def inherited_seconds(config: RunConfig, num_train: int, speeds: Speeds) -> float:
+    """What a student's training takes at these speeds."""
+    distill = config.distill
+    per_epoch = steps_per_epoch(num_train, distill.batch_size)
+    views = min(distill.num_views or distill.epochs, distill.stem_frozen_epochs)
+    frozen, rest = distill.stem_frozen_epochs - views, max(distill.epochs - distill.stem_frozen_epochs, 0)
+    each = views * speeds.view_step_s + frozen * speeds.frozen_step_s + rest * speeds.student_step_s
+    return per_epoch * each
+
+
+def inherits(config: RunConfig) -> bool:
+    """Whether a config's students begin with stages of their teacher's, frozen at first."""
+    return config.distill.stem_frozen_epochs > 0 and config.distill.stem == "inherited"
