@@ -55,7 +55,7 @@ def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_pat
         "empty       1 image of a single value, such as ants/flat.png",
         "duplicates  1 image in more than one split, such as ants/0.png and ants/copy.png: "
         "accuracy there counts what was seen in training",
-        "image size  32 pixels suit these images",
+        "image size  128 pixels, for stages of a pretrained teacher; the images themselves allow 32",
         "note        1 image in no class folder left out (such as loose.png)",
         "note        1 file is no image and left out: .md 1 (such as README.md)",
         f"drawn       {tmp_path}/out/contact_sheet.png",

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import call
 from tests.data.samples import write_class_folders
-from tvt_ray.planning.recipe import Speeds
+from tvt_ray.planning.facts import Speeds
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings

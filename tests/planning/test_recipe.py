@@ -14,11 +14,11 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.survey import IMAGE_SIZES
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller
+from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
+from tvt_ray.planning.inherited import MOST_STEPS, inherited_seconds, inherits
 from tvt_ray.planning.recipe import (
     STUDENT_FLOOR,
     TEACHER_FLOOR,
-    DataFacts,
-    Speeds,
     affordable,
     batch_size,
     facts_of,
@@ -28,7 +28,6 @@ from tvt_ray.planning.recipe import (
     phases,
     recipe,
     refined_epochs,
-    steps_per_epoch,
     val_fraction,
     widths,
     with_lengths,
@@ -67,11 +66,63 @@ def test_grey_images_are_told_by_their_mode(tmp_path):
 
 
 def test_ones_own_images_get_the_recipe_and_what_is_set_stays_set(photos):
-    config = own_config({**photos, **{"distill": {"epochs": 3}, "budget": {"max_params": "2M"}}})
-    assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
-    assert config.distill.augment.hflip == 0.5
-    assert config.distill.epochs == 3
-    assert config.space.largest(2).params > 2_000_000
+    asked = {**photos, **{"distill": {"epochs": 3}, "budget": {"max_params": "2M"}}}
+    for config, size in ((own_config(asked), 128), (look_at(asked, "patch").config, 48)):
+        assert (config.space.image_size, config.data.val_fraction) == (size, 0.2)
+        assert config.distill.augment.hflip == 0.5
+        assert config.distill.epochs == 3
+        assert config.space.largest(2).params > 2_000_000
+        assert (config.teacher.name, config.teacher.pretrained) == ("timm:tf_efficientnet_lite0", True)
+
+
+def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos):
+    config = look_at(photos).config
+    assert (config.space.name, config.space.backbone) == ("vit", "tf_efficientnet_lite0")
+    assert config.space.stem == ("stage3", "stage4", "stage5")  # of 8 and 16 pixels
+    assert config.budget.max_params == 1_100_000
+    assert inherits(config)
+    assert config.distill.learn_from == "train and val"  # validation was carved
+    named = look_at({**photos, "teacher": {"name": "timm:resnet10t"}}).config
+    assert (named.space.backbone, named.space.stem) == ("resnet10t", ("stage2", "stage3"))
+    for asked in (
+        {"teacher": {"name": "resnet32"}},
+        {"teacher": {"name": "timm:resnet10t", "pretrained": False}},
+        {"space": {"num_heads": [2]}},
+        {"space": {"name": "pit", "image_size": 64}},
+    ):
+        assert not inherits(look_at({**photos, **asked}).config)
+
+
+def test_auto_is_the_teacher_that_is_to_be_had(photos):
+    config = look_at({**photos, "teacher": {"name": "auto"}}).config
+    assert config == look_at(photos).config
+    assert look_at({**photos, "teacher": {"name": "auto"}}, "patch").config.teacher.name == "timm:tf_efficientnet_lite0"
+
+
+def test_without_weights_and_network_all_begins_with_drawn_ones_and_it_is_said(photos, monkeypatch, capsys):
+    def away():
+        raise UsageError("the pretrained weights of timm:tf_efficientnet_lite0 are not on this machine")
+
+    monkeypatch.setattr("tvt_ray.planning.recipe.choose_published", away)
+    config = look_at(photos).config
+    assert (config.teacher.name, config.teacher.pretrained) == ("timm:resnet10t", False)
+    assert not inherits(config)
+    assert "teacher: trained from drawn weights: the pretrained weights of timm:tf_eff" in capsys.readouterr().err
+
+
+def test_minutes_become_views_frozen_epochs_and_epochs_of_all_weights(photos):
+    looked_at = look_at(photos)
+    speeds = Speeds(0.0, student_step_s=0.3, arch_s=0.01, head_s=20, test_s=10, view_step_s=0.5, frozen_step_s=0.02)
+    for minutes in (4, 8, 20):
+        config = with_lengths(looked_at.config, looked_at.facts, speeds, minutes)
+        distill, per_epoch = config.distill, steps_per_epoch(48, config.distill.batch_size)
+        assert 2 <= distill.num_views <= 16
+        assert distill.stem_frozen_epochs >= distill.num_views
+        assert distill.epochs > distill.stem_frozen_epochs
+        assert (distill.epochs - distill.stem_frozen_epochs) * per_epoch <= MOST_STEPS + per_epoch
+        seconds = phases(config, 48, speeds)
+        assert sum(seconds.values()) <= 60 * minutes + 5
+    assert inherited_seconds(config, 48, speeds) == pytest.approx(seconds["distill"] - 10, abs=0.1)
 
 
 def test_the_share_that_validates_is_the_recipe_s_unless_validation_was_given(tmp_path):
@@ -88,7 +139,7 @@ def test_the_share_that_validates_is_the_recipe_s_unless_validation_was_given(tm
 
 
 def test_smaller_students_are_a_part_of_the_space(photos):
-    config = look_at(photos).config
+    config = look_at(photos, "patch").config
     space, rng = config.space, random.Random(1)
     flops = [space.cost(space.sample(rng), 2).flops for _ in range(200)]
     half = smaller(config, 2, 0.5).budget.max_flops
@@ -97,7 +148,7 @@ def test_smaller_students_are_a_part_of_the_space(photos):
     assert 0.1 < np.mean([each <= least for each in flops]) < 0.3  # so that there is a choice
     assert smaller(config, 2, 1.0) is None
     one = {"space": {"embed_dim": [96], "depth": [4], "num_heads": [3], "mlp_ratio": [2]}}
-    assert smaller(look_at({**photos, **one}).config, 2, 0.1) is None
+    assert smaller(look_at({**photos, **one}, "patch").config, 2, 0.1) is None
 
 
 def test_digits_stay_as_they_are():

@@ -39,7 +39,7 @@ def test_everything_is_said_that_a_long_run_would_stumble_over(tmp_path):
     assert found.images.modes == {"RGB": 17, "L": 1}
     assert (found.images.single_value.num_images, found.images.single_value.example) == (1, "train/a/flat.png")
     assert found.duplicates.between_splits.example == ("train/a/0.png", "Testing/b/copy.png")
-    assert found.images.recommended_image_size == 64
+    assert found.images.recommended_image_size == 128
     assert found.contact_sheets == (f"{tmp_path}/out/contact_sheet.png",)
     assert Image.open(found.contact_sheets[0]).format == "PNG"
     assert json.loads(json.dumps(dataclasses.asdict(found)))["images"]["sizes"]["smallest"] == [64, 80]

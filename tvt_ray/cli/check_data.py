@@ -71,11 +71,11 @@ def _lines(described: DataDescription) -> list[tuple[str, str]]:
 
 def _image_size(images: Survey) -> str:
     size, larger = images.recommended_image_size, images.image_size_with_gpu
-    return (
-        f"{size} pixels suit these images"
-        if size == larger
-        else f"{size} pixels without a GPU; the images allow {larger}"
-    )
+    if size == larger:
+        return f"{size} pixels suit these images"
+    if size > larger:
+        return f"{size} pixels, for stages of a pretrained teacher; the images themselves allow {larger}"
+    return f"{size} pixels without a GPU; the images allow {larger}"
 
 
 def _balance(found: Imbalance) -> str:

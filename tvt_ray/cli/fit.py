@@ -6,7 +6,7 @@ import argparse
 import shlex
 
 from tvt_ray.cli.options import OUTPUT, add_options, overrides
-from tvt_ray.cli.output import print_json, print_students, seconds_text
+from tvt_ray.cli.output import print_json, print_rivals, print_students, seconds_text
 
 SEEDED = ("probe", "teacher_training", "distill")  # sections whose seed --seed is too
 
@@ -55,5 +55,6 @@ def execute(args: argparse.Namespace) -> int:
         print_json(args, fitted)
         return 0
     print_students(fitted.students)
+    print_rivals(fitted.rivals)
     print(f"took      {seconds_text(fitted.seconds)}\nreport    {fitted.out}/report.html")
     return 0

@@ -148,7 +148,7 @@ OPTIONS: dict[str, Option] = {
         {"metavar": "NAME"},
         setting=_dataset,
     ),
-    "teacher": _value("<teachers>", "NAME", "teacher.name"),
+    "teacher": _value("<teachers>, or auto: a pretrained one that is to be had", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
     "json": _switch("end with one JSON object on standard output"),

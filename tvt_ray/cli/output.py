@@ -16,6 +16,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from tvt_ray.runs.folder import Choice
     from tvt_ray.runs.run import TrainedStudent
+    from tvt_ray.verbs.rivals import Rivals
     from tvt_ray.vits import Space
 
 
@@ -42,13 +43,32 @@ def print_students(students: Sequence[TrainedStudent]) -> None:
 
     rows = []
     for student in students:
-        accuracies = [f"{value:.2f}" for value in (student.val_acc, student.test_acc, student.teacher_test_acc)]
+        reached = (student.val_acc, student.test_acc, student.teacher_test_acc)
+        accuracies = ["" if value is None else f"{value:.2f}" for value in reached]
         rows.append([student.arch_id, format_count(student.params), *accuracies])
     # Without a column for the epochs, which all students of a call share, the table fits 80 characters.
     columns = ["architecture", "params", "val %", "test %", "teacher %"]
     print_table(f"students after {students[0].epochs} epochs", columns, rows)
     for student in students:
         print(f'load it   tvt_ray.load_student("{student.path}")')
+
+
+def print_rivals(found: Rivals) -> None:
+    """The student beside what everyone has at hand, and what to take."""
+    rows = []
+    for each in found.rivals:
+        (low, high), ahead = each.test_acc_ci95, ""
+        if each.ahead is not None and each.ahead_ci95 is not None:
+            ahead = f"{each.ahead:+.1f} ({each.ahead_ci95[0]:+.1f} to {each.ahead_ci95[1]:+.1f})"
+        sizes = ["" if value is None else f"{value:.1f}" for value in (each.mbytes, each.ms)]
+        rows.append([each.title, f"{each.test_acc:.1f} ({low:.1f} to {high:.1f})", ahead, *sizes])
+    print_table(
+        f"on {found.num_images:,} test images, with 95 % intervals",
+        ["", "test %", "student ahead by", "MB", "ms"],
+        rows,
+        1,
+    )
+    print(f"advice    {found.advice}")
 
 
 def print_archs(title: str, space: Space, found: Sequence[Choice]) -> None:

@@ -55,7 +55,8 @@ def show_epochs(board: Any, meter: Meter, on_epoch: Callable[[str, Metrics], Non
         more = go_on()
         for name, metrics in ray.get(board.take.remote()):
             on_epoch(name, metrics)
-            done = f"epoch {metrics['epoch']:.0f}, val {metrics['val_acc']:.1f} %"
+            val = f", val {metrics['val_acc']:.1f} %" if "val_acc" in metrics else ""
+            done = f"epoch {metrics['epoch']:.0f}{val}"
             meter.advance(1, f"{name.rpartition('/')[2]} {done}, {metrics['images_per_s']:,.0f} images/s")
         if not more:
             return

@@ -53,6 +53,7 @@ def record_lag(ended: float | None) -> None:
 
 
 def record_epoch(arch_id: str, epoch: Mapping[str, float]) -> None:
-    """An epoch of a student: its `images_per_s` and `val_acc` (percent), as `Cohort.run_epoch` gives them."""
+    """An epoch of a student: its `images_per_s` and, unless it learned from all images, `val_acc` (percent)."""
     IMAGES_PER_S.set(epoch["images_per_s"], {"arch_id": arch_id})
-    VAL_ACC.set(epoch["val_acc"], {"arch_id": arch_id})
+    if "val_acc" in epoch:
+        VAL_ACC.set(epoch["val_acc"], {"arch_id": arch_id})

@@ -54,6 +54,37 @@ class Split:
         return Split.whole(self.source.portable(self.indices), self.labels)
 
 
+@dataclass(frozen=True)
+class JoinedImages:
+    """The images of two sources, those of the first one first."""
+
+    first: ImageSource
+    second: ImageSource
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        behind = index - len(self.first)
+        return self.first[index] if behind < 0 else self.second[behind]
+
+    def fingerprint(self) -> str:
+        """Of both."""
+        return hashlib.sha256(f"{self.first.fingerprint()} {self.second.fingerprint()}".encode()).hexdigest()
+
+    def portable(self, indices: NDArray[np.int64]) -> ImageSource:
+        """Those at `indices`, which rise."""
+        count = int(np.searchsorted(indices, len(self.first)))
+        first, second = self.first.portable(indices[:count]), self.second.portable(indices[count:] - len(self.first))
+        return JoinedImages(first, second)
+
+
+def joined(first: Split, second: Split) -> Split:
+    """The images of two splits as one, those of the first one first; they hold no others."""
+    source = JoinedImages(first.source.portable(first.indices), second.source.portable(second.indices))
+    return Split.whole(source, np.concatenate([first.labels, second.labels]))
+
+
 class Loaded(NamedTuple):
     """What a loader gives. A split that is None is carved from training images."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import train_transform
@@ -26,7 +26,7 @@ from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.training.kept import Kept
 from tvt_ray.training.learner import Outputs, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import Key, ShuffledBatches, generators_as_they_were, seed_everything
-from tvt_ray.training.loop import Loop
+from tvt_ray.training.loop import Loop, Validation
 from tvt_ray.training.pace import Pace, autocast, fast_precision, finished
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.weight_source import Source
@@ -76,6 +76,7 @@ class Cohort(Loop[StudentLearner]):
         (channels, width), steps = _sizes_of(self.teacher, worker.device), len(batches)
         shared = (channels, width, len(inputs.val), steps, worker, inputs.init, self.teacher.backbone.network)
         learners = [StudentLearner(task, *shared) for task in tasks]
+        self._validations = dict[str, Validation]()  # by kind of frozen stem
         self.kept = Kept(settings.num_views is not None and not self.targets.mixes)
         super().__init__(
             {learner.task.name: learner for learner in learners},
@@ -109,6 +110,26 @@ class Cohort(Loop[StudentLearner]):
         stems = {learner.frozen_stem: learner for learner in behind if learner.frozen_stem}
         makers: dict[str, Callable[[Tensor], list[Tensor]]] = {kind: each.stem_features for kind, each in stems.items()}
         return {TAUGHT: self._ask_teacher, **makers} if self.taught else makers
+
+    def validate(self, models: Mapping[tuple[str, str], nn.Module]) -> dict[tuple[str, str], float]:
+        """As of any loop; of networks whose stems are frozen, from what those make of the images: computed once."""
+        by_stem: dict[str, dict[tuple[str, str], nn.Module]] = {}
+        for key, model in models.items():
+            learner = self.learners[key[0]]
+            frozen = learner.epoch < learner.task.settings.stem_frozen_epochs and learner.trunk is not None
+            by_stem.setdefault(learner.student.patch_embed.kind if frozen else "", {})[key] = model
+        found: dict[tuple[str, str], float] = {}
+        for kind, some in by_stem.items():
+            found |= self._validation_of(kind, next(iter(some))[0]).accuracies(some)
+        return found
+
+    def _validation_of(self, kind: str, name: str) -> Validation:
+        if not kind:
+            return self.validation
+        if kind not in self._validations:
+            see, device = self.learners[name].stem_features, self.worker.device
+            self._validations[kind] = self.validation.seen_by(lambda images: see(images.to(device))[0])
+        return self._validations[kind]
 
     def measure(self, cpus: int) -> Pace:
         """As of any loop, with stems that train: the epochs in which they are frozen take less."""

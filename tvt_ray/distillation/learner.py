@@ -95,6 +95,10 @@ class StudentLearner(Learner):
             compiled=settings.compile,
         )
 
+    def validated(self) -> dict[str, nn.Module]:
+        """As of any learner; none where it learns from the images that validate."""
+        return super().validated() if self.task.settings.learn_from == "train" else {}
+
     @property
     def student(self) -> Student:
         """What is trained, without what serves the loss alone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -15,15 +15,20 @@ from tvt_ray.training.learner import Weights
 from tvt_ray.training.loaders import Sampling
 from tvt_ray.training.pace import Amp
 
+LearnFrom: TypeAlias = Literal["train", "train and val"]
+
 
 class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
 
-    later = frozenset({"init", "stem", "stem_lr", "stem_frozen_epochs", "num_views"})
+    later = frozenset({"learn_from", "init", "stem", "stem_lr", "stem_frozen_epochs", "num_views"})
 
     epochs: PositiveInt = 300  # passes over the training images
     batch_size: PositiveInt = 128  # images in a batch, over all workers
     grad_accum_steps: PositiveInt = 1  # batches whose gradients are added up for one step of the optimiser
+    # train and val: the images that validate are learned from too, where nothing is left to be chosen by them; such a
+    # student has no validation accuracy
+    learn_from: LearnFrom = "train"
     # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder; None: drawn weights
     init: str | None = None
     # how stages of a ConvNet in students' stems begin: with the teacher's weights, or drawn. A teacher that is another

@@ -31,7 +31,7 @@ from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTrainer, trains_head
 from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.pace import Pace, divide, step_seconds
+from tvt_ray.training.pace import Pace, divide, finished, step_seconds
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits, format_count
 
@@ -179,11 +179,11 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
         trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, _device())
         teacher_step_s = _per_step(trainer.measure(cores), data)
         teacher = trainer.teacher.cpu().freeze()
-    steps = _student_steps(config, data, teacher)
+    steps, test_s = _student_steps(config, data, teacher), _test_seconds(teacher, data)
     if arch_s is None:
         archs = [config.space.sample(rng) for _ in range(NUM_READ + 1)]
         arch_s = _arch_seconds(config, data, teacher, archs) / cores
-    return Speeds(teacher_step_s=teacher_step_s, arch_s=arch_s, head_s=head_s, **steps)
+    return Speeds(teacher_step_s=teacher_step_s, arch_s=arch_s, head_s=head_s, test_s=test_s, **steps)
 
 
 def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
@@ -234,7 +234,20 @@ def _head_seconds(teacher: Teacher, data: Dataset) -> float:
     features_of(see, some, teacher.image_size)
     each = (time.perf_counter() - start) / len(some)
     teacher.cpu()
-    return (1 + FITTING_SHARE) * each * (num_features(len(data.train)) + 2 * len(data.val) + len(data.test))
+    return (1 + FITTING_SHARE) * each * num_features(len(data.train))
+
+
+def _test_seconds(teacher: Teacher, data: Dataset) -> float:
+    """The teacher on the test images, at its own size and at the student's, and twice on those that validate."""
+    images = torch.zeros(NUM_FEATURES, 3, teacher.image_size, teacher.image_size, device=_device())
+    teacher.to(_device()).eval()
+    with torch.inference_mode():
+        teacher(images)
+        start = time.perf_counter()
+        teacher(images)
+        each = (finished(_device()) - start) / len(images)
+    teacher.cpu()
+    return each * 2 * (len(data.test) + len(data.val))
 
 
 def _device() -> torch.device:

@@ -26,6 +26,8 @@ class Speeds:
     arch_s: float  # an architecture read, by workers on all cores
     head_s: float = 0.0  # a frozen teacher's head, from first to last; 0: the teacher is trained otherwise
     # Of students with frozen stages: a batch that teacher and stages see for the first time, and one that they know.
+    test_s: float = 0.0  # what testing teacher and student takes
+    choices_s: float = 0.0  # that comparing ways to learn may take
     view_step_s: float = 0.0
     frozen_step_s: float = 0.0
 

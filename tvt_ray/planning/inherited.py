@@ -22,16 +22,17 @@ WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3
 MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
 LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = 2, 16, 0.15  # augmentations of an image, and their part of the time
 FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
+CHOICES_SHARE = 0.15  # of the time, that goes into choosing how to learn
 LEAST_STEPS, MOST_STEPS = 60, 900  # in which all of the student learns
 
 
-def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, batch: int) -> Mapping[str, Any]:
+def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, batch: int) -> dict[str, Any]:
     """Settings as a layer over the defaults. `backbone`: the teacher, as timm has it. `batch`: images of one."""
     has_limit = any(getattr(budget, f"max_{name}") is not None for name in ("params", "flops", "latency_ms"))
     return {
         "space": {
             "name": "vit",
-            "image_size": SIZE_WITH_GPU if has_gpu and facts.side > SIZE else SIZE,
+            "image_size": image_size_on_stages(facts.side, has_gpu),
             "embed_dim": list(WIDTHS),
             "depth": list(DEPTHS),
             "head_dim": [HEAD_DIM],
@@ -44,6 +45,7 @@ def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: 
         "budget": {} if has_limit else {"max_params": MAX_PARAMS},
         "teacher": {"name": f"timm:{backbone}", "pretrained": True},
         "probe": {"num_images": min(32, facts.num_train)},
+        "score": {"readings": "score"},
         "search": {"searcher": "exhaustive"},
         "distill": {
             "epochs": 60,
@@ -70,6 +72,11 @@ def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: 
     }
 
 
+def image_size_on_stages(side: int, has_gpu: bool) -> int:
+    """Pixels that students on stages see, of images of this shorter side."""
+    return SIZE_WITH_GPU if has_gpu and side > SIZE else SIZE
+
+
 def stems_of(backbone: str) -> list[str]:
     """The stages that students may begin with: those whose map is neither finer nor coarser than tokens can be."""
     counts = range(1, min(num_stages_of(backbone), 9) + 1)
@@ -93,7 +100,7 @@ def with_inherited_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, 
 
     Views are seen first, with frozen stages; then come the frozen epochs that cost little, then those of all weights.
     """
-    per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
     views = int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s))
     views = min(max(views, LEAST_VIEWS), MOST_VIEWS)
     left = max(seconds - views * per_epoch * speeds.view_step_s, 0.0)
@@ -105,6 +112,11 @@ def with_inherited_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, 
     epochs = frozen_epochs + max(1, steps // per_epoch)
     lengths = {"num_views": views, "stem_frozen_epochs": frozen_epochs, "epochs": epochs}
     return config.with_(distill=lengths)
+
+
+def num_learned(config: RunConfig, facts: DataFacts) -> int:
+    """Images that a student learns from."""
+    return facts.num_train + (facts.num_val if config.distill.learn_from == "train and val" else 0)
 
 
 def inherited_seconds(config: RunConfig, num_train: int, speeds: Speeds) -> float:

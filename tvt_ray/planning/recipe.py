@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 
 from tvt_ray.data.datasets import load_dataset, recarved
-from tvt_ray.data.splits import Dataset
+from tvt_ray.data.splits import CARVED, Dataset
 from tvt_ray.data.survey import header_facts, image_size, median_side
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
@@ -23,8 +23,10 @@ from tvt_ray.teachers import AUTO
 from tvt_ray.teachers.published import choose_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.timm_cnn import PREFIX
+from tvt_ray.training.learner import FEW_IMAGES
 from tvt_ray.vits.budget import Budget
 from tvt_ray.vits.trunks import num_stages_of
+from tvt_ray.vits.vit import ViTSpace
 
 StemChoice: TypeAlias = Literal["auto", "patch"]
 WIDTH_STEP, HEADS, DEPTHS, RATIOS = 48, (3, 4), (4, 5, 6, 7, 8), (2, 3, 4)
@@ -75,30 +77,37 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto") -> LookedAt:
     fraction = {"data": {"val_fraction": val_fraction(len(data.train) + len(data.val))}}
     data = recarved(data, RunConfig().with_(fraction, asked).data)
     facts = facts_of(data)
-    has_gpu, backbone = torch.cuda.is_available(), backbone_of(config.teacher)
+    has_gpu, asked_teacher = torch.cuda.is_available(), asked.get("teacher", {})
+    chose_teacher = bool(asked_teacher) and config.teacher.name != AUTO
+    backbone = backbone_of(config.teacher, chose_teacher)
     chosen = dict(recipe(facts, has_gpu, config.budget))
     if backbone is not None:
         chosen["teacher"] = {"name": f"{PREFIX}{backbone}", "pretrained": True}
-        if stem != "patch":
+        if stem != "patch" and takes_stages(asked.get("space", {})):
             batch = batch_size(facts.num_train, has_gpu)
             chosen = dict(inherited_recipe(facts, has_gpu, config.budget, backbone, batch))
-    if config.teacher.name not in (RunConfig().teacher.name, AUTO):  # who brings a teacher has chosen
+            if data.origins.get("val", "").startswith(CARVED) and facts.num_val < FEW_IMAGES:
+                chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
+    if chose_teacher:
         del chosen["teacher"]
     elif config.teacher.name == AUTO:
         asked = merged(asked, {"teacher": {"name": chosen["teacher"]["name"]}})
     return LookedAt(RunConfig().with_(fraction, chosen, asked), facts, data)
 
 
-def backbone_of(teacher: TeacherSettings) -> str | None:
+def takes_stages(space: Mapping[str, Any]) -> bool:
+    """Whether settings of a space leave it a ViT that can stand on stages: they name nothing that this has not."""
+    return space.get("name", "vit") == "vit" and space.keys() <= ViTSpace.model_fields.keys() and "stem" not in space
+
+
+def backbone_of(teacher: TeacherSettings, chosen: bool) -> str | None:
     """The ConvNet of timm's whose weights students may begin with; None where there is none, and why is logged.
 
-    Of whoever names a teacher it is that one, if it has weights; else one that is to be had.
+    `chosen`: somebody named the teacher, who then lends its stages if it has weights; else one that is to be had does.
     """
-    if teacher.name not in (RunConfig().teacher.name, AUTO):
+    if chosen:
         is_timm = teacher.name.startswith(PREFIX) and (teacher.weights is not None or teacher.pretrained is not False)
         return _with_stages(teacher.name.removeprefix(PREFIX)) if is_timm else None
-    if teacher.weights is not None or teacher.pretrained is False:
-        return None
     try:
         return choose_published()
     except UsageError as error:
@@ -255,7 +264,7 @@ def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float)
     """Of the minutes: the teacher's epochs (0: it is trained already), the architectures that are read, and the seconds
     left for the student.
     """
-    left = 60 * minutes - NUM_STARTS * START_S - speeds.head_s
+    left = 60 * minutes - NUM_STARTS * START_S - speeds.head_s - speeds.choices_s - speeds.test_s
     per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
     if speeds.teacher_step_s:
         teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
@@ -292,8 +301,9 @@ def phases(
     seconds = {
         "teacher": teacher_steps * speeds.teacher_step_s + speeds.head_s if trains_teacher else 0.0,
         "search": (config.search.num_samples + config.score.calibration_samples) * speeds.arch_s,
+        "choices": speeds.choices_s,
         "refine": refined_epochs(config, num_refined) * epoch_s,
-        "distill": num_distilled * student_s,
+        "distill": num_distilled * student_s + (speeds.test_s if num_distilled else 0.0),
         "start": starts * START_S,
     }
     return {name: round(value, 1) for name, value in seconds.items() if value}

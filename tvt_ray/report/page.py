@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from markupsafe import Markup
@@ -23,12 +24,32 @@ NUM_LISTED = 20
 PAIR = ("l2_norm", "attention_similarity")  # TVT's two readings, where both were read
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a fit found out, as tables of texts: the student beside its rivals, cuts of the teacher, ways to learn."""
+
+    advice: str | None = None
+    rivals: Sequence[Sequence[str]] = ()
+    cuts: Sequence[Sequence[str]] = ()
+    ways: Sequence[Sequence[str]] = ()
+
+
+RIVAL_COLUMNS = ("", "test, %", "95 % interval", "student ahead by", "parameters", "MB", "ms")
+CUT_COLUMNS = ("stages", "by cross-validation, %", "test, %", "parameters")
+WAY_COLUMNS = ("augmentation", "loss", "validation, %", "log-likelihood", "behind, standard errors")
+
+
 def write_report(
-    path: Location, rows: Sequence[Row], ranking: Ranking, config: RunConfig, learned: Learned | None = None
+    path: Location,
+    rows: Sequence[Row],
+    ranking: Ranking,
+    config: RunConfig,
+    learned: Learned | None = None,
+    found: Found | None = None,
 ) -> None:
     """Writes report.html, and the figure beside it as report.png. Does nothing when no row has a score.
 
-    `learned`: what trainings said, where they rank.
+    `learned`: what trainings said, where they rank. `found`: what a fit found out beside the search.
     """
     if not ranking.scored:
         return
@@ -44,7 +65,11 @@ def write_report(
         config=config,
         figure=figure,
         measured=drawn(lambda: plot_measured(learned)) if learned and learned.measurements else None,
+        found=found,
         lessons=[lesson.sentence() for lesson in prediction.lessons] if prediction else (),
+        rival_columns=RIVAL_COLUMNS,
+        cut_columns=CUT_COLUMNS,
+        way_columns=WAY_COLUMNS,
         **_table(ranking.top(NUM_LISTED), config.space),
     )
     write_atomically(path, content)

@@ -56,7 +56,7 @@ class TrainedStudent:
     arch_id: str
     params: int
     epochs: int
-    val_acc: float
+    val_acc: float | None  # None: it learned from the images that validate
     test_acc: float
     teacher_test_acc: float
     path: str
@@ -68,7 +68,8 @@ class TrainedStudent:
         params = card.space.cost(card.arch, len(card.class_names)).params
         try:
             epochs = int(card.results["epochs"])
-            val, test, teacher = (float(card.results[name]) for name in ("val_acc", "test_acc", "teacher_test_acc"))
+            test, teacher = (float(card.results[name]) for name in ("test_acc", "teacher_test_acc"))
+            val = None if card.results["val_acc"] is None else float(card.results["val_acc"])
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path / ARCH_FILE} does not say what the student reached: {error!r}") from None
         return cls(card.space.arch_id(card.arch), params, epochs, val, test, teacher, str(path))
@@ -135,8 +136,8 @@ class Run:
 
     @property
     def students(self) -> list[TrainedStudent]:
-        """Those that are finished, the best on validation first."""
+        """Those that are finished, the best on validation first, then those that learned from it."""
         folder = self.folder.distill_folder
         paths: Iterable[Location] = folder.iterdir() if folder.exists() else ()
         found = [TrainedStudent.read(path) for path in paths if (path / ARCH_FILE).is_file()]
-        return sorted(found, key=lambda student: (-student.val_acc, student.arch_id))
+        return sorted(found, key=lambda student: (-(student.val_acc or 0.0), student.arch_id))

@@ -44,7 +44,7 @@ def kind_of(name: str) -> str:
 
 def describe_teachers() -> list[str]:
     """The names of TEACHERS as people write them: timm:NAME for the row `timm:`."""
-    return [*(f"{name}NAME" if name.endswith(":") else name for name in TEACHERS), AUTO]
+    return [f"{name}NAME" if name.endswith(":") else name for name in TEACHERS]
 
 
 def check_settings(settings: TeacherSettings) -> Teacher:

@@ -54,6 +54,7 @@ class Head:
     strength: float
     views: str  # that it also learned from
     cv_acc: float  # percent, by cross-validation on what it learned from
+    log_likelihood: float  # in the same
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C) -> (N, classes)."""
@@ -134,10 +135,10 @@ def choose_head(features: Features, num_classes: int, seed: int = 0) -> Head:
         for i, views in enumerate(["none", *features.views])
         for j, strength in enumerate(STRENGTHS)
     )
-    (_, accuracy), _, _, views, strength = best
+    (likelihood, accuracy), _, _, views, strength = best
     inputs, labels = _learned_from(features, views, np.ones(len(features.labels), bool))
     weight, bias = fit(inputs, labels, strength, num_classes)
-    return Head(weight, bias, strength, views, accuracy)
+    return Head(weight, bias, strength, views, accuracy, likelihood)
 
 
 def fold_of(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:

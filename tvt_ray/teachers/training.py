@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from tvt_ray.data.splits import Dataset, Split
-from tvt_ray.data.transforms import AugmentSettings, accuracy, eval_loader, teacher_train_transform, train_transform
+from tvt_ray.data.transforms import AugmentSettings, eval_loader, teacher_train_transform, train_transform
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, keep_if_possible, write_atomically
@@ -28,6 +29,7 @@ from tvt_ray.training.learner import Learner, TrainBatch, Weights, WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, generators_as_they_were, seed_everything
 from tvt_ray.training.loop import Loop
 
+Hits: TypeAlias = NDArray[np.bool_]  # (images,): whether an image was named right
 SETTLING_BATCH = 256
 STANDARD_ERRORS = 2  # that a teacher is above the majority, to be followed
 
@@ -192,11 +194,18 @@ def teacher_accuracy(teacher: Teacher, split: Split, image_size: int | None = No
 
     `image_size`: pixels of the images that the teacher is given, such as a student's; None: its own.
     """
+    return 100 * float(teacher_hits(teacher, split, image_size).mean())
+
+
+@torch.inference_mode()
+def teacher_hits(teacher: Teacher, split: Split, image_size: int | None = None) -> Hits:
+    """(images,): whether each is named right; otherwise as `teacher_accuracy`."""
     device = _device()
     teacher.to(device).eval()
-    result = accuracy(lambda images: teacher(images)[0], eval_loader(split, image_size or teacher.image_size), device)
+    batches = eval_loader(split, image_size or teacher.image_size)
+    hits = [teacher(images.to(device))[0].argmax(1).cpu() == labels for images, labels in batches]
     teacher.cpu()
-    return result
+    return torch.cat(hits).numpy()  # type: ignore[no-any-return]
 
 
 def _device() -> torch.device:

@@ -158,15 +158,22 @@ class Learner(ABC):
 
     def validated(self) -> dict[str, nn.Module]:
         """The networks that are validated after an epoch, by the metrics that they give."""
+        return self.networks()
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Those of which one is kept, by the metric of its validation."""
         return {"val_acc": self.core, **({} if self.average is None else {"ema_val_acc": self.average.module})}
 
     def end_epoch(self, losses: Metrics, accuracies: Metrics) -> Metrics:
-        """Keeps what is to be kept, by the accuracies (percent) of what is validated: the epoch's metrics."""
+        """Keeps what is to be kept, by the accuracies (percent) of what is validated: the epoch's metrics.
+
+        Without accuracies the later weights are kept, whatever the rule.
+        """
         self.epoch += 1
         chosen = "ema_val_acc" if self.average is not None and self.selection.rule == "ema" else "val_acc"
-        self.selection.offer(self.epoch, accuracies[chosen], self.validated()[chosen].state_dict())
-        lr = self.optimizer.param_groups[0]["lr"]
-        return {"epoch": self.epoch, **losses, **accuracies, "kept_val_acc": self.selection.val_acc, "lr": lr}
+        self.selection.offer(self.epoch, accuracies.get(chosen, 0.0), self.networks()[chosen].state_dict())
+        kept = {"kept_val_acc": self.selection.val_acc} if accuracies else {}
+        return {"epoch": self.epoch, **losses, **accuracies, **kept, "lr": self.optimizer.param_groups[0]["lr"]}
 
     def kept(self) -> nn.Module:
         """The core, which now has the weights that are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,6 +34,13 @@ class Validation:
         share = split.take(np.arange(worker.rank, len(split), worker.world_size))
         self.batches: Iterable[Batch] = eval_loader(share, image_size)
         self.small = 4 * 3 * image_size**2 * len(share) <= BYTES_KEPT
+
+    @torch.inference_mode()
+    def seen_by(self, see: Callable[[Tensor], Tensor]) -> Validation:
+        """The same images as something makes them, for networks that go on from there; kept in memory."""
+        other = copy.copy(self)
+        other.batches = [(see(images), labels.to(self.worker.device)) for images, labels in self.batches]
+        return other
 
     @torch.inference_mode()
     def accuracies(self, networks: Mapping[Name, nn.Module]) -> dict[Name, float]:
@@ -120,7 +128,7 @@ class Loop(Generic[OneLearner]):
         losses, waited_s = self._train_epoch(list(behind.values()), on_batch)
         train_s = time.perf_counter() - start
         models = {(name, of): model for name, each in behind.items() for of, model in each.validated().items()}
-        accuracies = self.validation.accuracies(models)
+        accuracies = self.validate(models)
         speed = {
             "images_per_s": len(self.train) / train_s,
             "data_wait_share": waited_s / train_s,
@@ -130,6 +138,10 @@ class Loop(Generic[OneLearner]):
             own = {of: accuracy for (whose, of), accuracy in accuracies.items() if whose == name}
             learner.history.append({**learner.end_epoch(terms, own), **speed})
         return {name: learner.history[-1] for name, learner in behind.items()}
+
+    def validate(self, models: Mapping[tuple[str, str], nn.Module]) -> dict[tuple[str, str], float]:
+        """Accuracies in percent of some learners' networks, by learner and metric."""
+        return self.validation.accuracies(models)
 
     def _train_epoch(
         self, learners: Sequence[OneLearner], on_batch: Callable[[int], None]

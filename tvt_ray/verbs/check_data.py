@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import torch
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Dataset
-from tvt_ray.data.survey import Duplicates, Survey, find_duplicates, survey, tell
+from tvt_ray.data.survey import Duplicates, Survey, find_duplicates, header_facts, median_side, survey, tell
+from tvt_ray.planning.inherited import image_size_on_stages
 from tvt_ray.report.contact_sheet import write_contact_sheets
+from tvt_ray.teachers.published import CANDIDATES, is_here
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,11 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
     Raises UsageError for whatever is wrong with the dataset.
     """
     data = load_dataset(settings)
-    images, duplicates = survey(data, torch.cuda.is_available(), image_size), find_duplicates(data)
+    has_gpu = torch.cuda.is_available()
+    images, duplicates = survey(data, has_gpu, image_size), find_duplicates(data)
+    if any(map(is_here, CANDIDATES)):  # students then begin with stages of a pretrained teacher
+        side = image_size_on_stages(median_side(header_facts(data)), has_gpu)
+        images = dataclasses.replace(images, recommended_image_size=side)
     said = tell(duplicates)
     sheets = write_contact_sheets(out, data, image_size) if out else []
     counts = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
 from tvt_ray.planning.facts import DataFacts, Speeds
+from tvt_ray.planning.inherited import CHOICES_SHARE, inherits, num_learned
 from tvt_ray.planning.recipe import StemChoice, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
@@ -22,9 +24,14 @@ from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
 from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable
+from tvt_ray.teachers.training import trains_head
+from tvt_ray.verbs.choices import choose
+from tvt_ray.verbs.cuts import Cut, choose_cut
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.init import check_init_setting
 from tvt_ray.verbs.provenance import asked_of
+from tvt_ray.verbs.report import write_order
+from tvt_ray.verbs.rivals import Rivals, compare_with_rivals
 from tvt_ray.verbs.search import search
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.budget import format_count
@@ -43,7 +50,8 @@ class Plan:
     num_classes: int
     image_size: int
     teacher: str
-    teacher_epochs: int  # 0: its weights are given
+    teacher_epochs: int  # 0: its weights are given, or others trained them
+    teacher_is_frozen: bool  # others trained it: it gets a head alone
     num_samples: int
     max_flops: int | None  # of a student: those that are larger make too few steps in the time
     distill_epochs: int
@@ -54,13 +62,16 @@ class Plan:
         images = f"{self.num_train:,} train, {self.num_val:,} val, {self.num_test:,} test images"
         seconds = self.seconds
         teacher = "as given: not trained"
-        if self.teacher_epochs:
+        if self.teacher_is_frozen:
+            teacher = f"frozen, a head on its features: about {seconds['teacher']:,.0f} s"
+        elif self.teacher_epochs:
             teacher = f"{self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s"
         limit = f" of at most {format_count(self.max_flops)} FLOPs" if self.max_flops else ""
         return [
             f"data      {self.dataset}: {images}, {self.num_classes} classes",
             f"teacher   {self.teacher}, {teacher}",
             f"search    {self.num_samples:,} ViTs at {self.image_size} pixels{limit}: about {seconds['search']:,.0f} s",
+            *([f"choices   how to learn: about {seconds['choices']:,.0f} s"] if "choices" in seconds else []),
             f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
             f"together  about {sum(seconds.values()) / 60:.1f} minutes",
         ]
@@ -71,6 +82,7 @@ class Fitted:
     """What a fit gives: what `fit --json` prints."""
 
     students: tuple[TrainedStudent, ...]
+    rivals: Rivals  # the best student beside what everyone has at hand
     out: str
     seconds: Mapping[str, float]  # that each phase took
 
@@ -113,11 +125,19 @@ def fit(
         with clock("teacher"):
             session.keep_images(compare=folder.data_file.exists())
             _ = session.teacher
+        cuts: tuple[Cut, ...] = ()
+        if inherits(session.config):
+            with clock("choices"):
+                cuts = choose_cut(session)
+                choose(session, CHOICES_SHARE * 60 * (minutes or MINUTES))
         with clock("search"):
             search(session)
         with clock("distill"):
             students = distill(session)
-    return Fitted(tuple(students), str(folder.path), clock.seconds)
+        with clock("rivals"):
+            rivals = compare_with_rivals(session, students[0], cuts)
+        write_order(folder, session.config, session.rows)
+    return Fitted(tuple(students), rivals, str(folder.path), clock.seconds)
 
 
 def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None) -> None:
@@ -153,9 +173,12 @@ def plan_fit(asked: Mapping[str, Any], minutes: float | None = None, stem: StemC
         data = load_data(config, looked_at.data)
         checked_limits(config, data.num_classes, profile)
         speeds = measure_speeds(config, data)
-        if "epochs" not in asked.get("distill", {}) and "max_flops" not in asked.get("budget", {}):  # nobody chose
+        chosen = "epochs" in asked.get("distill", {}) or "max_flops" in asked.get("budget", {})
+        if not chosen and not inherits(config):  # frozen stages teach something in any time
             config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
+    if inherits(config):
+        speeds = dataclasses.replace(speeds, choices_s=CHOICES_SHARE * 60 * minutes)
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
     return Planned(config, _plan(config, facts, len(data.test), speeds), data)
 
@@ -177,6 +200,8 @@ def _affordable(
 
 
 def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) -> Plan:
+    is_frozen = not config.teacher.weights and trains_head(config.teacher, config.teacher_training)
+    trains = not (config.teacher.weights or is_frozen)
     return Plan(
         dataset=config.data.name,
         num_train=facts.num_train,
@@ -185,9 +210,10 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) ->
         num_classes=facts.num_classes,
         image_size=config.space.image_size,
         teacher=config.teacher.name,
-        teacher_epochs=0 if config.teacher.weights else config.teacher_training.num_epochs(facts.num_train),
+        teacher_epochs=config.teacher_training.num_epochs(facts.num_train) if trains else 0,
+        teacher_is_frozen=is_frozen,
         num_samples=config.search.num_samples,
         max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,
-        seconds=phases(config, facts.num_train, speeds),
+        seconds=phases(config, num_learned(config, facts), speeds),
     )

@@ -116,7 +116,7 @@ class _Refining:
     """A run's rounds: who was chosen, what was measured, what comes next."""
 
     def __init__(self, session: Session) -> None:
-        self.session, self.teaching, self.lock = session, Teaching(session), session.lock
+        self.session, self.teaching, self.lock = session, Teaching(session, learn_from="train"), session.lock
         config, folder = self.config, self.folder = session.config, session.folder
         settings, epochs, seed = config.refine, config.distill.epochs, config.distill.seed
         self.halving = Halving.of(settings, epochs, seed)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tvt_ray.errors import UsageError
-from tvt_ray.report.page import write_report
+from tvt_ray.report.page import Found, write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.storage.locations import Location
+from tvt_ray.storage.locations import Location, first_line
 from tvt_ray.verbs.session import Session
+from tvt_ray.vits.budget import format_count
+
+# What a fit writes beside the search (verbs/rivals.py, cuts.py, choices.py).
+RIVALS_FILE, CUTS_FILE, CHOICES_FILE = "rivals.json", "cuts.json", "choices.json"
 
 
 def report(run: Run | Location | str, *, score: str | None = None) -> Ranking:
@@ -46,8 +52,50 @@ def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ra
     if _ranks_by(stored) != _ranks_by(config):
         folder.claim(stored.with_(score=_ranks_by(config)))
     folder.write_top(ranking, config.space)
-    write_report(folder.report_file, rows, ranking, config, learned)
+    write_report(folder.report_file, rows, ranking, config, learned, found_by_fit(folder))
     return ranking
+
+
+def found_by_fit(folder: RunFolder) -> Found:
+    """What a fit left in a run folder, as tables; empty where there was none. Raises UsageError for a damaged file."""
+    rivals, cuts, ways = (_read(folder.path / name) for name in (RIVALS_FILE, CUTS_FILE, CHOICES_FILE))
+    try:
+        return Found(
+            rivals["advice"] if rivals else None,
+            [_rival_line(each) for each in rivals["rivals"]] if rivals else (),
+            [_cut_line(each) for each in cuts] if cuts else (),
+            [_way_line(each) for each in ways["ways"]] if ways else (),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{folder.path}: {RIVALS_FILE}, {CUTS_FILE} or {CHOICES_FILE} is damaged: {error!r}") from None
+
+
+def _read(path: Location) -> Any:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UsageError(f"{path} is damaged ({first_line(error)})") from None
+
+
+def _rival_line(each: Mapping[str, Any]) -> list[str]:
+    low, high = each["test_acc_ci95"]
+    ahead = ""
+    if each["ahead"] is not None:
+        ahead = f"{each['ahead']:+.1f} ({each['ahead_ci95'][0]:+.1f} to {each['ahead_ci95'][1]:+.1f})"
+    sizes = ["" if each[name] is None else f"{each[name]:.1f}" for name in ("mbytes", "ms")]
+    params = "" if each["params"] is None else format_count(each["params"])
+    return [each["title"], f"{each['test_acc']:.1f}", f"{low:.1f} to {high:.1f}", ahead, params, *sizes]
+
+
+def _cut_line(each: Mapping[str, Any]) -> list[str]:
+    return [each["stem"], f"{each['cv_acc']:.1f}", f"{each['test_acc']:.1f}", format_count(each["params"])]
+
+
+def _way_line(each: Mapping[str, Any]) -> list[str]:
+    figures = (f"{each['val_acc']:.1f}", f"{each['log_likelihood']:.3f}", f"{each['behind']:.1f}")
+    return [each["augmentation"], each["loss"], *figures]
 
 
 def _ranks_by(config: RunConfig) -> dict[str, str]:

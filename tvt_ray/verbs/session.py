@@ -24,7 +24,7 @@ from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.training import Verdict, judge
+from tvt_ray.teachers.training import Hits, Verdict, judge, teacher_hits
 from tvt_ray.verbs.init import read_source
 from tvt_ray.vits.budget import Limits
 from tvt_ray.vits.weight_source import Source
@@ -37,6 +37,7 @@ MADE_BY = {
     "limits": ("data", "space", "budget"),
     "teacher": ("data", "teacher", "teacher_training"),
     "verdict": ("data", "teacher", "teacher_training"),
+    "teacher_hits": ("data", "teacher", "teacher_training"),
     "init": ("distill",),
 }
 Changes: TypeAlias = RunConfig | Mapping[str, Any] | None  # of a config: another one, or settings that change
@@ -142,6 +143,11 @@ class Session:
     def verdict(self) -> Verdict:
         """Whether the teacher is worth following."""
         return judge(self.teacher, self.data)
+
+    @cached_property
+    def teacher_hits(self) -> Hits:
+        """(test images,): whether the teacher names each right, at its own size."""
+        return teacher_hits(self.teacher, self.data.test)
 
     @cached_property
     def init(self) -> Source | None:

@@ -11,11 +11,11 @@ from tvt_ray.cluster.board import STATE_FILE
 from tvt_ray.cluster.cohorts import state_name
 from tvt_ray.cluster.slots import allot, wait_for_gpus
 from tvt_ray.cluster.training import Trained, train_students
-from tvt_ray.data.splits import Dataset
+from tvt_ray.data.splits import Dataset, joined
 from tvt_ray.distillation.cohort import DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.losses import LossSettings, guided_blocks
-from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.distillation.settings import DistillSettings, LearnFrom
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import StudentCard, write_trained
 from tvt_ray.exports.folder import ARCH_FILE, Origin
@@ -41,9 +41,11 @@ PLACE, RIVALS_PLACE = "distill", "baselines"  # folders of the run's, with a fol
 class Teaching:
     """What students of a session learn from: images, teacher and whether it is followed, weights to begin with."""
 
-    def __init__(self, session: Session) -> None:
-        """Trains the teacher where there is none."""
+    def __init__(self, session: Session, learn_from: LearnFrom | None = None) -> None:
+        """Trains the teacher where there is none. `learn_from`: instead of the setting."""
         config, self.data, self.teacher = session.config, session.data, session.teacher
+        if learn_from is not None:
+            config = config.with_(distill={"learn_from": learn_from})
         self.config, self._named = config, session.init
         self.init = None if session.init is None else session.init.of_classes(self.data.class_names)
         self.settings = guided_or_not(config.distill, session.verdict, self.teacher.name)
@@ -68,8 +70,9 @@ class Teaching:
 
     def inputs(self) -> DistillInputs:
         """As workers on other machines need them."""
-        data = self.data
-        return DistillInputs(data.train.portable(), data.val.portable(), data.test.portable(), self.teacher, self.init)
+        data, both = self.data, self.settings.learn_from == "train and val"
+        train = joined(data.train, data.val) if both else data.train.portable()
+        return DistillInputs(train, data.val.portable(), data.test.portable(), self.teacher, self.init)
 
     def task(self, row: Row, seed: int | None = None) -> DistillTask:
         """A row's training, by the settings' seed or another."""
@@ -180,7 +183,7 @@ class Trainings:
 
     def _measure_teacher(self) -> None:
         teacher, size = self.teaching.teacher, self.config.space.image_size
-        self.teacher_test_acc = teacher_accuracy(teacher, self.data.test)
+        self.teacher_test_acc = 100 * float(self.session.teacher_hits.mean())
         own = size == teacher.image_size
         self.at_student = self.teacher_test_acc if own else teacher_accuracy(teacher, self.data.test, size)
         say(f"teacher: {teacher.name} reaches {self.teacher_test_acc:.2f} % on the test split")
@@ -210,8 +213,11 @@ class Trainings:
         self._measured(self.tasks[place], [epoch])
 
     def _measured(self, task: DistillTask, epochs: Sequence[Mapping[str, float]]) -> None:
-        """Of the run's space: another's ids would be taken for its own. One that is stored already counts once."""
-        if task.space == self.config.space:
+        """Of the run's space: another's ids would be taken for its own. One that is stored already counts once.
+
+        Who learned from the images that validate was not measured.
+        """
+        if task.space == self.config.space and task.settings.learn_from == "train":
             self.writer.put([self.teaching.measurement(task, epoch) for epoch in epochs])
 
     def keep_student(self, place: str, trained: Trained) -> None:
@@ -232,7 +238,8 @@ class Trainings:
         return {
             "epochs": task.settings.epochs,
             "seed": task.settings.seed,
-            "val_acc": trained.val_acc,
+            "val_acc": trained.val_acc if task.settings.learn_from == "train" else None,
+            "learned_from": task.settings.learn_from,
             "test_acc": trained.test_acc,
             "teacher": self.teaching.teacher.name,
             "teacher_test_acc": self.teacher_test_acc,

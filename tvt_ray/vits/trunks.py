@@ -41,6 +41,11 @@ class Trunk(nn.Module):
             self.add_module(name, module)
         self.to_empty(device=torch.empty(0).device)  # which `torch.device(…)` chooses
 
+    @property
+    def stage_modules(self) -> list[nn.Module]:
+        """In the order in which they run."""
+        return [self.get_submodule(name) for name in _checked(self.network)[1] if _has(self, name)]
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
@@ -113,6 +118,14 @@ def first_conv_of(network: str) -> str:
     """The name of its first convolution."""
     modules = _checked(network)[0].named_modules()
     return next(str(name) for name, module in modules if isinstance(module, nn.Conv2d))
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    try:
+        module.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def _modules(network: str, num_stages: int) -> dict[str, nn.Module]:

@@ -1,0 +1,226 @@
+"""What a fit finds out beside the search: where to cut the teacher, how to learn, and what else one could use."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tvt_ray.errors import UsageError
+from tvt_ray.exports.folder import StudentCard, save_student
+from tvt_ray.quality.statistics import wilson
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.run import TrainedStudent
+from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, behind, choose, likelihoods, middle_arch, pick
+from tvt_ray.verbs.cuts import affordable_stems, choose_cut
+from tvt_ray.verbs.report import found_by_fit
+from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals
+from tvt_ray.verbs.session import Session
+from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits import build_student
+
+ensure_torchvision()
+import timm  # noqa: E402
+
+NETWORK = "mobilenetv3_small_050"
+COLOURS = {"fern": (60, 140, 60), "rose": (190, 60, 80), "sky": (90, 130, 220)}
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """Coloured noise of three classes, and a ConvNet's file: random weights, whose features tell colours apart."""
+    folder = tmp_path_factory.mktemp("fitting")
+    rng = np.random.default_rng(0)
+    for label, colour in COLOURS.items():
+        (folder / "photos" / label).mkdir(parents=True)
+        for i in range(24):
+            pixels = rng.normal(colour, 50, (40, 44, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / label / f"{i}.png")
+    torch.manual_seed(0)
+    save_file(timm.create_model(NETWORK).state_dict(), folder / "weights.safetensors")
+    return {
+        "data": {"name": f"imagefolder:{folder / 'photos'}", "val_fraction": 0.2},
+        "teacher": {"name": f"timm:{NETWORK}", "pretrained": str(folder / "weights.safetensors"), "image_size": 48},
+        "space": {
+            "name": "vit",
+            "image_size": 32,
+            "embed_dim": [24, 36],
+            "depth": [1, 2],
+            "head_dim": [12],
+            "mlp_ratio": [2],
+            "patch_size": [8],
+            "stem": ["stage1", "stage2"],
+            "backbone": NETWORK,
+            "pool": ["mean"],
+        },
+        "distill": {
+            "batch_size": 16,
+            "lr": 2e-3,
+            "stem_frozen_epochs": 2,
+            "num_views": 2,
+            "ema_decay": 0.9,
+            "augment": {"hflip": 0.5},
+            "loss": {"weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0, "features": 1.0}},
+        },
+    }
+
+
+@pytest.fixture
+def session(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with Session.open(RunConfig().with_(asked), tmp_path / "run") as opened:
+        opened.begin()
+        yield opened
+
+
+def test_the_best_cut_by_cross_validation_is_where_students_begin(session, capsys):
+    cuts = choose_cut(session)
+    assert [cut.stem for cut in cuts] == ["stage1", "stage2"]
+    best = max(cuts, key=lambda cut: cut.log_likelihood)
+    assert session.config.space.stem == (best.stem,)
+    assert session.folder.config().space.stem == (best.stem,)
+    assert f"students begin with {best.stem}" in capsys.readouterr().err
+    for cut in cuts:
+        assert cut.test_acc == pytest.approx(100 * np.mean(cut.test_hits))
+        assert len(cut.test_hits) == len(session.data.test)
+        assert cut.test_acc > 100 / 3  # colours are told apart by any stage
+    before = session.config
+    assert [cut.stem for cut in choose_cut(session)] == ["stage1", "stage2"]  # read, not computed
+    assert session.config == before
+
+
+def test_a_cut_that_the_budget_does_not_hold_is_none(session):
+    small = session.config.with_(budget={"max_params": 9000})
+    session.config = small
+    within = affordable_stems(session.limits, ["stage1", "stage2"])
+    assert within == ["stage1"]
+    choose_cut(session)
+    assert session.config.space.stem == ("stage1",)
+    session.config = small.with_(budget={"max_params": 100})
+    with pytest.raises(UsageError, match="no architecture of this space meets"):
+        _ = session.limits
+
+
+def test_ways_to_learn_are_compared_and_the_chosen_one_is_the_run_s(session, monkeypatch, capsys):
+    monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 12)
+    choices = choose(session, seconds=1e6)
+    assert len(choices.ways) == len(AUGMENTATIONS) * len(LOSSES)
+    first = choices.ways[0]
+    assert first.behind == 0
+    assert session.config.distill.loss.weights == LOSSES[first.loss]
+    assert session.config.distill.augment.hflip == AUGMENTATIONS[first.augmentation].get("hflip", 0.5)
+    assert session.folder.config().distill == session.config.distill
+    assert f"augmentation {first.augmentation!r}, loss by {first.loss}" in capsys.readouterr().err
+    again = choose(session, seconds=1e6)
+    assert again == dataclasses.replace(choices, ways=choices.ways, chosen=again.chosen)
+
+
+def test_without_time_for_a_second_augmentation_losses_alone_are_compared(session, monkeypatch):
+    monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 4)
+    choices = choose(session, seconds=0)
+    assert {way.augmentation for way in choices.ways} == {"as planned"}
+    assert {way.loss for way in choices.ways} == set(LOSSES)
+
+
+def test_the_middle_of_the_space_is_by_parameters(session):
+    space, limits = session.config.space, session.limits
+    params = sorted(space.cost(arch, 3).params for arch in space.enumerate() if limits.admit(arch))
+    assert space.cost(middle_arch(session), 3).params == params[len(params) // 2]
+
+
+def test_likelihoods_are_at_the_temperature_that_suits_a_network():
+    labels = torch.tensor([0, 1, 0, 1, 1])
+    logits = torch.tensor([[2.0, 0], [0, 1.0], [1.0, 0], [0.5, 0], [0, 3.0]])
+    plain, sharp = likelihoods(logits, labels), likelihoods(20 * logits, labels)
+    assert plain.mean() >= -torch.nn.functional.cross_entropy(logits, labels).item()
+    assert sharp.mean() < plain.mean()  # the range of temperatures has an end
+    assert np.allclose(likelihoods(2 * logits, labels).mean(), plain.mean(), atol=1e-2)
+
+
+def test_what_was_planned_stays_unless_another_way_is_surely_better():
+    rng = np.random.default_rng(0)
+    planned = rng.normal(-1, 0.5, 50)
+    ways = {("a", "x"): planned, ("b", "x"): planned + rng.normal(0.005, 0.5, 50), ("c", "x"): planned + 0.3}
+    assert pick(ways) == ("c", "x")
+    assert pick({key: ways[key] for key in list(ways)[:2]}) == ("a", "x")
+    assert behind(planned, planned) == 0
+
+
+def trained(session, folder):
+    """A student with drawn weights, as a training would leave it."""
+    from safetensors.torch import save
+
+    space = session.config.space
+    arch = next(space.enumerate())
+    student = build_student(space, arch, 3, seed=0)
+    results = {"epochs": 1, "val_acc": None, "test_acc": 30.0, "teacher_test_acc": 90.0}
+    card = StudentCard(space, arch, session.data.class_names, results)
+    save_student(folder, card, save({k: v.contiguous() for k, v in student.state_dict().items()}), [])
+    return TrainedStudent.read(folder)
+
+
+def test_a_student_stands_beside_what_everyone_has(session, tmp_path):
+    cuts = choose_cut(session)
+    student = trained(session, tmp_path / "student")
+    assert student.val_acc is None
+    found = compare_with_rivals(session, student, cuts)
+    by_name = {each.name: each for each in found.rivals}
+    assert list(by_name) == ["student", "majority", "teacher", "cut"]
+    count = len(session.data.test)
+    assert by_name["majority"].test_acc == pytest.approx(100 / 3, abs=3)
+    for each in found.rivals:
+        assert each.test_acc_ci95 == wilson(round(each.test_acc * count / 100), count)
+        if each.name != "student":
+            assert each.ahead == pytest.approx(by_name["student"].test_acc - each.test_acc)
+            low, high = each.ahead_ci95
+            assert low <= each.ahead <= high
+    teacher = by_name["teacher"]
+    assert teacher.params == sum(parameter.numel() for parameter in session.teacher.parameters())
+    assert teacher.mbytes == pytest.approx(4e-6 * teacher.params)
+    assert teacher.ms > 0
+    assert found.advice.startswith("Take neither yet")
+    stored = json.loads((session.folder.path / "rivals.json").read_text())
+    assert stored["advice"] == found.advice
+    shown = found_by_fit(RunFolder(session.folder.path))
+    assert [line[0] for line in shown.rivals] == [each.title for each in found.rivals]
+    assert [line[0] for line in shown.cuts] == ["stage1", "stage2"]
+    assert shown.advice == found.advice
+
+
+def rival(name, ahead=None, interval=None, params=1000, ms=2.0, accuracy=80.0):
+    return Rival(name, name, accuracy, (0.0, 100.0), ahead, interval, params, None, ms)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "cut", "said"),
+    [
+        ((2.0, (0.5, 3.5)), (9.0, (5.0, 12.0)), "Take the student: +2.0 points beside the teacher"),
+        ((-1.0, (-3.0, 1.0)), (9.0, (5.0, 12.0)), "Take the student: as good as the teacher within the interval"),
+        ((-6.0, (-9.0, -3.0)), (9.0, (5.0, 12.0)), "Take the teacher where its size allows it: -6.0 points"),
+        ((2.0, (0.5, 3.5)), (0.5, (-2.0, 3.0)), "the ViT's blocks add nothing sure"),
+    ],
+)
+def test_the_advice_is_what_the_intervals_say(teacher, cut, said):
+    rivals = [
+        rival("student", params=300, ms=1.0),
+        rival("majority", 40.0, (30.0, 50.0)),
+        rival("teacher", *teacher),
+        rival("cut", *cut),
+    ]
+    assert said in advise(rivals)
+    assert "30% of its size, 50% of its time for an image" in advise(rivals)
+
+
+def test_a_student_that_is_no_better_than_the_largest_class_is_advised_against():
+    rivals = [rival("student"), rival("majority", 1.0, (-2.0, 4.0)), rival("teacher", -9.0, (-12.0, -6.0))]
+    assert advise(rivals).startswith("Take neither yet")
+
+
+def test_a_damaged_file_of_a_fit_is_one_line(session):
+    (session.folder.path / "rivals.json").write_text('{"rivals": 3}')
+    with pytest.raises(UsageError, match="is damaged"):
+        found_by_fit(session.folder)
