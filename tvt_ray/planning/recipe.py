@@ -64,11 +64,12 @@ class LookedAt:
     data: Dataset
 
 
-def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto") -> LookedAt:
+def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool = False) -> LookedAt:
     """The recipe for the dataset that `asked` names, with what else it sets on top; of the digits, the defaults.
 
-    `stem`: what students begin with; auto: with stages of the teacher, where it has some that others trained. Raises
-    UsageError for what is wrong with the dataset, the teacher or the settings.
+    `stem`: what students begin with; auto: with stages of the teacher, where it has some that others trained.
+    `all_cuts`: with any of those, for who compares them. Raises UsageError for what is wrong with the dataset, the
+    teacher or the settings.
     """
     config = RunConfig().with_(asked)
     data = load_dataset(config.data)
@@ -85,7 +86,7 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto") -> LookedAt:
         chosen["teacher"] = {"name": f"{PREFIX}{backbone}", "pretrained": True}
         if stem != "patch" and takes_stages(asked.get("space", {})):
             batch = batch_size(facts.num_train, has_gpu)
-            chosen = dict(inherited_recipe(facts, has_gpu, config.budget, backbone, batch))
+            chosen = inherited_recipe(facts, has_gpu, config.budget, backbone, batch, all_cuts)
             if data.origins.get("val", "").startswith(CARVED) and facts.num_val < FEW_IMAGES:
                 chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
     if chose_teacher:
@@ -268,7 +269,8 @@ def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float)
     per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
     if speeds.teacher_step_s:
         teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
-    samples = max(1, min(config.search.num_samples, int(SEARCH_SHARE * left / speeds.arch_s)))
+    most = min(config.search.num_samples, config.space.size())
+    samples = max(1, min(most, int(SEARCH_SHARE * left / speeds.arch_s)))
     spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s
     return teacher // per_epoch, samples, left - spent
 

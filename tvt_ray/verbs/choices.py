@@ -32,7 +32,7 @@ from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.trainings import guided_or_not
 from tvt_ray.vits import Arch
 
-NUM_VIEWS, NUM_STEPS = 4, 250  # of each training
+NUM_VIEWS, NUM_STEPS = 3, 200  # of each training
 NUM_IMAGES = 500  # that are learned from, at most
 SURE = 1.0  # standard errors by which another way has to be better than the one that is there
 TEMPERATURES = np.exp(np.linspace(-1.5, 1.5, 31))

@@ -55,7 +55,9 @@ def choose_cut(session: Session) -> tuple[Cut, ...]:
     within = affordable_stems(session.limits, stems)
     cuts = compare_cuts(session, stems)
     best = max((cut for cut in cuts if cut.stem in within), key=lambda cut: cut.log_likelihood)
+    data = session.data  # which another stem changes nothing of
     session.config = session.config.with_(space={"stem": [best.stem]})
+    session.data = data
     write_atomically(file, json.dumps([asdict(cut) for cut in cuts], indent=1).encode())
     session.folder.claim(session.config)
     told = ", ".join(f"{cut.stem} {cut.cv_acc:.1f} %" for cut in cuts)

@@ -164,7 +164,7 @@ def plan_fit(asked: Mapping[str, Any], minutes: float | None = None, stem: StemC
     Where no minutes are given they are eight, or what the floors of teacher and student take here. Raises UsageError
     for what is wrong with the dataset or the settings, and where those that are given are too few.
     """
-    looked_at = look_at(asked, stem)
+    looked_at = look_at(asked, stem, all_cuts=True)
     config, facts = looked_at.config, looked_at.facts
     check_augmentation(config.distill.augment)
     check_init_setting(config)

@@ -20,6 +20,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.published import create_published
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vits import Arch, Space, build_student
@@ -135,16 +136,20 @@ def _from_timm(init: str) -> Source:
     check_name(name)
     if not name.startswith(HUBS):
         _check_model(init, _create(name, pretrained=False, device="meta"))
+    model = _from_hub(init, name) if name.startswith(HUBS) else create_published(name, num_classes=0, what=KEY)
+    parts = model.named_modules()
+    heads = {name.removesuffix(".attn"): part.num_heads for name, part in parts if hasattr(part, "num_heads")}
+    return parse_source(init, model.state_dict(), heads)
+
+
+def _from_hub(init: str, name: str) -> Any:
     try:
-        model = _create(name, pretrained=True, device="cpu")
+        return _create(name, pretrained=True, device="cpu")
     except Exception as error:  # the hub client raises many kinds
         raise UsageError(
             f"the weights of {init} could not be downloaded ({told(error)}); "
             "give a local file, or download it where there is a network"
         ) from None
-    parts = model.named_modules()
-    heads = {name.removesuffix(".attn"): part.num_heads for name, part in parts if hasattr(part, "num_heads")}
-    return parse_source(init, model.state_dict(), heads)
 
 
 def _create(name: str, pretrained: bool, device: str) -> Any:

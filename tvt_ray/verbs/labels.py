@@ -1,0 +1,99 @@
+"""Enough images, right labels? What the frozen features of a pretrained network say of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tvt_ray.data.splits import Dataset, joined
+from tvt_ray.data.survey import name_of
+from tvt_ray.report.contact_sheet import write_captioned
+from tvt_ray.teachers.head import Features, choose_head, fast, features_of
+from tvt_ray.teachers.labels import Growth, growth, out_of_fold, suspects
+from tvt_ray.teachers.published import CANDIDATES, create_published, is_here
+from tvt_ray.teachers.timm_cnn import PREFIX, as_teacher
+
+MOST_IMAGES = 4000  # that are looked at without being asked: some minutes of two cores
+MOST_LISTED, MOST_DRAWN = 40, 40
+
+
+@dataclass(frozen=True)
+class WrongLabel:
+    """An image whose label looks wrong."""
+
+    image: str
+    label: str
+    looks_like: str
+    margin: float  # by which the probability of that class is above the label's, 0 to 1
+
+
+@dataclass(frozen=True)
+class LabelReport:
+    """By a linear head on frozen features, each image judged by heads that did not learn from it."""
+
+    network: str
+    accuracy: float  # percent, by cross-validation
+    num_suspects: int
+    suspects: tuple[WrongLabel, ...]  # the worst first
+    growth: Growth | None  # None: a class has too few images
+    sheet: str | None  # a picture of the suspects
+
+    def sentences(self) -> list[str]:
+        """What a person should look at."""
+        found = [
+            f"{self.num_suspects:,} look wrong to {self.network}, whose features alone are right for "
+            f"{self.accuracy:.1f} % of the others"
+        ]
+        found += [
+            f"{each.image} is labelled {each.label} and looks like {each.looks_like}" for each in self.suspects[:5]
+        ]
+        if self.growth is not None:
+            low, high = self.growth.twice_interval
+            found.append(
+                f"with a quarter of the images those features reach {self.growth.quarter:.1f} %, with half "
+                f"{self.growth.half:.1f}, with all {self.growth.all:.1f}, and with twice as many about "
+                f"{self.growth.twice:.1f} ({low:.1f} to {high:.1f})"
+            )
+        return found
+
+
+def look_at_labels(data: Dataset, out: Path | None = None, seed: int = 0) -> LabelReport | None:
+    """Of the images that train and validate. None where no pretrained weights are here, or there are too many images.
+
+    `out`: a folder for a picture of the suspects.
+    """
+    network = next(filter(is_here, CANDIDATES), None)
+    split = joined(data.train, data.val)
+    if network is None or len(split) > MOST_IMAGES:
+        return None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = create_published(network, data.num_classes, tell=lambda line: None)
+    teacher = as_teacher(f"{PREFIX}{network}", model, data.num_classes).to(device).freeze()
+    features = features_of(fast(teacher.features, device), split, teacher.image_size)
+    head = choose_head(Features(features, {}, split.labels), data.num_classes, seed)
+    found = suspects(split.labels, out_of_fold(features, split.labels, head.strength, data.num_classes, seed))
+    names, classes = _names(data), data.class_names
+    sheet = None
+    if out is not None and found:
+        sheet = out / "suspect_labels.png"
+        drawn = found[:MOST_DRAWN]
+        captions = [f"{classes[each.label]}\n-> {classes[each.likelier]}?" for each in drawn]
+        title = f"{len(found)} labels that look wrong: the label, and what the image looks like"
+        write_captioned(sheet, title, [split[each.place][0] for each in drawn], captions, 96)
+    return LabelReport(
+        network,
+        head.cv_acc,
+        len(found),
+        tuple(
+            WrongLabel(names[each.place], classes[each.label], classes[each.likelier], round(each.margin, 4))
+            for each in found[:MOST_LISTED]
+        ),
+        growth(features, split.labels, head.strength, data.num_classes, seed),
+        str(sheet) if sheet else None,
+    )
+
+
+def _names(data: Dataset) -> list[str]:
+    return [name_of(data, split, place) for split in ("train", "val") for place in range(len(data.split(split)))]
