@@ -9,7 +9,7 @@ import pytest
 from tests.data.samples import picture, write_class_folders
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
-from tvt_ray.data.splits import Loaded, Split, carve, place_splits
+from tvt_ray.data.splits import Loaded, Split, carve, joined, place_splits
 from tvt_ray.errors import UsageError
 
 
@@ -103,3 +103,14 @@ def test_val_is_the_test_split_where_there_is_no_other():
     assert place_splits({"train": 1, "val": 2, "test": 3}, "names")[:3] == (1, 3, 2)
     assert place_splits({"train": 1, "test": 3}, "names") == Loaded(1, 3, None, "names")
     assert place_splits({"train": 1}, "names") == Loaded(1, None, None, "names")
+
+
+def test_joined_splits_hold_the_images_of_both_in_order_and_travel(digits):
+    first, second = digits.train.take(np.array([5, 2, 9])), digits.val.take(np.array([1, 0]))
+    both = joined(first, second)
+    assert both.labels.tolist() == [*first.labels, *second.labels]
+    images = [split[i][0].tobytes() for split in (first, second) for i in range(len(split))]
+    assert [both[i][0].tobytes() for i in range(5)] == images
+    some = both.take(np.array([1, 2, 4])).portable()
+    assert [some[i][0].tobytes() for i in range(3)] == [images[i] for i in (1, 2, 4)]
+    assert joined(second, first).source.fingerprint() != both.source.fingerprint()

@@ -131,6 +131,18 @@ def test_a_training_that_is_gone_on_with_ends_as_one_that_was_not_interrupted(ma
     assert near(only(train(later)).kept().state_dict(), only(straight).kept().state_dict())
 
 
+def test_a_student_that_inherits_may_learn_beside_one_that_does_not(digits, lender):
+    inputs = DistillInputs(few(digits.train, 64), few(digits.val, 20), few(digits.test, 20), lender)
+    drawn = SETTINGS.with_(stem="drawn", stem_frozen_epochs=0)
+    tasks = [DistillTask(SPACE, STEM2, 10, SETTINGS), DistillTask(SPACE, STEM2, 10, drawn, label="drawn")]
+    together = train(Cohort(tasks, inputs, WorkerContext(torch.device("cpu"))))
+    alone = train(Cohort(tasks[:1], inputs, WorkerContext(torch.device("cpu"))))
+    name = SPACE.arch_id(STEM2)
+    assert near(together.learners[name].kept().state_dict(), only(alone).kept().state_dict())
+    assert together.learners["drawn"].trunk is None
+    assert not together.learners["drawn"].student.trunk.inherited
+
+
 def test_who_learns_beside_changes_nothing_whatever_its_stem(make):
     other, plain = ViTArch(24, 2, 2, 2, 8, "stage1", "mean"), ViTArch(24, 1, 2, 2, 8, "patch", "token")
     together, alone = train(make(STEM2, other, plain)), train(make())

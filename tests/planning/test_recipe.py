@@ -96,6 +96,19 @@ def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos)
         assert not inherits(look_at({**photos, **asked}).config)
 
 
+def test_students_of_a_vit_begin_with_some_of_its_weights(photos, tmp_path, capsys):
+    import timm
+    from safetensors.torch import save_file
+
+    file = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("vit_tiny_patch16_224", num_classes=5).state_dict(), file)
+    teacher = {"name": "timm:vit_tiny_patch16_224", "pretrained": str(file), "image_size": 64}
+    config = look_at({**photos, "teacher": teacher}).config
+    assert (config.space.name, config.distill.init) == ("autoformer", str(file))
+    assert "does not run one stage of convolutions after the other" in capsys.readouterr().err
+    assert look_at({**photos, "teacher": {"name": "resnet32"}}).config.distill.init is None
+
+
 def test_auto_is_the_teacher_that_is_to_be_had(photos):
     config = look_at({**photos, "teacher": {"name": "auto"}}).config
     assert config == look_at(photos).config

@@ -35,10 +35,15 @@ def test_a_network_of_shapes_alone_has_no_numbers():
 @pytest.mark.parametrize("name", ["timm:vit_tiny_patch16_224", "timm:mixer_s32_224"])
 def test_a_network_whose_maps_get_no_coarser_is_refused(name):
     with pytest.raises(UsageError, match=rf"^{name} cannot teach: its maps are all \d+ pixels wide, as a ViT's are"):
-        check(name)
+        check(name, pretrained=False)
 
 
-@pytest.mark.parametrize(("name", "size"), [("timm:levit_128s", 96), ("timm:vit_tiny_patch16_224", 64)])
+def test_a_vit_that_others_trained_may_teach_at_any_size_of_whole_patches():
+    assert check("timm:vit_tiny_patch16_224").image_size == 224
+    assert check("timm:vit_tiny_patch16_224", image_size=64).image_size == 64
+
+
+@pytest.mark.parametrize(("name", "size"), [("timm:levit_128s", 96)])
 def test_a_size_that_a_network_does_not_take_is_told_with_its_own(name, size):
     with pytest.raises(UsageError) as error:
         check(name, image_size=size)

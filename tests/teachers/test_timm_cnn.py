@@ -1,12 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.head import teach_head
 from tvt_ray.teachers.provide import save_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.timm_cnn import check_name, check_pretrained, check_stages
+from tvt_ray.teachers.training import teacher_accuracy
 from tvt_ray.vision_compat import ensure_torchvision
 
 
@@ -122,3 +125,37 @@ def test_a_backbone_without_a_classifier_can_be_started_from(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "t.ckpt")
     teacher = build_teacher(TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "t.ckpt"), 4)
     assert torch.equal(teacher.backbone.model.conv1.weight, state["model.conv1.weight"])
+
+
+def test_a_vit_teaches_with_the_weights_of_a_file_at_another_size(tmp_path):
+    """Its positions are resized to its map, logits read what its features are, and it is kept and read again."""
+    ensure_torchvision()
+    import timm
+
+    torch.manual_seed(0)
+    settings = TeacherSettings(name="timm:vit_tiny_patch16_224", pretrained=False, image_size=64)
+    assert build_teacher(settings, 4).backbone.model.pos_embed.shape == (1, 17, 192)
+    full = timm.create_model("vit_tiny_patch16_224")
+    save_file(full.state_dict(), tmp_path / "full.safetensors")
+    teacher = build_teacher(settings.with_(pretrained=tmp_path / "full.safetensors"), 4).freeze()
+    with torch.no_grad():
+        logits, maps, features = teacher.outputs(torch.randn(2, 3, 32, 32), with_features=True)
+        assert torch.allclose(teacher.backbone.model.head(features), logits, atol=1e-5)
+    assert [tuple(m.shape) for m in maps] == [(2, 192, 4, 4)] * 3
+    assert torch.equal(teacher.backbone.model.blocks[0].attn.qkv.weight, full.blocks[0].attn.qkv.weight)
+    save_teacher(teacher, tmp_path / "again.safetensors")
+    again = build_teacher(settings.with_(weights=tmp_path / "again.safetensors"), 4)
+    assert torch.equal(again.backbone.model.pos_embed, teacher.backbone.model.pos_embed)
+
+
+@pytest.mark.slow
+def test_dinov2_reads_images_as_a_teacher(shared_data, digits):
+    """Half precision, positions of its own grid: as others publish it."""
+    file = shared_data / "pretrained" / "dinov2_small_fp16.safetensors"
+    if not file.exists():
+        pytest.skip("there are no weights of DINOv2")
+    settings = TeacherSettings(name="timm:vit_small_patch14_dinov2", pretrained=file, image_size=56)
+    teacher = build_teacher(settings, 10)
+    head = teach_head(teacher, digits.train.take(np.arange(120)), seed=0, device=torch.device("cpu"))
+    assert head.cv_acc > 50
+    assert teacher_accuracy(teacher, digits.test.take(np.arange(100))) > 50

@@ -2,9 +2,11 @@
 
 import dataclasses
 
+from tvt_ray.data.datasets import load_dataset
 from tvt_ray.exports.folder import StudentCard
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.verbs.provenance import TrainedOn, origins_of, versions
 
 
@@ -48,3 +50,19 @@ def test_versions_are_of_what_trains():
 
     assert torch.__version__.startswith(versions()["torch"])
     assert {"tvt_ray", "python", "timm", "ray"} <= versions().keys()
+
+
+def test_images_that_validated_count_as_trained_on_where_they_were_learned_from(run_folder, photos):
+    """In the run's own dataset, and in another that holds the same files."""
+    config, identity = run_folder.config(), DataIdentity.load(run_folder.data_file)
+    arch = config.space.from_json(run_folder.rows().read()[0].arch)
+    data = load_dataset(config.data)
+    other = dataclasses.replace(data, test=data.val)  # of which every image validated
+    for learned_from, seen in (("train", False), ("train and val", True)):
+        card = StudentCard(config.space, arch, ("ants", "bees"), {"learned_from": learned_from})
+        trained_on = TrainedOn(card, run_folder, config, identity)
+        (own,) = trained_on.notes(data, data.fingerprint(), "val", {"val": data.val})
+        assert own.startswith("these images were trained on") == seen
+        notes = trained_on.notes(other, "another", "test", {"test": other.test})
+        every = f"{len(data.val)} of the {len(data.val)} images were trained on"
+        assert any(note.startswith(every) for note in notes) == seen

@@ -31,6 +31,7 @@ from tvt_ray.training.pace import Pace, autocast, fast_precision, finished
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.weight_source import Source
 
+OWN_SETTINGS = ("loss", "init", "stem", "stem_frozen_epochs")  # that students of a cohort may have each for itself
 TAUGHT = "teacher"  # what it makes of images, among what is kept
 Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 
@@ -54,7 +55,7 @@ class Cohort(Loop[StudentLearner]):
     """
 
     def __init__(self, tasks: Sequence[DistillTask], inputs: DistillInputs, worker: WorkerContext) -> None:
-        """All tasks have the same image size, classes, and settings but for loss and init, and names of their own.
+        """All tasks have the same image size, classes, and settings but for OWN_SETTINGS, and names of their own.
 
         Raises ValueError otherwise.
         """
@@ -196,11 +197,11 @@ def _sizes_of(teacher: Teacher, device: torch.device) -> tuple[list[int], int]:
 
 
 def shared_by(tasks: Sequence[DistillTask]) -> tuple[DistillSettings, int, int]:
-    """Settings, with the first one's loss and init, image size in pixels, and classes.
+    """Settings, with the first one's loss and beginning, image size in pixels, and classes.
 
     Raises ValueError where they differ.
     """
-    own = {"loss": tasks[0].settings.loss, "init": tasks[0].settings.init}
+    own = {name: getattr(tasks[0].settings, name) for name in OWN_SETTINGS}
     shared = [(task.settings.model_copy(update=own), task.space.image_size, task.num_classes) for task in tasks]
     if any(each != shared[0] for each in shared):
         raise ValueError("a cohort's students share recipe, image size and classes")

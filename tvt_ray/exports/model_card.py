@@ -68,6 +68,8 @@ def _accuracy(card: StudentCard, origin: Origin) -> str:
         said += f" ({count:,} images; 95 % interval {low:.1f} to {high:.1f})"
     val, teacher = card.results.get("val_acc"), card.results.get("teacher_test_acc")
     said += f", and {val:.2f} % of those that validate" if val is not None else ""
+    if card.results.get("learned_from") == "train and val":
+        said += ". The images that validated were learned from too, in the end"
     said += f". The teacher names {teacher:.2f} % of the test images right" if teacher is not None else ""
     return f"{said}. Nothing was chosen by the test images."
 

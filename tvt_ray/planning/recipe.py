@@ -19,7 +19,7 @@ from tvt_ray.progress import say
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.strict import merged
-from tvt_ray.teachers import AUTO
+from tvt_ray.teachers import AUTO, check_settings, is_vit
 from tvt_ray.teachers.published import choose_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.timm_cnn import PREFIX
@@ -91,6 +91,8 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
                 chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
     if chose_teacher:
         del chosen["teacher"]
+        if backbone is None:
+            chosen["distill"] = {**chosen["distill"], "init": kin_of(config.teacher)}
     elif config.teacher.name == AUTO:
         asked = merged(asked, {"teacher": {"name": chosen["teacher"]["name"]}})
     return LookedAt(RunConfig().with_(fraction, chosen, asked), facts, data)
@@ -114,6 +116,13 @@ def backbone_of(teacher: TeacherSettings, chosen: bool) -> str | None:
     except UsageError as error:
         say(f"teacher: trained from drawn weights: {error}")
         return None
+
+
+def kin_of(teacher: TeacherSettings) -> str | None:
+    """What students of a teacher that is itself a ViT take their first weights of; None: it is none, or has none."""
+    if not teacher.name.startswith(PREFIX) or teacher.pretrained is False or not is_vit(check_settings(teacher)):
+        return None
+    return teacher.name if teacher.pretrained is True else str(teacher.pretrained)
 
 
 def _with_stages(network: str) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location
@@ -87,12 +87,22 @@ def check_maps(settings: TeacherSettings, is_large: bool) -> Teacher:
             f"images of {teacher.image_size} pixels are too small for {teacher.name}: its stage maps are {sizes} "
             "pixels wide; set teacher.image_size to more"
         )
-    if sizes[0] == sizes[-1]:
+    if sizes[0] == sizes[-1] and not (_has_weights(settings) and is_vit(teacher)):
         raise UsageError(
             f"{teacher.name} cannot teach: its maps are all {sizes[0]} pixels wide, as a ViT's are, where the stages "
-            "of a CNN get coarser; resnet56 and timm:resnet18 are some"
+            "of a CNN get coarser; resnet56 and timm:resnet18 are some, and so is a ViT with pretrained weights"
         )
     return teacher
+
+
+def _has_weights(settings: TeacherSettings) -> bool:
+    return settings.weights is not None or settings.pretrained is not False
+
+
+def is_vit(teacher: Teacher) -> bool:
+    """Whether a teacher is a plain ViT of timm's, of whose weights students may take some."""
+    blocks: Any = getattr(teacher.backbone.network, "blocks", None)
+    return isinstance(blocks, nn.Sequential) and len(blocks) > 0 and hasattr(blocks[0], "attn")
 
 
 def _try_shapes(settings: TeacherSettings) -> tuple[Teacher, Maps]:

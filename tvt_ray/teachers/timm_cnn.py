@@ -1,4 +1,4 @@
-"""Any timm CNN as a teacher."""
+"""Any timm CNN as a teacher, and its ViTs where others trained them."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ def build_timm(settings: TeacherSettings, num_classes: int, state: State | None)
     teacher, config = as_teacher(settings.name, model, num_classes, settings.image_size), model.pretrained_cfg
     if start and isinstance(settings.pretrained, Path):
         load_weights(teacher, read_state(settings.pretrained), settings.pretrained, new=_classifiers(config))
+    if settings.image_size is not None and config.get("fixed_input_size") and hasattr(model, "set_input_size"):
+        model.set_input_size(img_size=settings.image_size)  # a ViT, whose positions are of a map of one size
     return teacher
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.trainings import PLACE, RIVALS_PLACE, Teaching, Trainings, check_blocks, check_student_folder
 from tvt_ray.vits import Arch, Space
 from tvt_ray.vits.published import Design, deit_tiny, pit_tiny
+from tvt_ray.vits.stems import STAGES
 
 PAGE_FILE, JSON_FILE = "baselines.html", "baselines.json"
 STUDENT = "student"
@@ -149,6 +151,7 @@ class Contender:
     arch: Arch
     guided: bool = True
     design: str = ""  # tells it apart from an architecture of the run that has the same id
+    drawn: bool = False  # whether its stem's stages begin with drawn weights, where others inherit them
 
     @property
     def arch_id(self) -> str:
@@ -158,7 +161,7 @@ class Contender:
     @property
     def label(self) -> str:
         """Its trainings' name, but for the seed: contenders that have the same one are one."""
-        return f"{self.design}{self.arch_id}{'' if self.guided else '.alone'}"
+        return f"{self.design}{self.arch_id}{'' if self.guided else '.alone'}{'.drawn' if self.drawn else ''}"
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,15 @@ def alone(contest: Contest) -> Contender | str:
     if not contest.guided:
         return "the student without the teacher: it does not follow one"
     return contest.of_row(contest.row, "the student without the teacher", guided=False)
+
+
+def from_chance(contest: Contest) -> Contender | str:
+    """The student with drawn weights, by the same recipe."""
+    title = "the student from drawn weights"
+    found = contest.of_row(contest.row, title)
+    if not STAGES.fullmatch(getattr(found.arch, "stem", "")) or contest.config.distill.stem == "drawn":
+        return f"{title}: it inherits none"
+    return dataclasses.replace(found, drawn=True)
 
 
 def largest(contest: Contest) -> Contender | str:
@@ -222,6 +234,7 @@ def first_by(score: str) -> Choose:
 # Adding one is a function and a row; the name of a score stands for whom it puts first.
 BASELINES: dict[str, Choose] = {
     "alone": alone,
+    "drawn": from_chance,
     "largest": largest,
     "deit": lambda contest: _published(contest, deit_tiny, "DeiT-Ti's shape"),
     "pit": lambda contest: _published(contest, pit_tiny, "PiT-Ti's shape"),
@@ -268,5 +281,7 @@ def _task_of(contender: Contender, teaching: Teaching, seed: int) -> DistillTask
     settings = teaching.settings.with_(seed=seed)
     if not contender.guided:
         settings = settings.with_(loss=settings.loss.alone())
+    if contender.drawn:
+        settings = settings.with_(stem="drawn", stem_frozen_epochs=0)
     space, plugins = contender.space, teaching.config.plugins
     return DistillTask(space, contender.arch, teaching.data.num_classes, settings, plugins, contender.label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -86,15 +86,15 @@ class TrainedOn:
     def notes(self, data: Dataset, fingerprint: str, split: str, parts: Mapping[str, Split]) -> list[str]:
         """What training has seen of `parts`, the splits of `data` that are evaluated, called `split` together."""
         if self.is_of(fingerprint):
-            return _of_own(split)
+            return _of_own(split, self._learned_from)
         return [*self._overlap(parts), *_of_carved(data, split)]
 
     def _overlap(self, parts: Mapping[str, Split]) -> list[str]:
-        trained = self._training_split()
+        trained = self._training_splits()
         if trained is None:
             where = self.config.data.name if self.config else self.card.results.get("dataset", "what it was trained on")
             return [f"whether images were trained on is not known: {where} is not at hand as it was then"]
-        seen = set(content_hashes(trained))
+        seen = {digest for part in trained for digest in content_hashes(part)}
         hashes = [digest for part in parts.values() for digest in content_hashes(part)]
         count = sum(digest in seen for digest in hashes)
         if not count:
@@ -102,7 +102,7 @@ class TrainedOn:
         told = f"{count:,} of the {counted(len(hashes), 'image')}"
         return [f"{told} were trained on: the accuracy there says nothing of new images"]
 
-    def _training_split(self) -> Split | None:
+    def _training_splits(self) -> list[Split] | None:
         """None where the run's data is not there any more, or has changed."""
         if self.config is None:
             return None
@@ -110,7 +110,12 @@ class TrainedOn:
             data = load_dataset(self.config.data.with_(download=False))
         except UsageError:
             return None
-        return data.train if self.is_of(data.fingerprint()) else None
+        return [data.split(name) for name in self._learned_from] if self.is_of(data.fingerprint()) else None
+
+    @property
+    def _learned_from(self) -> tuple[str, ...]:
+        """The splits that the student was trained on."""
+        return ("train", "val") if self.card.results.get("learned_from") == "train and val" else ("train",)
 
 
 def names_a_dataset(asked: Mapping[str, Any]) -> bool:
@@ -133,7 +138,9 @@ def folder_of(student: TrainedStudent | Location | str) -> Location:
     return as_location(student.path if isinstance(student, TrainedStudent) else student)
 
 
-def _of_own(split: str) -> list[str]:
+def _of_own(split: str, learned_from: Collection[str]) -> list[str]:
+    if split in learned_from:
+        split = "train"
     said = {
         "train": "these images were trained on: the accuracy says nothing of new ones; --split test does",
         "all": "training images are among these: the accuracy says little of new ones; --split test does",

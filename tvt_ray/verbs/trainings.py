@@ -215,9 +215,10 @@ class Trainings:
     def _measured(self, task: DistillTask, epochs: Sequence[Mapping[str, float]]) -> None:
         """Of the run's space: another's ids would be taken for its own. One that is stored already counts once.
 
-        Who learned from the images that validate was not measured.
+        Who learned from the images that validate was not measured, and who began otherwise is another measurement.
         """
-        if task.space == self.config.space and task.settings.learn_from == "train":
+        same = task.settings.stem == self.teaching.settings.stem
+        if task.space == self.config.space and task.settings.learn_from == "train" and same:
             self.writer.put([self.teaching.measurement(task, epoch) for epoch in epochs])
 
     def keep_student(self, place: str, trained: Trained) -> None:
