@@ -1,11 +1,12 @@
 """From a folder of images to a student, with several seeds: how good it is beside its rivals, and what it takes.
 
-python -m benchmarks fit DATASET [--seeds 3] [--alone] [-- any flags of tvt fit]
+python -m benchmarks fit DATASET [--seeds 3] [--baselines alone,drawn] [-- any flags of tvt fit]
 
 Each seed is a `tvt fit` of its own (split, teacher, cut, how to learn, search, student), whose rivals are the largest
-class, the frozen teacher and the teacher cut at the student's stage. `--alone` trains the same student again without
-the teacher. The result: test accuracies in percent by seed, their means and standard errors, the parameters, and the
-seconds that each fit took beside those it had said.
+class, the frozen teacher and the teacher cut at the student's stage. `--baselines` trains more by the same recipe, as
+`tvt distill --baselines` does: the student without the teacher, or from drawn weights. The result: test accuracies in
+percent by seed, their means and standard errors, the parameters, and the seconds that each fit took beside those it had
+said.
 """
 
 from __future__ import annotations
@@ -18,36 +19,34 @@ from typing import Any
 from benchmarks.runner import Record, tvt
 from tvt_ray.cli.output import print_table
 
-ACCURACIES = ("student", "alone", "cut", "teacher", "majority")
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    parser.add_argument("--alone", action="store_true", help="train each student without the teacher too")
+    parser.add_argument("--baselines", metavar="A,B", help="as of tvt distill, trained for each seed")
     parser.add_argument("flags", nargs="*", help="of tvt fit, after --")
 
 
 def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
-    found = [fit_once(args.dataset, seed, args.alone, args.flags, record) for seed in range(args.seeds)]
-    there = [name for name in ACCURACIES if all(name in each for each in found)]
-    means = {name: mean_and_error([each[name] for each in found]) for name in there}
+    found = [fit_once(args.dataset, seed, args.baselines, args.flags, record) for seed in range(args.seeds)]
+    names = [name for name in found[0]["accuracies"] if all(name in each["accuracies"] for each in found)]
+    means = {name: mean_and_error([each["accuracies"][name] for each in found]) for name in names}
     return {"seeds": found, "mean_and_standard_error": means}
 
 
-def fit_once(dataset: str, seed: int, alone: bool, flags: Sequence[str], record: Record) -> dict[str, Any]:
+def fit_once(dataset: str, seed: int, baselines: str | None, flags: Sequence[str], record: Record) -> dict[str, Any]:
     """A seed: what was planned, what was fitted, and its rivals."""
     folder, seeded = str(record.folder / f"seed{seed}"), ("--seed", str(seed), *flags)
     planned = record.once(f"seed{seed}-planned", tvt, "fit", dataset, "--out", folder, *seeded, "--dry-run")
     fitted = record.once(f"seed{seed}-fitted", tvt, "fit", dataset, "--out", folder, *seeded)
     rivals = {each["name"]: each for each in fitted["rivals"]["rivals"]}
-    found = {name: each["test_acc"] for name, each in rivals.items()}
-    if alone:
-        words = ("distill", "--run-dir", folder, "--baselines", "alone", "--resume")
+    accuracies = {name: each["test_acc"] for name, each in rivals.items()}
+    if baselines:
+        words = ("distill", "--run-dir", folder, "--baselines", baselines, "--resume")
         compared = record.once(f"seed{seed}-compared", tvt, *words)["baselines"]
-        found["alone"] = next((e["test_acc"] for e in compared["rivals"] if e["name"] == "alone"), found["student"])
+        accuracies |= {each["name"]: each["test_acc"] for each in compared["rivals"]}
     return {
-        **found,
+        "accuracies": accuracies,
         "arch_id": fitted["students"][0]["arch_id"],
         "params": rivals["student"]["params"],
         "ms": {name: each["ms"] for name, each in rivals.items() if each["ms"] is not None},
@@ -67,7 +66,7 @@ def show(result: Mapping[str, Any]) -> None:
     rows = [
         [
             str(seed),
-            *(f"{each[name]:.1f}" for name in names),
+            *(f"{each['accuracies'][name]:.1f}" for name in names),
             f"{each['params'] / 1e6:.2f}M",
             f"{each['took_s']} s",
             f"{each['planned_s']} s",
