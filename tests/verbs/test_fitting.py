@@ -15,11 +15,15 @@ from tvt_ray.quality.statistics import wilson
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.run import TrainedStudent
-from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, behind, choose, likelihoods, middle_arch, pick
+from tvt_ray.scoring.rows import unread
+from tvt_ray.scoring.scores import Calibration
+from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
+from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, choose
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
 from tvt_ray.verbs.report import found_by_fit
 from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals
 from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
 
@@ -77,11 +81,13 @@ def session(asked, tmp_path, monkeypatch):
         yield opened
 
 
-def test_the_best_cut_by_cross_validation_is_where_students_begin(session, capsys):
+def test_the_last_cut_is_where_students_begin_unless_another_is_surely_better(session, capsys):
     cuts = choose_cut(session)
     assert [cut.stem for cut in cuts] == ["stage1", "stage2"]
-    best = max(cuts, key=lambda cut: cut.log_likelihood)
-    assert session.config.space.stem == (best.stem,)
+    (stem,) = session.config.space.stem
+    best = next(cut for cut in cuts if cut.stem == stem)
+    if stem == "stage1":
+        assert best.log_likelihood > cuts[1].log_likelihood
     assert session.folder.config().space.stem == (best.stem,)
     assert f"students begin with {best.stem}" in capsys.readouterr().err
     for cut in cuts:
@@ -124,6 +130,37 @@ def test_without_time_for_a_second_augmentation_losses_alone_are_compared(sessio
     choices = choose(session, seconds=0)
     assert {way.augmentation for way in choices.ways} == {"as planned"}
     assert {way.loss for way in choices.ways} == set(LOSSES)
+
+
+def read_rows(session):
+    """As a search leaves them, without Ray."""
+    space = session.config.space
+    rows = []
+    for number, arch in enumerate(space.enumerate()):
+        row = unread(space, arch, 3, 0)
+        rows.append(dataclasses.replace(row, readings={"rank_sum": 1.0 + number, "log_norm": 2.0 * number}))
+    session.folder.rows().append(rows)
+    Calibration.from_rows(rows).save(session.folder.calibration_file)
+    return rows
+
+
+def test_the_body_is_the_score_s_first_unless_another_is_surely_better(session, monkeypatch, capsys):
+    monkeypatch.setattr("tvt_ray.verbs.bodies.NUM_STEPS", 12)
+    rows = read_rows(session)
+    bodies = choose_body(session)
+    assert 2 <= len(bodies) <= NUM_BODIES + 1
+    assert len({body.arch_id for body in bodies}) == len(bodies)
+    assert {body.arch_id for body in bodies} <= {row.arch_id for row in rows}
+    by_role = {body.role: body for body in bodies if body.role}
+    assert {"first by its score", "smallest", "middle"} <= by_role.keys()
+    assert by_role["smallest"].params == min(row.params for row in rows)
+    chosen = bodies[0]
+    assert chosen.behind == 0
+    if chosen.role != "first by its score":
+        assert by_role["first by its score"].behind >= SURE
+    assert f"bodies: {chosen.arch_id} reaches" in capsys.readouterr().err
+    assert choose_body(session) == bodies
+    assert [line[0] for line in found_by_fit(session.folder).bodies] == [body.arch_id for body in bodies]
 
 
 def test_the_middle_of_the_space_is_by_parameters(session):

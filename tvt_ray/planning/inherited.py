@@ -23,7 +23,8 @@ SHARE = 0.75  # of a budget of parameters, that stages take at most
 MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
 LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = 2, 16, 0.15  # augmentations of an image, and their part of the time
 FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
-CHOICES_SHARE = 0.2  # of the time, that goes into choosing how to learn
+# Parts of the time: for choosing how to learn and which ViT, and of that for which ViT.
+CHOICES_SHARE, BODIES_SHARE = 0.27, 0.09
 LEAST_STEPS, MOST_STEPS = 60, 900  # in which all of the student learns
 
 

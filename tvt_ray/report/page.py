@@ -26,16 +26,18 @@ PAIR = ("l2_norm", "attention_similarity")  # TVT's two readings, where both wer
 
 @dataclass(frozen=True)
 class Found:
-    """What a fit found out, as tables of texts: the student beside its rivals, cuts of the teacher, ways to learn."""
+    """What a fit found out, as tables of texts: rivals of the student, cuts of the teacher, ways to learn, bodies."""
 
     advice: str | None = None
     rivals: Sequence[Sequence[str]] = ()
     cuts: Sequence[Sequence[str]] = ()
     ways: Sequence[Sequence[str]] = ()
+    bodies: Sequence[Sequence[str]] = ()
 
 
 RIVAL_COLUMNS = ("", "test, %", "95 % interval", "student ahead by", "parameters", "MB", "ms")
 CUT_COLUMNS = ("stages", "by cross-validation, %", "test, %", "parameters")
+BODY_COLUMNS = ("architecture", "", "parameters", "validation, %", "log-likelihood", "behind, standard errors")
 WAY_COLUMNS = ("augmentation", "loss", "validation, %", "log-likelihood", "behind, standard errors")
 
 
@@ -70,6 +72,7 @@ def write_report(
         rival_columns=RIVAL_COLUMNS,
         cut_columns=CUT_COLUMNS,
         way_columns=WAY_COLUMNS,
+        body_columns=BODY_COLUMNS,
         **_table(ranking.top(NUM_LISTED), config.space),
     )
     write_atomically(path, content)

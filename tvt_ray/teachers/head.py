@@ -54,7 +54,7 @@ class Head:
     strength: float
     views: str  # that it also learned from
     cv_acc: float  # percent, by cross-validation on what it learned from
-    log_likelihood: float  # in the same
+    log_likelihoods: NDArray[np.float64]  # in the same, of each image's label
 
     def logits(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, C) -> (N, classes)."""
@@ -130,15 +130,12 @@ def gather(see: Callable[[Tensor], Tensor], split: Split, size: int, title: str,
 def choose_head(features: Features, num_classes: int, seed: int = 0) -> Head:
     """The head whose log-likelihood is best by cross-validation. An image and its views are in one fold."""
     folds = fold_of(features.labels, seed)
-    best = max(
-        (_likelihood(features, views, strength, folds, num_classes), -i, -j, views, strength)
-        for i, views in enumerate(["none", *features.views])
-        for j, strength in enumerate(STRENGTHS)
-    )
-    (likelihood, accuracy), _, _, views, strength = best
+    ways = [(views, strength) for views in ("none", *features.views) for strength in STRENGTHS]
+    found = {way: _left_out(features, *way, folds, num_classes) for way in ways}
+    (views, strength), (logs, accuracy) = max(found.items(), key=lambda each: float(each[1][0].mean()))
     inputs, labels = _learned_from(features, views, np.ones(len(features.labels), bool))
     weight, bias = fit(inputs, labels, strength, num_classes)
-    return Head(weight, bias, strength, views, accuracy, likelihood)
+    return Head(weight, bias, strength, views, accuracy, logs)
 
 
 def fold_of(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -162,11 +159,11 @@ def _learned_from(
     return np.concatenate(inputs), np.concatenate(labels)
 
 
-def _likelihood(
+def _left_out(
     features: Features, views: str, strength: float, folds: NDArray[np.int64], num_classes: int
-) -> tuple[float, float]:
-    """Mean log-likelihood of labels that were left out, and their accuracy in percent."""
-    logs, hits = [], []
+) -> tuple[NDArray[np.float64], float]:
+    """The log-likelihood of each label, left out, (N,), and the accuracy in percent."""
+    logs, hits = np.zeros(len(folds)), np.zeros(len(folds), bool)
     for fold in range(NUM_FOLDS):
         out = folds == fold
         if not out.any() or out.all():
@@ -176,9 +173,9 @@ def _likelihood(
         logits = features.plain[out] @ weight.T + bias
         own = logits - logits.max(1, keepdims=True)
         own = own - np.log(np.exp(own).sum(1, keepdims=True))
-        logs += own[np.arange(len(own)), features.labels[out]].tolist()
-        hits += (own.argmax(1) == features.labels[out]).tolist()
-    return float(np.mean(logs)), 100 * float(np.mean(hits))
+        logs[out] = own[np.arange(len(own)), features.labels[out]]
+        hits[out] = own.argmax(1) == features.labels[out]
+    return logs, 100 * float(hits.mean())
 
 
 def fit(

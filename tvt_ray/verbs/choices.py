@@ -8,34 +8,27 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
-
-from tvt_ray.data.transforms import eval_loader
-from tvt_ray.distillation.cohort import Cohort, DistillInputs
-from tvt_ray.distillation.learner import DistillTask
-from tvt_ray.distillation.settings import DistillSettings
-from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.strict import merged
-from tvt_ray.training.learner import WorkerContext
 from tvt_ray.verbs.report import CHOICES_FILE
 from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.short import (
+    NUM_STEPS,
+    Likelihoods,
+    accuracy_of,
+    behind,
+    likelihoods,
+    middle_arch,
+    pick,
+    short_task,
+    train_shortly,
+)
 from tvt_ray.verbs.trainings import guided_or_not
-from tvt_ray.vits import Arch
-
-NUM_VIEWS, NUM_STEPS = 3, 200  # of each training
-NUM_IMAGES = 500  # that are learned from, at most
-SURE = 1.0  # standard errors by which another way has to be better than the one that is there
-TEMPERATURES = np.exp(np.linspace(-1.5, 1.5, 31))
 
 # What is compared, each a change of `distill` beside what is there, which comes first.
 AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
@@ -107,18 +100,21 @@ def compare_ways(session: Session, seconds: float) -> Choices | None:
     config, start = session.config, time.monotonic()
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
     losses = LOSSES if settings.loss.follow_teacher else {"labels": LOSSES["labels"]}
-    planned = settings.augment.model_dump(mode="json")
+    arch, planned = middle_arch(session), settings.augment.model_dump(mode="json")
     augmentations = {name: merged(planned, change) for name, change in AUGMENTATIONS.items()}
-    found, hits, longest = dict[tuple[str, str], NDArray[np.float64]](), dict[tuple[str, str], float](), 0.0
+    found, hits, longest = dict[tuple[str, str], Likelihoods](), dict[tuple[str, str], float](), 0.0
     with Meter("choosing how to learn", len(AUGMENTATIONS), "augmentations") as meter:
         for name, augment in augmentations.items():
             began = time.monotonic()
             if found and began - start + longest > seconds:
                 break
-            logits, labels = _trained(session, settings.with_(augment=augment), losses)
+            tasks = [
+                short_task(session, settings.with_(augment=augment, loss={"weights": weights}), arch, loss, NUM_STEPS)
+                for loss, weights in losses.items()
+            ]
+            logits, labels = train_shortly(session, tasks)
             for loss, each in logits.items():
-                found[name, loss] = likelihoods(each, labels)
-                hits[name, loss] = 100 * float((each.argmax(1) == labels).float().mean())
+                found[name, loss], hits[name, loss] = likelihoods(each, labels), accuracy_of(each, labels)
             longest = max(longest, time.monotonic() - began)
             meter.advance(1)
     if len(found) < 2:
@@ -128,76 +124,3 @@ def compare_ways(session: Session, seconds: float) -> Choices | None:
     ways.sort(key=lambda way: ((way.augmentation, way.loss) != best, -way.log_likelihood))
     chosen = {"augment": augmentations[best[0]], "loss": {"weights": dict(LOSSES[best[1]])}}
     return Choices(tuple(ways), chosen, round(time.monotonic() - start, 1))
-
-
-def _trained(
-    session: Session, settings: DistillSettings, losses: Mapping[str, Mapping[str, float]]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Logits (images, classes) of the images that validate, by loss, and their labels."""
-    data, arch = session.data, middle_arch(session)
-    rng = np.random.default_rng(settings.seed)
-    some = data.train.take(np.sort(rng.permutation(len(data.train))[:NUM_IMAGES]))
-    per_epoch = steps_per_epoch(len(some), settings.batch_size)
-    epochs = max(NUM_VIEWS, round(NUM_STEPS / per_epoch))
-    lengths = {
-        "epochs": epochs,
-        "stem_frozen_epochs": epochs,
-        "num_views": NUM_VIEWS,
-        "warmup_epochs": max(1, epochs // 10),
-        "learn_from": "train",
-    }
-    tasks = [
-        DistillTask(
-            session.config.space,
-            arch,
-            data.num_classes,
-            settings.with_(lengths, loss={"weights": dict(weights)}),
-            session.config.plugins,
-            loss,
-        )
-        for loss, weights in losses.items()
-    ]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cohort = Cohort(tasks, DistillInputs(some, data.val, data.test, session.teacher), WorkerContext(device))
-    while not cohort.done:
-        cohort.run_epoch()
-    images, labels = map(torch.cat, zip(*eval_loader(data.val, cohort.image_size), strict=True))
-    with torch.inference_mode():
-        logits = {
-            name: torch.cat([learner.kept()(part.to(device)).cpu() for part in torch.split(images, 64)])
-            for name, learner in cohort.learners.items()
-        }
-    session.teacher.cpu()
-    return logits, labels
-
-
-def middle_arch(session: Session) -> Arch:
-    """Of those within the budget, the one whose parameters are their median."""
-    space, limits = session.config.space, session.limits
-    within = [arch for arch in space.enumerate() if limits.admit(arch)]
-    within.sort(key=lambda arch: (space.cost(arch, session.data.num_classes).params, space.arch_id(arch)))
-    return within[len(within) // 2]
-
-
-def likelihoods(logits: Tensor, labels: Tensor) -> NDArray[np.float64]:
-    """Of each image's label, in logarithms, at the one temperature of all that makes their mean largest: (images,).
-
-    So losses that leave a network more or less sure of itself can be compared.
-    """
-    each = [-F.cross_entropy(logits.double() / t, labels, reduction="none").numpy() for t in TEMPERATURES]
-    best: NDArray[np.float64] = max(each, key=lambda values: float(values.mean()))
-    return best
-
-
-def behind(best: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """What one is behind the other, in standard errors of the mean difference over the same images."""
-    difference = best - other
-    error = difference.std(ddof=1) / len(difference) ** 0.5
-    return float(difference.mean() / error) if error > 0 else 0.0
-
-
-def pick(found: Mapping[tuple[str, str], NDArray[np.float64]]) -> tuple[str, str]:
-    """The first, unless another is surely better than it: then the best of those."""
-    first: tuple[str, str] = next(iter(found))
-    better: Sequence[tuple[str, str]] = [key for key in found if behind(found[key], found[first]) >= SURE]
-    return max([first, *better], key=lambda key: float(found[key].mean()))

@@ -22,6 +22,7 @@ from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.head import Features, choose_head, fast, features_of
 from tvt_ray.verbs.report import CUTS_FILE
 from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.short import Likelihoods, pick
 from tvt_ray.vits.budget import Limits
 from tvt_ray.vits.stems import STAGES
 from tvt_ray.vits.trunks import Trunk, trunk_facts
@@ -40,8 +41,9 @@ class Cut:
 
 
 def choose_cut(session: Session) -> tuple[Cut, ...]:
-    """Compares the stems of the config's space, and leaves it the best one. Empty: it has one, or none of stages.
+    """Compares the stems of the config's space, and leaves it the last one, unless another is surely better.
 
+    Empty: it has one, or none of stages.
     Kept in the run folder, and found there where it was done before.
     """
     file, space = session.folder.path / CUTS_FILE, session.config.space
@@ -53,8 +55,9 @@ def choose_cut(session: Session) -> tuple[Cut, ...]:
     if len(stems) < 2 or len(stems) < len(space.stem):  # type: ignore[attr-defined]
         return ()
     within = affordable_stems(session.limits, stems)
-    cuts = compare_cuts(session, stems)
-    best = max((cut for cut in cuts if cut.stem in within), key=lambda cut: cut.log_likelihood)
+    heads = compare_cuts(session, stems)
+    cuts = tuple(cut for cut, _ in heads)
+    best = pick({cut: values for cut, values in reversed(heads) if cut.stem in within})
     data = session.data  # which another stem changes nothing of
     session.config = session.config.with_(space={"stem": [best.stem]})
     session.data = data
@@ -77,8 +80,11 @@ def affordable_stems(limits: Limits, stems: list[str]) -> list[str]:
     return found
 
 
-def compare_cuts(session: Session, stems: list[str]) -> tuple[Cut, ...]:
-    """Each stem's head, chosen by cross-validation on all images that are no test images, and tested once."""
+def compare_cuts(session: Session, stems: list[str]) -> list[tuple[Cut, Likelihoods]]:
+    """Each stem's head, chosen by cross-validation on all images that are no test images, and tested once.
+
+    With the likelihoods of their labels.
+    """
     data, space = session.data, session.config.space
     backbone, size = space.backbone, space.image_size  # type: ignore[attr-defined]
     counts = {stem: int(stem.removeprefix("stage")) for stem in stems}
@@ -91,8 +97,10 @@ def compare_cuts(session: Session, stems: list[str]) -> tuple[Cut, ...]:
         head = choose_head(Features(seen[0][stem], {}, learned.labels), data.num_classes, session.config.seed)
         hits = head.logits(seen[1][stem]).argmax(1) == tested.labels
         params = trunk_facts(backbone, counts[stem]).params + head.weight.size + head.bias.size
-        cuts.append(Cut(stem, params, head.cv_acc, head.log_likelihood, 100 * float(hits.mean()), tuple(hits.tolist())))
-    return tuple(cuts)
+        mean, accuracy = float(head.log_likelihoods.mean()), 100 * float(hits.mean())
+        cut = Cut(stem, params, head.cv_acc, mean, accuracy, tuple(hits.tolist()))
+        cuts.append((cut, head.log_likelihoods))
+    return cuts
 
 
 def pooled_stages(trunk: Trunk, split: Split, size: int, counts: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:

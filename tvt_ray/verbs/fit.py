@@ -15,7 +15,7 @@ from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
 from tvt_ray.planning.facts import DataFacts, Speeds
-from tvt_ray.planning.inherited import CHOICES_SHARE, inherits, num_learned
+from tvt_ray.planning.inherited import BODIES_SHARE, CHOICES_SHARE, inherits, num_learned
 from tvt_ray.planning.recipe import StemChoice, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
@@ -25,6 +25,7 @@ from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable
 from tvt_ray.teachers.training import trains_head
+from tvt_ray.verbs.bodies import choose_body
 from tvt_ray.verbs.choices import choose
 from tvt_ray.verbs.cuts import Cut, choose_cut
 from tvt_ray.verbs.distill import distill
@@ -129,11 +130,15 @@ def fit(
         if inherits(session.config):
             with clock("choices"):
                 cuts = choose_cut(session)
-                choose(session, CHOICES_SHARE * 60 * (minutes or MINUTES))
+                choose(session, (CHOICES_SHARE - BODIES_SHARE) * 60 * (minutes or MINUTES))
         with clock("search"):
             search(session)
+        body = None
+        if inherits(session.config):
+            with clock("choices"):
+                body = choose_body(session)[0].arch_id
         with clock("distill"):
-            students = distill(session)
+            students = distill(session, arch_id=body)
         with clock("rivals"):
             rivals = compare_with_rivals(session, students[0], cuts)
         write_order(folder, session.config, session.rows)

@@ -19,8 +19,8 @@ from tvt_ray.storage.locations import Location, first_line
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.budget import format_count
 
-# What a fit writes beside the search (verbs/rivals.py, cuts.py, choices.py).
-RIVALS_FILE, CUTS_FILE, CHOICES_FILE = "rivals.json", "cuts.json", "choices.json"
+# What a fit writes beside the search (verbs/rivals.py, cuts.py, choices.py, bodies.py).
+RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE = "rivals.json", "cuts.json", "choices.json", "bodies.json"
 
 
 def report(run: Run | Location | str, *, score: str | None = None) -> Ranking:
@@ -58,16 +58,18 @@ def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ra
 
 def found_by_fit(folder: RunFolder) -> Found:
     """What a fit left in a run folder, as tables; empty where there was none. Raises UsageError for a damaged file."""
-    rivals, cuts, ways = (_read(folder.path / name) for name in (RIVALS_FILE, CUTS_FILE, CHOICES_FILE))
+    files = (RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE)
+    rivals, cuts, ways, bodies = (_read(folder.path / name) for name in files)
     try:
         return Found(
             rivals["advice"] if rivals else None,
             [_rival_line(each) for each in rivals["rivals"]] if rivals else (),
             [_cut_line(each) for each in cuts] if cuts else (),
             [_way_line(each) for each in ways["ways"]] if ways else (),
+            [_body_line(each) for each in bodies] if bodies else (),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{folder.path}: {RIVALS_FILE}, {CUTS_FILE} or {CHOICES_FILE} is damaged: {error!r}") from None
+        raise UsageError(f"{folder.path}: one of {', '.join(files)} is damaged: {error!r}") from None
 
 
 def _read(path: Location) -> Any:
@@ -96,6 +98,11 @@ def _cut_line(each: Mapping[str, Any]) -> list[str]:
 def _way_line(each: Mapping[str, Any]) -> list[str]:
     figures = (f"{each['val_acc']:.1f}", f"{each['log_likelihood']:.3f}", f"{each['behind']:.1f}")
     return [each["augmentation"], each["loss"], *figures]
+
+
+def _body_line(each: Mapping[str, Any]) -> list[str]:
+    figures = (f"{each['val_acc']:.1f}", f"{each['log_likelihood']:.3f}", f"{each['behind']:.1f}")
+    return [each["arch_id"], each["role"], format_count(each["params"]), *figures]
 
 
 def _ranks_by(config: RunConfig) -> dict[str, str]:
