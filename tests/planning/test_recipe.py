@@ -185,7 +185,10 @@ def test_who_brings_a_teacher_keeps_it(photos):
 @pytest.mark.slow
 def test_speeds_are_measured_and_nothing_else_happens(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    tiny = {"space": {"embed_dim": [48], "depth": [2], "num_heads": [3]}, "teacher": {"image_size": 16}}
+    tiny = {
+        "space": {"embed_dim": [48], "depth": [2], "num_heads": [3]},
+        "teacher": {"image_size": 16, "pretrained": False},
+    }
     config = look_at({**photos, **tiny}).config
     data = load_data(config)
     speeds = measure_speeds(config, data)

@@ -79,7 +79,7 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
     data = recarved(data, RunConfig().with_(fraction, asked).data)
     facts = facts_of(data)
     has_gpu, asked_teacher = torch.cuda.is_available(), asked.get("teacher", {})
-    chose_teacher = bool(asked_teacher) and config.teacher.name != AUTO
+    chose_teacher = asked_teacher.get("name", AUTO) != AUTO or config.teacher.weights is not None
     backbone = backbone_of(config.teacher, chose_teacher)
     chosen = dict(recipe(facts, has_gpu, config.budget))
     if backbone is not None:
@@ -111,6 +111,8 @@ def backbone_of(teacher: TeacherSettings, chosen: bool) -> str | None:
     if chosen:
         is_timm = teacher.name.startswith(PREFIX) and (teacher.weights is not None or teacher.pretrained is not False)
         return _with_stages(teacher.name.removeprefix(PREFIX)) if is_timm else None
+    if teacher.pretrained is False:
+        return None
     try:
         return choose_published()
     except UsageError as error:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
-from tvt_ray.teachers.published import create_published
+from tvt_ray.teachers.published import create_published, find_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
 from tvt_ray.teachers.weights import load_weights, read_state
@@ -71,6 +71,14 @@ def as_teacher(name: str, model: Any, num_classes: int, image_size: int | None =
     config = model.pretrained_cfg
     size = image_size or config["input_size"][-1]
     return Teacher(name, TimmCnn(model), num_classes, size, config["mean"], config["std"])
+
+
+def source_of(settings: TeacherSettings) -> str | None:
+    """From where a teacher's published weights are, and their licence; None where it takes none that timm knows."""
+    name = settings.name.removeprefix(PREFIX)
+    if settings.pretrained is not True or name == settings.name or name.startswith(HUBS):
+        return None
+    return str(find_published(name))
 
 
 def check_stages(name: str, model: Any) -> None:

@@ -24,6 +24,7 @@ from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
 from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable
+from tvt_ray.teachers.timm_cnn import source_of
 from tvt_ray.teachers.training import trains_head
 from tvt_ray.verbs.bodies import choose_body
 from tvt_ray.verbs.choices import choose
@@ -53,6 +54,7 @@ class Plan:
     teacher: str
     teacher_epochs: int  # 0: its weights are given, or others trained them
     teacher_is_frozen: bool  # others trained it: it gets a head alone
+    teacher_source: str | None  # from where its weights are, under which licence; None: trained here, or from a file
     num_samples: int
     max_flops: int | None  # of a student: those that are larger make too few steps in the time
     distill_epochs: int
@@ -65,6 +67,7 @@ class Plan:
         teacher = "as given: not trained"
         if self.teacher_is_frozen:
             teacher = f"frozen, a head on its features: about {seconds['teacher']:,.0f} s"
+            teacher += f"; from {self.teacher_source}" if self.teacher_source else ""
         elif self.teacher_epochs:
             teacher = f"{self.teacher_epochs} epochs: about {seconds['teacher']:,.0f} s"
         limit = f" of at most {format_count(self.max_flops)} FLOPs" if self.max_flops else ""
@@ -217,6 +220,7 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) ->
         teacher=config.teacher.name,
         teacher_epochs=config.teacher_training.num_epochs(facts.num_train) if trains else 0,
         teacher_is_frozen=is_frozen,
+        teacher_source=source_of(config.teacher) if is_frozen else None,
         num_samples=config.search.num_samples,
         max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,

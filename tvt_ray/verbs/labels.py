@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from tvt_ray.data.splits import Dataset, joined
@@ -17,6 +18,7 @@ from tvt_ray.teachers.timm_cnn import PREFIX, as_teacher
 
 MOST_IMAGES = 4000  # that are looked at without being asked: some minutes of two cores
 MOST_LISTED, MOST_DRAWN = 40, 40
+STANDARD_ERRORS = 2  # that features are above the largest class, to be asked about labels
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,22 @@ class LabelReport:
 
     network: str
     accuracy: float  # percent, by cross-validation
-    num_suspects: int
+    majority: float  # percent that are of the largest class
+    num_suspects: int | None  # None: the features are no better than the largest class, and say nothing of labels
     suspects: tuple[WrongLabel, ...]  # the worst first
     growth: Growth | None  # None: a class has too few images
     sheet: str | None  # a picture of the suspects
 
     def sentences(self) -> list[str]:
         """What a person should look at."""
+        if self.num_suspects is None:
+            return [
+                f"the features of {self.network} say nothing of them: {self.accuracy:.1f} % by those, and "
+                f"{self.majority:.1f} % for always the largest class"
+            ]
+        count = {0: "none looks", 1: "1 looks"}.get(self.num_suspects, f"{self.num_suspects:,} look")
         found = [
-            f"{self.num_suspects:,} look wrong to {self.network}, whose features alone are right for "
-            f"{self.accuracy:.1f} % of the others"
+            f"{count} wrong to {self.network}, whose features are right for {self.accuracy:.1f} % by cross-validation"
         ]
         found += [
             f"{each.image} is labelled {each.label} and looks like {each.looks_like}" for each in self.suspects[:5]
@@ -73,6 +81,10 @@ def look_at_labels(data: Dataset, out: Path | None = None, seed: int = 0) -> Lab
     teacher = as_teacher(f"{PREFIX}{network}", model, data.num_classes).to(device).freeze()
     features = features_of(fast(teacher.features, device), split, teacher.image_size)
     head = choose_head(Features(features, {}, split.labels), data.num_classes, seed)
+    majority = 100 * float(np.bincount(split.labels).max() / len(split))
+    error = (majority * (100 - majority) / len(split)) ** 0.5
+    if head.cv_acc < majority + STANDARD_ERRORS * error:
+        return LabelReport(network, head.cv_acc, majority, None, (), None, None)
     found = suspects(split.labels, out_of_fold(features, split.labels, head.strength, data.num_classes, seed))
     names, classes = _names(data), data.class_names
     sheet = None
@@ -85,6 +97,7 @@ def look_at_labels(data: Dataset, out: Path | None = None, seed: int = 0) -> Lab
     return LabelReport(
         network,
         head.cv_acc,
+        majority,
         len(found),
         tuple(
             WrongLabel(names[each.place], classes[each.label], classes[each.likelier], round(each.margin, 4))
