@@ -132,12 +132,18 @@ def test_minutes_become_views_frozen_epochs_and_epochs_of_all_weights(photos):
     for minutes in (4, 8, 20):
         config = with_lengths(looked_at.config, looked_at.facts, speeds, minutes)
         distill, per_epoch = config.distill, steps_per_epoch(48, config.distill.batch_size)
-        assert 2 <= distill.num_views <= 16
+        assert 6 <= distill.num_views <= 16
         assert distill.stem_frozen_epochs >= distill.num_views
         assert distill.epochs > distill.stem_frozen_epochs
         assert (distill.epochs - distill.stem_frozen_epochs) * per_epoch <= MOST_STEPS + per_epoch
         seconds = phases(config, 48, speeds)
         assert sum(seconds.values()) <= 60 * minutes + 5
+    many = dataclasses.replace(looked_at.facts, num_train=5000)
+    config = with_lengths(looked_at.config, many, speeds, 8)
+    assert config.distill.num_views is None  # no time for views that come again, nor for a teacher
+    assert not config.distill.loss.follow_teacher
+    assert 1 <= config.distill.stem_frozen_epochs < config.distill.epochs
+    config = with_lengths(looked_at.config, looked_at.facts, speeds, 20)
     assert inherited_seconds(config, 48, speeds) == pytest.approx(seconds["distill"] - 10, abs=0.1)
 
 

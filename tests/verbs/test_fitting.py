@@ -163,6 +163,22 @@ def test_the_body_is_the_score_s_first_unless_another_is_surely_better(session, 
     assert [line[0] for line in found_by_fit(session.folder).bodies] == [body.arch_id for body in bodies]
 
 
+def test_what_the_user_set_stays(session, monkeypatch):
+    monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 4)
+    session.config = session.config.with_(distill={"augment": {"hflip": 0.25}, "loss": {"temperature": 3.0}})
+    before = session.config.distill
+    choices = choose(session, 1e6, given=("loss",))
+    assert {way.loss for way in choices.ways} == {"as given"}
+    assert session.config.distill.loss == before.loss
+    (session.folder.path / "choices.json").unlink()
+    session.config = session.config.with_(distill={"augment": before.augment})
+    choices = choose(session, 1e6, given=("augment",))
+    assert {way.augmentation for way in choices.ways} == {"as given"}
+    assert session.config.distill.augment == before.augment
+    (session.folder.path / "choices.json").unlink()
+    assert choose(session, 1e6, given=("augment", "loss")) is None
+
+
 def test_the_middle_of_the_space_is_by_parameters(session):
     space, limits = session.config.space, session.limits
     params = sorted(space.cost(arch, 3).params for arch in space.enumerate() if limits.admit(arch))

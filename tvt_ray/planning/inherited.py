@@ -21,7 +21,11 @@ PATCH = 16  # pixels from one token to the next
 WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3), 48
 SHARE = 0.75  # of a budget of parameters, that stages take at most
 MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
-LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = 2, 16, 0.15  # augmentations of an image, and their part of the time
+LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = (
+    6,
+    16,
+    0.2,
+)  # augmentations of an image that come again, and their part of the time
 FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
 # Parts of the time: for choosing how to learn and which ViT, and of that for which ViT.
 CHOICES_SHARE, BODIES_SHARE = 0.27, 0.09
@@ -114,20 +118,35 @@ def augmentation(facts: DataFacts) -> Mapping[str, Any]:
 def with_inherited_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, seconds: float) -> RunConfig:
     """The config with as many views and epochs as a student's `seconds` hold.
 
-    Views are seen first, with frozen stages; then come the frozen epochs that cost little, then those of all weights.
+    Of few images many views are seen once, with frozen stages; then come frozen epochs that cost little, then those of
+    all weights, which ask the teacher no more. Of many images there is no time for views that come again: each epoch
+    has its own, and students learn from labels alone, since the teacher takes as long as they do.
     """
     per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
-    views = int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s))
-    views = min(max(views, LEAST_VIEWS), MOST_VIEWS)
+    views = min(int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s)), MOST_VIEWS)
+    if views < LEAST_VIEWS:
+        return _with_fresh_views(config, speeds, seconds, per_epoch)
     left = max(seconds - views * per_epoch * speeds.view_step_s, 0.0)
     frozen_step_s = max(speeds.frozen_step_s, 1e-4)
     frozen = min(FROZEN_STEPS, int(MOST_FROZEN_SHARE * left / frozen_step_s))
     frozen_epochs = max(math.ceil(frozen / per_epoch), views)
     left -= (frozen_epochs - views) * per_epoch * frozen_step_s
-    steps = min(max(int(left / speeds.student_step_s), LEAST_STEPS), MOST_STEPS)
-    epochs = frozen_epochs + max(1, steps // per_epoch)
-    lengths = {"num_views": views, "stem_frozen_epochs": frozen_epochs, "epochs": epochs}
-    return config.with_(distill=lengths)
+    epochs = frozen_epochs + _epochs_of_all_weights(left, speeds, per_epoch)
+    return config.with_(distill={"num_views": views, "stem_frozen_epochs": frozen_epochs, "epochs": epochs})
+
+
+def _with_fresh_views(config: RunConfig, speeds: Speeds, seconds: float, per_epoch: int) -> RunConfig:
+    frozen_epochs = max(1, int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s)))
+    left = max(seconds - frozen_epochs * per_epoch * speeds.view_step_s, 0.0)
+    epochs = frozen_epochs + _epochs_of_all_weights(left, speeds, per_epoch)
+    weights = {**dict.fromkeys(config.distill.loss.weights, 0.0), **config.distill.loss.alone().weights}
+    lengths = {"num_views": None, "stem_frozen_epochs": frozen_epochs, "epochs": epochs}
+    return config.with_(distill={**lengths, "loss": {"weights": weights}})
+
+
+def _epochs_of_all_weights(seconds: float, speeds: Speeds, per_epoch: int) -> int:
+    steps = min(max(int(seconds / speeds.student_step_s), LEAST_STEPS), MOST_STEPS)
+    return max(1, steps // per_epoch)
 
 
 def num_learned(config: RunConfig, facts: DataFacts) -> int:

@@ -25,6 +25,7 @@ from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.learner import FEW_IMAGES
 from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.stems import STAGES
 from tvt_ray.vits.trunks import num_stages_of
 from tvt_ray.vits.vit import ViTSpace
 
@@ -100,7 +101,8 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
 
 def takes_stages(space: Mapping[str, Any]) -> bool:
     """Whether settings of a space leave it a ViT that can stand on stages: they name nothing that this has not."""
-    return space.get("name", "vit") == "vit" and space.keys() <= ViTSpace.model_fields.keys() and "stem" not in space
+    has_stages = all(STAGES.fullmatch(str(stem)) for stem in space.get("stem", ()))
+    return space.get("name", "vit") == "vit" and space.keys() <= ViTSpace.model_fields.keys() and has_stages
 
 
 def backbone_of(teacher: TeacherSettings, chosen: bool) -> str | None:

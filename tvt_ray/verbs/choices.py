@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -72,16 +72,17 @@ class Choices:
         )
 
 
-def choose(session: Session, seconds: float) -> Choices | None:
+def choose(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
     """Compares ways to learn for about so many seconds and changes the session's config by what won.
 
-    Found in the run folder where it was done before. None where nothing was compared, for want of time.
+    `given`: settings of `distill` that the user set; of those, augment and loss stay. Found in the run folder where it
+    was done before. None where nothing was compared, for want of time.
     """
     file = session.folder.path / CHOICES_FILE
     if file.is_file():
         stored = json.loads(file.read_text())
         return Choices(tuple(Way(**way) for way in stored["ways"]), stored["chosen"], stored["seconds"])
-    choices = compare_ways(session, seconds)
+    choices = compare_ways(session, seconds, given)
     if choices is None:
         return None
     session.config = session.config.with_(distill=choices.chosen)
@@ -95,15 +96,18 @@ def _keep(file: Location, choices: Choices) -> None:
     write_atomically(file, json.dumps(asdict(choices), indent=1).encode())
 
 
-def compare_ways(session: Session, seconds: float) -> Choices | None:
+def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
     """Trains each way shortly, on all cores of this machine, for as long as there is time for another augmentation."""
     config, start = session.config, time.monotonic()
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
     losses = LOSSES if settings.loss.follow_teacher else {"labels": LOSSES["labels"]}
+    if "loss" in given:
+        losses = {"as given": settings.loss.weights}
     arch, planned = middle_arch(session), settings.augment.model_dump(mode="json")
-    augmentations = {name: merged(planned, change) for name, change in AUGMENTATIONS.items()}
+    changes = {"as given": {}} if "augment" in given else AUGMENTATIONS
+    augmentations = {name: merged(planned, change) for name, change in changes.items()}
     found, hits, longest = dict[tuple[str, str], Likelihoods](), dict[tuple[str, str], float](), 0.0
-    with Meter("choosing how to learn", len(AUGMENTATIONS), "augmentations") as meter:
+    with Meter("choosing how to learn", len(augmentations), "augmentations") as meter:
         for name, augment in augmentations.items():
             began = time.monotonic()
             if found and began - start + longest > seconds:
@@ -122,5 +126,5 @@ def compare_ways(session: Session, seconds: float) -> Choices | None:
     best = pick(found)
     ways = [Way(*key, hits[key], float(values.mean()), behind(found[best], values)) for key, values in found.items()]
     ways.sort(key=lambda way: ((way.augmentation, way.loss) != best, -way.log_likelihood))
-    chosen = {"augment": augmentations[best[0]], "loss": {"weights": dict(LOSSES[best[1]])}}
+    chosen = {"augment": augmentations[best[0]], "loss": {"weights": dict(losses[best[1]])}}
     return Choices(tuple(ways), chosen, round(time.monotonic() - start, 1))

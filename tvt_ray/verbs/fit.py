@@ -133,7 +133,8 @@ def fit(
         if inherits(session.config):
             with clock("choices"):
                 cuts = choose_cut(session)
-                choose(session, (CHOICES_SHARE - BODIES_SHARE) * 60 * (minutes or MINUTES))
+                seconds = (CHOICES_SHARE - BODIES_SHARE) * 60 * (minutes or MINUTES)
+                choose(session, seconds, asked.get("distill", {}))
         with clock("search"):
             search(session)
         body = None
