@@ -1,5 +1,6 @@
 """Several workers that share each batch, as real processes."""
 
+import dataclasses
 import socket
 from multiprocessing import get_context
 
@@ -7,7 +8,13 @@ import pytest
 import torch
 
 from tests.distillation.conftest import few, only, train
-from tvt_ray.distillation.cohort import Cohort, DistillInputs
+from tests.distillation.test_inheritance import NETWORK, STEM2
+from tests.distillation.test_inheritance import SETTINGS as INHERITED
+from tests.distillation.test_inheritance import SPACE as STAGES
+from tvt_ray.distillation.cohort import Cohort
+from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.training.learner import WorkerContext
 
 pytestmark = pytest.mark.slow
@@ -29,8 +36,20 @@ def work(rank, world_size, port, task, inputs, folder):
 
 def test_a_training_goes_on_with_two_workers_to_the_weights_that_one_would_have_reached(make, inputs, tmp_path):
     """97 images make batches of 32, 32 and 33, of which the last is shared unevenly."""
-    inputs = DistillInputs(few(inputs.train, 97), inputs.val, inputs.test, inputs.teacher)
-    task = only(make(epochs=2)).task
+    check_two_workers(only(make(epochs=2)).task, dataclasses.replace(inputs, train=few(inputs.train, 97)), tmp_path)
+
+
+def test_stages_that_are_frozen_and_then_learn_do_so_with_two_workers_too(inputs, tmp_path):
+    """Of three epochs the first two are frozen, and one of those is behind when the workers begin."""
+    torch.manual_seed(0)
+    teacher = build_teacher(TeacherSettings(name=f"timm:{NETWORK}", pretrained=False, image_size=32), 10).freeze()
+    inputs = dataclasses.replace(inputs, train=few(inputs.train, 97), teacher=teacher)
+    settings = INHERITED.with_(epochs=3, stem_frozen_epochs=2, clip_grad=1.0)
+    check_two_workers(DistillTask(STAGES, STEM2, 10, settings), inputs, tmp_path)
+
+
+def check_two_workers(task, inputs, tmp_path):
+    """They go on from an epoch to where one would have come."""
     whole, begun = (Cohort([task], inputs, WorkerContext(torch.device("cpu"))) for _ in range(2))
     train(whole)
     begun.run_epoch()

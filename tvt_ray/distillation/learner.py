@@ -108,7 +108,26 @@ class StudentLearner(Learner):
         """What the student gives, compared as the settings say with labels and with what a teacher gave."""
         with shared_out(self.worker.rank, self.worker.world_size, batch.size):
             outputs = model(batch.stems.get(self.frozen_stem, batch.images))
-        return distillation_loss(outputs, batch.taught, batch.targets, self.task.settings.loss)
+        terms = distillation_loss(outputs, batch.taught, batch.targets, self.task.settings.loss)
+        if self._frozen_among_workers:
+            terms["loss"] = terms["loss"] + 0 * sum(parameter.sum() for parameter in self.trunk_parameters)
+        return terms
+
+    @property
+    def _frozen_among_workers(self) -> bool:
+        """DDP waits for a gradient of every parameter, frozen ones too: they get zeros, of which no step is made."""
+        return bool(self.frozen_stem) and self.worker.world_size > 1
+
+    @property
+    def trunk_parameters(self) -> list[nn.Parameter]:
+        """Of the inherited stages."""
+        return [] if self.trunk is None else list(self.trunk.parameters())
+
+    def _update(self, step: int) -> None:
+        if self._frozen_among_workers:
+            for parameter in self.trunk_parameters:
+                parameter.grad = None
+        super()._update(step)
 
     @property
     def frozen_stem(self) -> str:

@@ -116,6 +116,11 @@ class Space(Strict):
             del copied.__dict__[name]
         return copied
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """Of the settings alone: what is cached is made again where they go, and holds functions that do not travel."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: state["__dict__"][name] for name in type(self).model_fields}}
+
     @cached_property
     def dimensions(self) -> tuple[int, ...]:
         """Choices at each position of the encoding."""
