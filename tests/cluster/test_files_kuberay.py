@@ -113,7 +113,7 @@ def test_image_manifest_and_constraints_are_of_one_ray(job):
     dockerfile, version = text_of("kuberay/Dockerfile"), pins()["ray"]
     assert job["rayClusterSpec"]["rayVersion"] == version  # authOptions is refused without it
     assert f"FROM rayproject/ray:{version}-py311-cpu\n" in dockerfile
-    assert "pip install --no-cache-dir -e . -c constraints.txt" in dockerfile
+    assert "pip install --no-cache-dir -e '.[weights]' -c constraints.txt" in dockerfile
     images = {container["image"] for pod in pods_of(job) for container in pod["containers"]}
     assert len(images) == 1
     assert dockerfile.count(images.pop()) == 2  # docker build, docker push

