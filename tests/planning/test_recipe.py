@@ -109,6 +109,19 @@ def test_students_of_a_vit_begin_with_some_of_its_weights(photos, tmp_path, caps
     assert look_at({**photos, "teacher": {"name": "resnet32"}}).config.distill.init is None
 
 
+def test_a_teacher_that_timm_does_not_have_is_one_line(photos, capsys):
+    with pytest.raises(UsageError, match=r"^timm has no model 'resnet999'; near: "):
+        look_at({**photos, "teacher": {"name": "timm:resnet999"}})
+    assert "drawn weights" not in capsys.readouterr().err
+
+
+def test_a_cut_that_is_named_is_the_only_one(photos):
+    space = {"name": "vit", "backbone": "tf_efficientnet_lite0", "stem": ["stage4"]}
+    config = look_at({**photos, "space": space}, all_cuts=True).config
+    assert (config.space.stem, config.space.image_size) == (("stage4",), 128)
+    assert inherits(config)
+
+
 def test_auto_is_the_teacher_that_is_to_be_had(photos):
     config = look_at({**photos, "teacher": {"name": "auto"}}).config
     assert config == look_at(photos).config

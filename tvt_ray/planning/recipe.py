@@ -22,7 +22,7 @@ from tvt_ray.strict import merged
 from tvt_ray.teachers import AUTO, check_settings, is_vit
 from tvt_ray.teachers.published import choose_published
 from tvt_ray.teachers.settings import TeacherSettings
-from tvt_ray.teachers.timm_cnn import PREFIX
+from tvt_ray.teachers.timm_cnn import PREFIX, check_name
 from tvt_ray.training.learner import FEW_IMAGES
 from tvt_ray.vits.budget import Budget
 from tvt_ray.vits.stems import STAGES
@@ -112,6 +112,8 @@ def backbone_of(teacher: TeacherSettings, chosen: bool) -> str | None:
     """
     if chosen:
         is_timm = teacher.name.startswith(PREFIX) and (teacher.weights is not None or teacher.pretrained is not False)
+        if is_timm:
+            check_name(teacher.name)
         return _with_stages(teacher.name.removeprefix(PREFIX)) if is_timm else None
     if teacher.pretrained is False:
         return None
