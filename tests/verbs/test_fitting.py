@@ -18,7 +18,7 @@ from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.rows import unread
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
-from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, choose
+from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, choose, decide
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
 from tvt_ray.verbs.report import found_by_fit
 from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals
@@ -111,18 +111,32 @@ def test_a_cut_that_the_budget_does_not_hold_is_none(session):
         _ = session.limits
 
 
-def test_ways_to_learn_are_compared_and_the_chosen_one_is_the_run_s(session, monkeypatch, capsys):
+def test_ways_to_learn_are_compared_and_what_is_chosen_is_the_run_s(session, monkeypatch, capsys):
     monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 12)
     choices = choose(session, seconds=1e6)
     assert len(choices.ways) == len(AUGMENTATIONS) * len(LOSSES)
-    first = choices.ways[0]
-    assert first.behind == 0
-    assert session.config.distill.loss.weights == LOSSES[first.loss]
-    assert session.config.distill.augment.hflip == AUGMENTATIONS[first.augmentation].get("hflip", 0.5)
+    assert choices.ways[0].behind == 0
+    assert session.config.distill.loss.weights == LOSSES[choices.loss]
+    assert session.config.distill.augment.hflip == (0 if "no flips" in choices.augmentation else 0.5)
+    assert (session.config.distill.augment.auto_augment is None) or "gentle" not in choices.augmentation
     assert session.folder.config().distill == session.config.distill
-    assert f"augmentation {first.augmentation!r}, loss by {first.loss}" in capsys.readouterr().err
-    again = choose(session, seconds=1e6)
-    assert again == dataclasses.replace(choices, ways=choices.ways, chosen=again.chosen)
+    assert f"augmentation {choices.augmentation!r}, loss by {choices.loss}" in capsys.readouterr().err
+    assert choose(session, seconds=1e6).ways == choices.ways
+
+
+def test_each_change_is_decided_by_itself_over_all_losses():
+    rng = np.random.default_rng(0)
+    planned = rng.normal(-1, 0.5, 80)
+    found = {
+        (name, loss): planned + gain + more + rng.normal(0, 0.05, 80)
+        for name, gain in (("as planned", 0), ("no flips", 0.3), ("gentle", -0.2))
+        for loss, more in (("both", 0), ("labels", 0.2))
+    }
+    assert decide(found) == (("no flips",), "labels")
+    same = {way: planned + rng.normal(0, 0.05, 80) - (way[0] != "as planned") for way in found}
+    assert decide(same).augmentations == ()
+    worse = {way: planned - (way[1] == "labels") for way in found}
+    assert decide(worse) == ((), "both")
 
 
 def test_without_time_for_a_second_augmentation_losses_alone_are_compared(session, monkeypatch):

@@ -10,7 +10,9 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, write_atomically
@@ -19,6 +21,7 @@ from tvt_ray.verbs.report import CHOICES_FILE
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import (
     NUM_STEPS,
+    SURE,
     Likelihoods,
     accuracy_of,
     behind,
@@ -30,12 +33,11 @@ from tvt_ray.verbs.short import (
 )
 from tvt_ray.verbs.trainings import guided_or_not
 
-# What is compared, each a change of `distill` beside what is there, which comes first.
+# What is compared: augmentations, each one change of what is planned, which comes first; and losses.
 AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
     "as planned": {},
     "no flips": {"hflip": 0.0},
     "gentle": {"auto_augment": None, "random_erasing": 0.0, "scale": [0.5, 1.0]},
-    "gentle, no flips": {"auto_augment": None, "random_erasing": 0.0, "scale": [0.5, 1.0], "hflip": 0.0},
 }
 LOSSES: dict[str, Mapping[str, float]] = {
     "labels, logits and features": {"cross_entropy": 1.0, "logits": 1.0, "features": 4.0, "guidance": 0.0},
@@ -52,7 +54,7 @@ class Way:
     loss: str
     val_acc: float  # percent
     log_likelihood: float  # mean over the images that validate, at the temperature that suits them best
-    behind: float  # what it is behind the chosen one, in standard errors of the difference; 0: it is the chosen one
+    behind: float  # what it is behind the best one, in standard errors of the difference
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,16 @@ class Choices:
     """What was compared, best first, and the changes of `distill` that were chosen."""
 
     ways: tuple[Way, ...]
+    augmentation: str  # in words
+    loss: str
     chosen: Mapping[str, Any]
     seconds: float
 
     def sentence(self) -> str:
         """What was chosen, beside what was planned."""
-        best = self.ways[0]
         return (
-            f"choices: augmentation {best.augmentation!r}, loss by {best.loss}: {best.val_acc:.1f} % on validation, of "
-            f"{len(self.ways)} ways to learn that were tried in {self.seconds:.0f} s"
+            f"choices: augmentation {self.augmentation!r}, loss by {self.loss}, of {len(self.ways)} ways to learn that "
+            f"were tried in {self.seconds:.0f} s"
         )
 
 
@@ -81,7 +84,7 @@ def choose(session: Session, seconds: float, given: Collection[str] = ()) -> Cho
     file = session.folder.path / CHOICES_FILE
     if file.is_file():
         stored = json.loads(file.read_text())
-        return Choices(tuple(Way(**way) for way in stored["ways"]), stored["chosen"], stored["seconds"])
+        return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
     choices = compare_ways(session, seconds, given)
     if choices is None:
         return None
@@ -123,8 +126,31 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
             meter.advance(1)
     if len(found) < 2:
         return None
-    best = pick(found)
-    ways = [Way(*key, hits[key], float(values.mean()), behind(found[best], values)) for key, values in found.items()]
-    ways.sort(key=lambda way: ((way.augmentation, way.loss) != best, -way.log_likelihood))
-    chosen = {"augment": augmentations[best[0]], "loss": {"weights": dict(losses[best[1]])}}
-    return Choices(tuple(ways), chosen, round(time.monotonic() - start, 1))
+    names, best = decide(found), max(found, key=lambda way: float(found[way].mean()))
+    ways = [Way(*way, hits[way], float(values.mean()), behind(found[best], values)) for way, values in found.items()]
+    ways.sort(key=lambda way: -way.log_likelihood)
+    augment = merged(planned, *(changes[name] for name in names.augmentations))
+    chosen = {"augment": augment, "loss": {"weights": dict(losses[names.loss])}}
+    said = " and ".join(names.augmentations) or "as planned"
+    return Choices(tuple(ways), said, names.loss, chosen, round(time.monotonic() - start, 1))
+
+
+class Decided(NamedTuple):
+    """Changes of the augmentation that are surely better than what is planned, and a loss."""
+
+    augmentations: tuple[str, ...]
+    loss: str
+
+
+def decide(found: Mapping[tuple[str, str], Likelihoods]) -> Decided:
+    """Each change by itself, over all losses; then the loss, over all augmentations: the first unless surely worse."""
+
+    def mean_of(part: int, name: str) -> Likelihoods:
+        of_name = [values for way, values in found.items() if way[part] == name]
+        return np.mean(of_name, axis=0)  # type: ignore[no-any-return]
+
+    planned, *others = dict.fromkeys(augmentation for augmentation, _ in found)
+    first = mean_of(0, planned)
+    better = tuple(name for name in others if behind(mean_of(0, name), first) >= SURE)
+    losses = dict.fromkeys(loss for _, loss in found)
+    return Decided(better, pick({name: mean_of(1, name) for name in losses}))
