@@ -1,9 +1,14 @@
 """What a run says of its students."""
 
 import dataclasses
+import json
+
+import pytest
 
 from tvt_ray.data.datasets import load_dataset
+from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import StudentCard
+from tvt_ray.exports.model_card import model_card
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
@@ -20,6 +25,20 @@ def test_data_search_and_place_are_those_of_the_run(run_folder):
     assert origin.search["place"] == 2
     assert (origin.search["score"], origin.search["num_scored"], origin.search["num_measured"]) == ("capacity", 3, 1)
     assert (origin.recipe, origin.versions) == ({"epochs": 3}, {"torch": "2"})
+
+
+def test_a_choice_by_short_trainings_is_said(run_folder):
+    config, rows = run_folder.config(), run_folder.rows().read()
+    chosen, other = rows[1].arch_id, rows[0].arch_id
+    (run_folder.path / "bodies.json").write_text(json.dumps([{"arch_id": chosen}, {"arch_id": other}]))
+    found = origins_of(run_folder, config, {"a": (chosen, {}), "b": (other, {})}, {})
+    assert found["a"].search["num_short"] == 2
+    assert "num_short" not in found["b"].search
+    card = StudentCard(config.space, config.space.from_json(rows[1].arch), ("ants", "bees"), {}, origin=found["a"])
+    assert "Short trainings of 2 on frozen stages chose it." in model_card(card)
+    (run_folder.path / "bodies.json").write_text("[1]")
+    with pytest.raises(UsageError, match=r"bodies\.json is damaged"):
+        origins_of(run_folder, config, {}, {})
 
 
 def test_an_architecture_that_the_run_never_read_has_no_place(run_folder):

@@ -33,7 +33,9 @@ class Origin:
     """How a student came about, as plain values that name no places. What is not known is not there."""
 
     data: Facts = field(default_factory=dict)  # name, fingerprint; train, val, test: numbers of images
-    search: Facts = field(default_factory=dict)  # score, num_scored, num_shapes, place, num_measured, searcher
+    search: Facts = field(
+        default_factory=dict
+    )  # score, num_scored, num_shapes, place, num_measured, num_short, searcher
     recipe: Facts = field(default_factory=dict)  # the settings of the training
     versions: Facts = field(default_factory=dict)  # of packages, when it was trained
 

@@ -97,7 +97,9 @@ def _search(search: Facts) -> str:
     if search.get("num_measured"):
         said += f"{search['num_measured']:,} of them were trained shortly. "
     said += f"They are ranked by `{search['score']}`"
-    place = search.get("place")
+    place, short = search.get("place"), search.get("num_short")
+    if short:
+        return said + f", where this one has place {place:,}. Short trainings of {short:,} on frozen stages chose it."
     return said + (f", and this one has place {place:,}." if place else ". This one was given, not chosen by that.")
 
 

@@ -25,6 +25,7 @@ from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.strict import merged
 from tvt_ray.teachers import check_settings
+from tvt_ray.verbs.report import bodies_of
 from tvt_ray.version import __version__
 
 HOW = ("val_fraction", "test_fraction", "split_seed", "background")  # settings that serve for other images too
@@ -163,12 +164,16 @@ def origins_of(
 
     The run is read once. `made_with`: as `versions` has it.
     """
-    data, ranking = _data(folder), _ranking_of(folder, config)
+    data, ranking, bodies = _data(folder), _ranking_of(folder, config), bodies_of(folder)
     search = {} if ranking is None else _search(folder, config, ranking)
-    return {
-        name: Origin(data, {} if ranking is None else {**search, "place": _place(ranking, arch_id)}, recipe, made_with)
-        for name, (arch_id, recipe) in trainings.items()
-    }
+
+    def found(arch_id: str) -> Facts:
+        if ranking is None:
+            return {}
+        chosen = {"num_short": len(bodies)} if bodies and bodies[0] == arch_id else {}
+        return {**search, "place": _place(ranking, arch_id), **chosen}
+
+    return {name: Origin(data, found(arch_id), recipe, made_with) for name, (arch_id, recipe) in trainings.items()}
 
 
 def versions() -> Facts:

@@ -72,6 +72,15 @@ def found_by_fit(folder: RunFolder) -> Found:
         raise UsageError(f"{folder.path}: one of {', '.join(files)} is damaged: {error!r}") from None
 
 
+def bodies_of(folder: RunFolder) -> list[str]:
+    """Ids of what a fit trained shortly, the chosen one first; none where it did not. Raises UsageError as above."""
+    found = _read(folder.path / BODIES_FILE) or []
+    try:
+        return [str(each["arch_id"]) for each in found]
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{folder.path / BODIES_FILE} is damaged: {error!r}") from None
+
+
 def _read(path: Location) -> Any:
     if not path.is_file():
         return None
