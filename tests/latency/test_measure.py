@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import SMALL_SPACES
 from tests.latency.synthetic import TIMES, true_ms
+from tests.vits.test_trunks import SPACE as STAGES
 from tvt_ray.latency.measure import (
     HEAD_CLASSES,
     NUM_CLASSES,
@@ -174,3 +175,13 @@ def test_a_space_is_measured_on_this_machine(capsys):
         predict = Predictor.of(batch, TINY, 10)
         assert all(predict(arch) > 0 for arch in TINY.enumerate())
     assert "profiling: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_each_cut_of_a_convnet_is_a_kind_of_part():
+    profile = measure_profile(STAGES, this_device("cpu"), 1, [1], num_students=6)
+    batch = profile.batch(1)
+    assert {"mobilenetv3_small_050.stage1", "mobilenetv3_small_050.stage3", "conv_stem"} <= batch.fits.keys()
+    predict = Predictor.of(batch, STAGES, 10)
+    by_stem = {arch.stem: predict(arch) for arch in STAGES.enumerate()}
+    assert 0 < by_stem["stage1"] < by_stem["stage3"]
