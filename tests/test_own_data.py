@@ -45,6 +45,7 @@ def walk_page(capsys, folder):
     return printed
 
 
+@pytest.mark.slow
 def test_what_the_page_shows_is_what_is_printed(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # as where the page was written

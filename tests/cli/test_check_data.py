@@ -22,6 +22,7 @@ def test_it_counts_images_by_class(capsys):
     }
 
 
+@pytest.mark.slow
 def test_a_dataset_is_named_alone_or_by_the_flag(capsys, tmp_path):
     folder = write_class_folders(tmp_path / "photos", ["ants", "bees"], 10)
     ways = ([folder], ["--dataset", folder], [f"imagefolder:{folder}"])
@@ -33,6 +34,7 @@ def test_a_dataset_is_named_alone_or_by_the_flag(capsys, tmp_path):
     assert "lies in the dataset's own folder" in err
 
 
+@pytest.mark.slow
 def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_path):
     folder = write_class_folders(tmp_path / "photos", ["ants", "bees"], 10)
     Image.new("RGB", (50, 70), (1, 2, 3)).save(folder / "ants" / "flat.png")

@@ -14,6 +14,8 @@ from tvt_ray.training.kept import Kept
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.vits.vit import ViTArch, ViTSpace
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 NETWORK = "mobilenetv3_small_050"
 SPACE = ViTSpace(
     image_size=32,

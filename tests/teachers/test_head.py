@@ -23,6 +23,8 @@ from tvt_ray.teachers.head import (
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, teacher_accuracy, train_teacher, trains_head
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 NETWORK = "timm:mobilenetv3_small_050"
 
 

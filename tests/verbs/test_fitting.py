@@ -30,6 +30,8 @@ from tvt_ray.vits import build_student
 ensure_torchvision()
 import timm  # noqa: E402
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 NETWORK = "mobilenetv3_small_050"
 COLOURS = {"fern": (60, 140, 60), "rose": (190, 60, 80), "sky": (90, 130, 220)}
 

@@ -18,6 +18,8 @@ from tvt_ray.vits.vit import ViTSpace
 ensure_torchvision()
 import timm  # noqa: E402
 
+pytestmark = pytest.mark.slow  # a network of timm's, or many fits
+
 NETWORK = "mobilenetv3_small_050"
 SPACE = ViTSpace(
     image_size=64,
