@@ -116,9 +116,7 @@ class Cohort(Loop[StudentLearner]):
         """As of any loop; of networks whose stems are frozen, from what those make of the images: computed once."""
         by_stem: dict[str, dict[tuple[str, str], nn.Module]] = {}
         for key, model in models.items():
-            learner = self.learners[key[0]]
-            frozen = learner.epoch < learner.task.settings.stem_frozen_epochs and learner.trunk is not None
-            by_stem.setdefault(learner.student.patch_embed.kind if frozen else "", {})[key] = model
+            by_stem.setdefault(self.learners[key[0]].frozen_stem, {})[key] = model
         found: dict[tuple[str, str], float] = {}
         for kind, some in by_stem.items():
             found |= self._validation_of(kind, next(iter(some))[0]).accuracies(some)

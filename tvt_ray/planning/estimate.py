@@ -31,7 +31,7 @@ from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTrainer, trains_head
 from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.pace import Pace, divide, finished, step_seconds
+from tvt_ray.training.pace import Pace, device_here, divide, finished, step_seconds
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits, format_count
 
@@ -176,7 +176,7 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
         teacher, teacher_step_s = build_teacher(config.teacher.untrained(), data.num_classes).freeze(), 0.0
         head_s = _head_seconds(teacher, data)
     else:
-        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, _device())
+        trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device_here())
         teacher_step_s = _per_step(trainer.measure(cores), data)
         teacher = trainer.teacher.cpu().freeze()
     steps, test_s = _student_steps(config, data, teacher), _test_seconds(teacher, data)
@@ -210,7 +210,7 @@ def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher) -> dict[s
     Where stages are frozen at first, the teacher is asked then, and no more once all of the student learns.
     """
     arch, settings = largest_arch(config, data.num_classes), config.distill
-    inputs, context = DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(_device())
+    inputs, context = DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device_here())
 
     def cohort(settings: DistillSettings) -> Cohort:
         return Cohort([DistillTask(config.space, arch, data.num_classes, settings, config.plugins)], inputs, context)
@@ -228,7 +228,7 @@ def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher) -> dict[s
 def _head_seconds(teacher: Teacher, data: Dataset) -> float:
     """What a head takes, all cores at work: features of some images, timed, and a part of that for what is fitted."""
     some = data.train.take(np.arange(min(len(data.train), NUM_FEATURES)))
-    see = fast(teacher.to(_device()).features, _device())
+    see = fast(teacher.to(device_here()).features, device_here())
     features_of(see, some, teacher.image_size)  # which warms up
     start = time.perf_counter()
     features_of(see, some, teacher.image_size)
@@ -239,19 +239,15 @@ def _head_seconds(teacher: Teacher, data: Dataset) -> float:
 
 def _test_seconds(teacher: Teacher, data: Dataset) -> float:
     """The teacher on the test images, at its own size and at the student's, and twice on those that validate."""
-    images = torch.zeros(NUM_FEATURES, 3, teacher.image_size, teacher.image_size, device=_device())
-    teacher.to(_device()).eval()
+    images = torch.zeros(NUM_FEATURES, 3, teacher.image_size, teacher.image_size, device=device_here())
+    teacher.to(device_here()).eval()
     with torch.inference_mode():
         teacher(images)
         start = time.perf_counter()
         teacher(images)
-        each = (finished(_device()) - start) / len(images)
+        each = (finished(device_here()) - start) / len(images)
     teacher.cpu()
     return each * 2 * (len(data.test) + len(data.val))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _per_step(pace: Pace, data: Dataset) -> float:

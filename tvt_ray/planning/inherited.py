@@ -104,7 +104,7 @@ def stems_of(backbone: str, max_params: float) -> list[str]:
 
 
 def augmentation(facts: DataFacts) -> Mapping[str, Any]:
-    """As for students from chance."""
+    """That of the published recipe, with larger crops and colour jitter; of students from chance too."""
     return {
         "scale": [0.35, 1.0],
         "hflip": 0.5,

@@ -14,7 +14,13 @@ from tvt_ray.data.splits import CARVED, Dataset
 from tvt_ray.data.survey import header_facts, image_size, median_side
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
-from tvt_ray.planning.inherited import inherited_recipe, inherited_seconds, inherits, with_inherited_lengths
+from tvt_ray.planning.inherited import (
+    augmentation,
+    inherited_recipe,
+    inherited_seconds,
+    inherits,
+    with_inherited_lengths,
+)
 from tvt_ray.progress import say
 from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
@@ -182,7 +188,7 @@ def val_fraction(num_images: int) -> float:
 def recipe(facts: DataFacts, has_gpu: bool, budget: Budget) -> Mapping[str, Any]:
     """Settings for photographs and the like, as a layer over the defaults: sizes, space, augmentation, lengths."""
     size, batch = image_size(facts.side, has_gpu), batch_size(facts.num_train, has_gpu)
-    augment = _augmentation(facts)
+    augment = augmentation(facts)
     return {
         "space": {
             "name": "autoformer",
@@ -205,18 +211,6 @@ def recipe(facts: DataFacts, has_gpu: bool, budget: Budget) -> Mapping[str, Any]
         "probe": {"num_images": min(32, facts.num_train)},
         "search": {"num_samples": NUM_SAMPLES},
         "distill": {**_distillation(facts, batch), "augment": augment},
-    }
-
-
-def _augmentation(facts: DataFacts) -> Mapping[str, Any]:
-    """That of the published recipe, with larger crops and colour jitter."""
-    return {
-        "scale": [0.35, 1.0],
-        "hflip": 0.5,
-        "color_jitter": None if facts.grey else 0.3,
-        "auto_augment": "rand-m9-mstd0.5-inc1",
-        "random_erasing": 0.25,
-        "re_mode": "pixel",
     }
 
 

@@ -28,6 +28,7 @@ from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.learner import Learner, TrainBatch, Weights, WorkerContext, from_bytes, to_bytes
 from tvt_ray.training.loaders import ShuffledBatches, generators_as_they_were, seed_everything
 from tvt_ray.training.loop import Loop
+from tvt_ray.training.pace import device_here
 
 Hits: TypeAlias = NDArray[np.bool_]  # (images,): whether an image was named right
 SETTLING_BATCH = 256
@@ -140,10 +141,10 @@ def train_teacher(
     """
     if trains_head(settings, training):
         teacher = build_teacher(settings, data.num_classes)
-        teach_head(teacher, data.train, training.seed, _device())
+        teach_head(teacher, data.train, training.seed, device_here())
         return teacher.freeze(), teacher_accuracy(teacher, data.val)
     threads = torch.get_num_threads()
-    trainer = TeacherTrainer(settings, training, data, _device())
+    trainer = TeacherTrainer(settings, training, data, device_here())
     learner, epochs = trainer.learner, trainer.num_epochs
     if state_file is not None and state_file.exists():
         learner.load_state_dict(from_bytes(state_file.read_bytes(), trainer.worker.device))
@@ -200,16 +201,12 @@ def teacher_accuracy(teacher: Teacher, split: Split, image_size: int | None = No
 @torch.inference_mode()
 def teacher_hits(teacher: Teacher, split: Split, image_size: int | None = None) -> Hits:
     """(images,): whether each is named right; otherwise as `teacher_accuracy`."""
-    device = _device()
+    device = device_here()
     teacher.to(device).eval()
     batches = eval_loader(split, image_size or teacher.image_size)
     hits = [teacher(images.to(device))[0].argmax(1).cpu() == labels for images, labels in batches]
     teacher.cpu()
     return torch.cat(hits).numpy()  # type: ignore[no-any-return]
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ def scaling_of(one_s: float, many_s: float, threads: int) -> float:
     return min(max(math.log(one_s / many_s) / math.log(threads), 0.0), 1.0)
 
 
+def device_here() -> torch.device:
+    """The GPU of this machine, if it has one that torch can use, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def finished(device: torch.device) -> float:
     """The time at which the device has computed what it was given, as `time.perf_counter` has it."""
     if device.type == "cuda":

@@ -20,6 +20,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.head import Features, choose_head, fast, features_of
+from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.report import CUTS_FILE
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import Likelihoods, pick
@@ -113,7 +114,7 @@ def pooled_stages(trunk: Trunk, split: Split, size: int, counts: Mapping[str, in
 
         return hook
 
-    stages, device = trunk.stage_modules, torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    stages, device = trunk.stage_modules, device_here()
     hooks = [stages[count - 1].register_forward_hook(keep(name)) for name, count in counts.items()]
     trunk.to(device).eval()
 

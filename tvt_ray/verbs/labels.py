@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from tvt_ray.data.splits import Dataset, joined
 from tvt_ray.data.survey import name_of
@@ -15,6 +14,7 @@ from tvt_ray.teachers.head import Features, choose_head, fast, features_of
 from tvt_ray.teachers.labels import Growth, growth, out_of_fold, suspects
 from tvt_ray.teachers.published import CANDIDATES, create_published, is_here
 from tvt_ray.teachers.timm_cnn import PREFIX, as_teacher
+from tvt_ray.training.pace import device_here
 
 MOST_IMAGES = 4000  # that are looked at without being asked: some minutes of two cores
 MOST_LISTED, MOST_DRAWN = 40, 40
@@ -76,7 +76,7 @@ def look_at_labels(data: Dataset, out: Path | None = None, seed: int = 0) -> Lab
     split = joined(data.train, data.val)
     if network is None or len(split) > MOST_IMAGES:
         return None
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here()
     model = create_published(network, data.num_classes, tell=lambda line: None)
     teacher = as_teacher(f"{PREFIX}{network}", model, data.num_classes).to(device).freeze()
     features = features_of(fast(teacher.features, device), split, teacher.image_size)

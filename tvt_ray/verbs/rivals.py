@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tvt_ray.data.transforms import eval_loader
 from tvt_ray.exports.folder import load_student
 from tvt_ray.quality.comparison import estimate
 from tvt_ray.quality.statistics import Interval, majority_of, wilson
 from tvt_ray.runs.run import TrainedStudent
-from tvt_ray.storage.locations import write_atomically
+from tvt_ray.storage.locations import as_location, write_atomically
 from tvt_ray.teachers.training import Hits
+from tvt_ray.verbs.compare import hits_of
 from tvt_ray.verbs.cuts import Cut
 from tvt_ray.verbs.report import RIVALS_FILE
 from tvt_ray.verbs.session import Session
@@ -54,7 +54,7 @@ def compare_with_rivals(session: Session, student: TrainedStudent, cuts: Sequenc
     data, teacher = session.data, session.teacher
     labels = data.test.labels
     loaded = load_student(student.path)
-    own = hits_of(loaded, session, loaded.image_size)
+    own = hits_of(as_location(student.path), data)
     _, majority_class = majority_of(labels, data.class_names)
     largest = labels == data.class_names.index(majority_class)
     rivals = [
@@ -78,14 +78,6 @@ def compare_with_rivals(session: Session, student: TrainedStudent, cuts: Sequenc
     found = Rivals(len(labels), tuple(rivals), advise(rivals))
     write_atomically(session.folder.path / RIVALS_FILE, json.dumps(asdict(found), indent=1).encode())
     return found
-
-
-def hits_of(model: Callable[[Tensor], Tensor], session: Session, size: int) -> Hits:
-    """(images,): whether each test image is named right."""
-    with torch.inference_mode():
-        named = [model(images).argmax(1) == labels for images, labels in eval_loader(session.data.test, size, 64)]
-    hits: Hits = torch.cat(named).numpy()
-    return hits
 
 
 def _rival(

@@ -17,6 +17,7 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.training.learner import WorkerContext
+from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits import Arch
 
@@ -48,7 +49,7 @@ def train_shortly(session: Session, tasks: Sequence[DistillTask]) -> tuple[dict[
     """Logits (images, classes) of the images that validate, by task, and their labels (images,)."""
     data, seed = session.data, tasks[0].settings.seed
     places = np.random.default_rng(seed).permutation(len(data.train))[:NUM_IMAGES]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here()
     inputs = DistillInputs(data.train.take(np.sort(places)), data.val, data.test, session.teacher)
     cohort = Cohort(tasks, inputs, WorkerContext(device))
     while not cohort.done:

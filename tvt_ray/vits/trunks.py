@@ -35,7 +35,7 @@ class Trunk(nn.Module):
 
     def __init__(self, network: str, num_stages: int) -> None:
         super().__init__()
-        self.network, self.inherited, self.frozen = network, False, False
+        self.network, self.num_stages, self.inherited, self.frozen = network, num_stages, False, False
         self.scale, self.shift = _renormalisation(network)
         for name, module in copy.deepcopy(_modules(network, num_stages)).items():
             self.add_module(name, module)
@@ -44,7 +44,7 @@ class Trunk(nn.Module):
     @property
     def stage_modules(self) -> list[nn.Module]:
         """In the order in which they run."""
-        return [self.get_submodule(name) for name in _checked(self.network)[1] if _has(self, name)]
+        return [self.get_submodule(name) for name in _checked(self.network)[1][: self.num_stages]]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, H, W)."""
@@ -118,14 +118,6 @@ def first_conv_of(network: str) -> str:
     """The name of its first convolution."""
     modules = _checked(network)[0].named_modules()
     return next(str(name) for name, module in modules if isinstance(module, nn.Conv2d))
-
-
-def _has(module: nn.Module, name: str) -> bool:
-    try:
-        module.get_submodule(name)
-    except AttributeError:
-        return False
-    return True
 
 
 def _modules(network: str, num_stages: int) -> dict[str, nn.Module]:

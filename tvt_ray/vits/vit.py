@@ -20,6 +20,7 @@ from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import STEMS, StemName, stem_of
 from tvt_ray.vits.student import OWN_VIT, STOCK_VIT, Student, TimmModel
+from tvt_ray.vits.trunks import first_conv_of
 
 PoolName: TypeAlias = Literal["token", "mean"]
 
@@ -123,4 +124,5 @@ class ViTSpace(Space):
         args |= {} if arch.stem == "patch" else {"stem": arch.stem}
         args |= {} if arch.stem in STEMS else {"backbone": self.backbone}
         architecture, stem = STOCK_VIT if arch.stem == "patch" else OWN_VIT, stem_of(arch.stem, self.backbone)
-        return TimmModel(architecture, args, arch.embed_dim, f"patch_embed.{stem.first_conv}")
+        first = stem.first_conv if arch.stem in STEMS else f"{stem.first_conv}.{first_conv_of(str(self.backbone))}"
+        return TimmModel(architecture, args, arch.embed_dim, f"patch_embed.{first}")
