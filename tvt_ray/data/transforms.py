@@ -18,8 +18,8 @@ from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line
 from tvt_ray.strict import Strict
 from tvt_ray.vision_compat import ensure_torchvision
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from tvt_ray.vits.pieces import IMAGENET_MEAN as IMAGENET_MEAN
+from tvt_ray.vits.pieces import IMAGENET_STD as IMAGENET_STD
 
 
 def normalize(images: Tensor) -> Tensor:

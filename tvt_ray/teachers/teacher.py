@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, resize
+from tvt_ray.vits.trunks import renormalisation
 
 NUM_STAGES = 3  # stage maps that a teacher gives; of a CNN with more, the last three
 State: TypeAlias = dict[str, Tensor]  # parameters and buffers by name
@@ -50,9 +51,7 @@ class Teacher(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.backbone, self.num_classes, self.image_size = name, backbone, num_classes, image_size
-        # ImageNet-normalised -> 0 to 1 -> the teacher's own, as one scale and shift per channel
-        scale = [own / s for own, s in zip(IMAGENET_STD, std, strict=True)]
-        shift = [(own - m) / s for own, m, s in zip(IMAGENET_MEAN, mean, std, strict=True)]
+        scale, shift = renormalisation(mean, std)
         self.register_buffer("scale", torch.tensor(scale)[:, None, None], persistent=False)
         self.register_buffer("shift", torch.tensor(shift)[:, None, None], persistent=False)
         self.renormalizes = tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD

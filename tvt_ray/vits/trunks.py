@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tvt_ray.errors import UsageError
 from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits.pieces import IMAGENET_MEAN, IMAGENET_STD
 
 CONTAINERS = ("blocks", "stages")  # of stages in timm's ConvNets,
 ROWS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4"))  # or stages under names of their own
 PROBE_SIZE = 64  # pixels of the images on which the order of modules is checked
-STUDENT_MEAN, STUDENT_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # by which students' images are normalised
 
 
 class Trunk(nn.Module):
@@ -193,8 +194,11 @@ def _renormalisation(network: str) -> tuple[Any, Any]:
     """Factor and summand by channel that make ImageNet-normalised values those of a network; None, None: they are."""
     config = _checked(network)[0].pretrained_cfg
     mean, std = tuple(config["mean"]), tuple(config["std"])
-    if (mean, std) == (STUDENT_MEAN, STUDENT_STD):
-        return None, None
-    scale = tuple(ours / theirs for ours, theirs in zip(STUDENT_STD, std, strict=True))
-    shift = tuple((ours - theirs) / s for ours, theirs, s in zip(STUDENT_MEAN, mean, std, strict=True))
+    return (None, None) if (mean, std) == (IMAGENET_MEAN, IMAGENET_STD) else renormalisation(mean, std)
+
+
+def renormalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Factor and summand by channel that make ImageNet-normalised values those of another mean and deviation."""
+    scale = tuple(own / s for own, s in zip(IMAGENET_STD, std, strict=True))
+    shift = tuple((own - m) / s for own, m, s in zip(IMAGENET_MEAN, mean, std, strict=True))
     return scale, shift
