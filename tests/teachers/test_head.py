@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from tvt_ray.errors import UsageError
@@ -16,8 +17,11 @@ from tvt_ray.teachers.head import (
     choose_head,
     classifier_of,
     fit,
+    fit_path,
     fold_of,
     gather,
+    num_features,
+    num_views,
     teach_head,
 )
 from tvt_ray.teachers.settings import TeacherSettings
@@ -43,8 +47,21 @@ def test_a_head_is_scikit_learn_s_on_standardised_features(num_classes, channels
     standard = (inputs - inputs.mean(0)) / (inputs.std(0) + 1e-6)
     model = LogisticRegression(C=0.1, max_iter=1000, tol=1e-6).fit(standard, labels)
     logits = inputs @ weight.T + bias
-    shares = np.exp(logits - logits.max(1, keepdims=True))
-    assert np.allclose(shares / shares.sum(1, keepdims=True), model.predict_proba(standard), atol=5e-3)
+    assert np.allclose(softmax(logits, axis=1), model.predict_proba(standard), atol=5e-3)
+
+
+def test_a_path_of_strengths_ends_where_each_strength_does():
+    inputs, labels = clusters(4, channels=30, spread=3.0)
+    strengths = (1e-3, 1e-2, 1e-1)
+    for strength, (weight, bias) in zip(strengths, fit_path(inputs, labels, strengths, 4), strict=True):
+        alone, alone_bias = fit(inputs, labels, strength, 4)
+        shares, expected = (softmax(inputs @ w.T + b, axis=1) for w, b in ((weight, bias), (alone, alone_bias)))
+        assert np.allclose(shares, expected, atol=5e-3)
+
+
+def test_of_many_images_fewer_views_are_looked_at():
+    assert [num_views(count) for count in (100, 500, 501, 833, 834, 10_000)] == [2, 2, 1, 1, 0, 0]
+    assert [num_features(count) for count in (100, 600, 900)] == [500, 1800, 900]
 
 
 def test_a_class_without_images_is_never_named():

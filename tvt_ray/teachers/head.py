@@ -7,13 +7,14 @@ augmented views, are chosen by cross-validation on the training images: the imag
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from tvt_ray.data.splits import Split
@@ -27,7 +28,8 @@ from tvt_ray.training.pace import autocast, fast_precision
 BATCH = 32  # images at a time
 NUM_FOLDS = 4  # of cross-validation, fewer where a class has fewer images
 STRENGTHS = tuple(10.0**power for power in range(-4, 1))  # C of scikit-learn: the inverse of the penalty
-NUM_VIEWS = 2  # augmented views of each image, beside the image itself
+NUM_VIEWS = 2  # augmented views of each image, beside the image itself, at most
+MANY = 2500  # images and views: of more, fewer views are looked at; what they teach, more images do
 # What views may be of: nothing, shifts and scales, or mirror images too. Which of them helps depends on the dataset.
 VIEWS: dict[str, AugmentSettings | None] = {
     "none": None,
@@ -110,19 +112,25 @@ def features_of(
     return features if augment is None else features.reshape(len(split), num_views, -1)
 
 
+def num_views(num_images: int) -> int:
+    """Of each image and each kind: as many as MANY allows, at most NUM_VIEWS."""
+    kinds = sum(augment is not None for augment in VIEWS.values())
+    return max(0, min(NUM_VIEWS, (MANY // num_images - 1) // kinds))
+
+
 def num_features(num_images: int) -> int:
     """Images and views that a head is chosen on."""
-    return num_images * (1 + NUM_VIEWS * sum(augment is not None for augment in VIEWS.values()))
+    return num_images * (1 + num_views(num_images) * sum(augment is not None for augment in VIEWS.values()))
 
 
 def gather(see: Callable[[Tensor], Tensor], split: Split, size: int, title: str, seed: int = 0) -> Features:
     """All features that a head is chosen on."""
     with generators_as_they_were(), Meter(title, num_features(len(split)), "images") as meter:
-        plain = features_of(see, split, size, advance=meter.advance)
+        plain, number = features_of(see, split, size, advance=meter.advance), num_views(len(split))
         views = {
-            name: features_of(see, split, size, augment, NUM_VIEWS, seed, meter.advance)
+            name: features_of(see, split, size, augment, number, seed, meter.advance)
             for name, augment in VIEWS.items()
-            if augment is not None
+            if augment is not None and number
         }
     return Features(plain, views, split.labels)
 
@@ -130,8 +138,11 @@ def gather(see: Callable[[Tensor], Tensor], split: Split, size: int, title: str,
 def choose_head(features: Features, num_classes: int, seed: int = 0) -> Head:
     """The head whose log-likelihood is best by cross-validation. An image and its views are in one fold."""
     folds = fold_of(features.labels, seed)
-    ways = [(views, strength) for views in ("none", *features.views) for strength in STRENGTHS]
-    found = {way: _left_out(features, *way, folds, num_classes) for way in ways}
+    found = {
+        (views, strength): judged
+        for views in ("none", *features.views)
+        for strength, judged in zip(STRENGTHS, _left_out(features, views, folds, num_classes), strict=True)
+    }
     (views, strength), (logs, accuracy) = max(found.items(), key=lambda each: float(each[1][0].mean()))
     inputs, labels = _learned_from(features, views, np.ones(len(features.labels), bool))
     weight, bias = fit(inputs, labels, strength, num_classes)
@@ -160,55 +171,69 @@ def _learned_from(
 
 
 def _left_out(
-    features: Features, views: str, strength: float, folds: NDArray[np.int64], num_classes: int
-) -> tuple[NDArray[np.float64], float]:
-    """The log-likelihood of each label, left out, (N,), and the accuracy in percent."""
-    logs, hits = np.zeros(len(folds)), np.zeros(len(folds), bool)
+    features: Features, views: str, folds: NDArray[np.int64], num_classes: int
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Of each of STRENGTHS: the log-likelihood of each label, left out, (N,), and the accuracy in percent."""
+    logs, hits = np.zeros((len(STRENGTHS), len(folds))), np.zeros((len(STRENGTHS), len(folds)), bool)
     for fold in range(NUM_FOLDS):
         out = folds == fold
         if not out.any() or out.all():
             continue
         inputs, labels = _learned_from(features, views, ~out)
-        weight, bias = fit(inputs, labels, strength, num_classes)
-        logits = features.plain[out] @ weight.T + bias
-        own = logits - logits.max(1, keepdims=True)
-        own = own - np.log(np.exp(own).sum(1, keepdims=True))
-        logs[out] = own[np.arange(len(own)), features.labels[out]]
-        hits[out] = own.argmax(1) == features.labels[out]
-    return logs, 100 * float(hits.mean())
+        for place, (weight, bias) in enumerate(fit_path(inputs, labels, STRENGTHS, num_classes)):
+            own = log_softmax(features.plain[out] @ weight.T + bias, axis=1)
+            logs[place, out] = own[np.arange(len(own)), features.labels[out]]
+            hits[place, out] = own.argmax(1) == features.labels[out]
+    return [(each, 100 * float(right.mean())) for each, right in zip(logs, hits, strict=True)]
 
 
-def fit(
-    inputs: NDArray[np.float32], labels: NDArray[np.int64], strength: float, num_classes: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+Linear: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]  # weight (classes, C), bias (classes,)
+
+
+def fit(inputs: NDArray[np.float32], labels: NDArray[np.int64], strength: float, num_classes: int) -> Linear:
     """Weight (classes, C) and bias (classes,) on features as they are, by scikit-learn's logistic regression.
 
     A class without images gets the lowest logit of all. A penalty on squares lets weights lie in the span of what is
     learned from, so fewer images than channels are turned into as many coordinates, which changes nothing but time.
     """
-    from sklearn.linear_model import LogisticRegression
+    return fit_path(inputs, labels, (strength,), num_classes)[0]
 
-    mean, deviation = inputs.mean(0), inputs.std(0) + 1e-6
-    standard = (inputs - mean) / deviation
-    basis = _span(standard)
-    coordinates = standard if basis is None else standard @ basis
+
+def fit_path(
+    inputs: NDArray[np.float32], labels: NDArray[np.int64], strengths: Sequence[float], num_classes: int
+) -> list[Linear]:
+    """As `fit`, for each of some rising strengths; each begins where the one before ended.
+
+    On one thread: the matrices are small, and threads that wait for a busy machine's others take a hundred times as
+    long.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
     known = np.unique(labels)
     if len(known) < 2:
         raise UsageError("a teacher's head needs images of two classes or more to learn from")
-    with warnings.catch_warnings():
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it ended before the last digit
-        model = LogisticRegression(C=strength, max_iter=200, tol=1e-3).fit(coordinates, labels)
-    coefficients, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_)
-    if len(known) == 2:  # of which scikit-learn has one row
-        coefficients = np.concatenate([-coefficients, coefficients]) / 2
-        intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    if basis is not None:
-        coefficients = coefficients @ basis.T
-    weight = np.zeros((num_classes, inputs.shape[1]), np.float32)
-    bias = np.full(num_classes, intercepts.min() - 10, np.float32)
-    weight[known] = coefficients / deviation
-    bias[known] = intercepts - (coefficients / deviation) @ mean
-    return weight, bias
+        mean, deviation = inputs.mean(0), inputs.std(0) + 1e-6
+        standard = (inputs - mean) / deviation
+        basis = _span(standard)
+        coordinates = standard if basis is None else standard @ basis
+        model, found = LogisticRegression(max_iter=200, tol=1e-3, warm_start=True), []
+        for strength in strengths:
+            model.set_params(C=strength).fit(coordinates, labels)
+            coefficients, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_)
+            if len(known) == 2:  # of which scikit-learn has one row
+                coefficients = np.concatenate([-coefficients, coefficients]) / 2
+                intercepts = np.concatenate([-intercepts, intercepts]) / 2
+            if basis is not None:
+                coefficients = coefficients @ basis.T
+            weight = np.zeros((num_classes, inputs.shape[1]), np.float32)
+            bias = np.full(num_classes, intercepts.min() - 10, np.float32)
+            weight[known] = coefficients / deviation
+            bias[known] = intercepts - (coefficients / deviation) @ mean
+            found.append((weight, bias))
+    return found
 
 
 def _span(inputs: NDArray[np.float32]) -> NDArray[np.float32] | None:
@@ -231,7 +256,7 @@ def teach_head(teacher: Teacher, split: Split, seed: int, device: torch.device) 
     with torch.no_grad():
         classifier.weight.copy_(torch.from_numpy(head.weight))
         classifier.bias.copy_(torch.from_numpy(head.bias))
-    views = "" if head.views == "none" else f" and of {NUM_VIEWS} views ({head.views})"
+    views = "" if head.views == "none" else f" and of {num_views(len(split))} views ({head.views})"
     say(
         f"teacher: {teacher.name} is frozen; its head learned from the features of {len(split):,} images{views} at "
         f"{teacher.image_size} pixels (C {head.strength:g}, {head.cv_acc:.1f} % by cross-validation)"

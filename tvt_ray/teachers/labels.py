@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from tvt_ray.teachers.head import NUM_FOLDS, fit, fold_of
 
@@ -40,13 +41,6 @@ class Growth:
     twice_interval: tuple[float, float]  # 90 %, over other images
 
 
-def softmax(logits: NDArray[np.float32]) -> Floats:
-    """(N, classes) -> shares that sum to 1."""
-    shares = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    found: Floats = shares / shares.sum(1, keepdims=True)
-    return found
-
-
 def out_of_fold(
     features: NDArray[np.float32], labels: Labels, strength: float, num_classes: int, seed: int = 0
 ) -> Floats:
@@ -56,7 +50,7 @@ def out_of_fold(
         out = folds == fold
         if out.any():
             weight, bias = fit(features[~out], labels[~out], strength, num_classes)
-            found[out] = softmax(features[out] @ weight.T + bias)
+            found[out] = softmax((features[out] @ weight.T + bias).astype(np.float64), axis=1)
     return found
 
 

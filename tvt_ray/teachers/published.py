@@ -131,6 +131,7 @@ def create_published(name: str, num_classes: int, what: str = "teacher", tell: C
 
     Raises UsageError as `find_published` does, and where they do not fit.
     """
+    ensure_torchvision()
     import timm
 
     found = find_published(name)
