@@ -76,12 +76,14 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     small = ["space.embed_dim=[48]", "space.depth=[1, 2]", "space.image_size=64", "teacher.image_size=64"]
     short = ["distill.epochs=4", "distill.stem_frozen_epochs=3", "distill.num_views=2", "score.calibration_samples=4"]
     flags = ["fit", photos, "--out", tmp_path / "out", "--ray-address", cluster, "--json"]
+    flags += ["--baselines", "blockless,whole"]
     flags += [word for each in (*small, *short) for word in ("--set", each)]
     flags += ["--set", "cluster.gpus_per_trial=0", "--set", "cluster.gpus_per_training_worker=0"]
     code, out, err = call(capsys, *flags)
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
-    assert result["seconds"].keys() == {"plan", "teacher", "choices", "search", "distill", "rivals"}
+    phases = {"plan", "teacher", "choices", "search", "distill", "baselines", "rivals"}
+    assert result["seconds"].keys() == phases
     (student,) = result["students"]
     assert student["val_acc"] is None  # it learned from the images that validated too
     assert student["test_acc"] > 90  # red and green
@@ -89,9 +91,17 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     assert config.space.backbone == "tf_efficientnet_lite0"
     assert len(config.space.stem) == 1
     assert f"-{config.space.stem[0]}-" in student["arch_id"]
-    assert [each["name"] for each in result["rivals"]["rivals"]] == ["student", "majority", "teacher", "cut"]
+    rivals = {each["name"]: each for each in result["rivals"]["rivals"]}
+    assert list(rivals) == ["student", "majority", "teacher", "cut", "blockless", "whole"]
+    assert rivals["blockless"]["params"] < rivals["student"]["params"] < rivals["whole"]["params"] < 3.4e6
+    assert all(each["ms"] > 0 for name, each in rivals.items() if name != "majority")
     report = (tmp_path / "out" / "report.html").read_text()
-    for title in ("beside what everyone has at hand", "Where to cut the teacher", "How students learn best here"):
+    for title in (
+        "beside what everyone has at hand",
+        "Where to cut the teacher",
+        "How students learn best here",
+        "Labels, and",
+    ):
         assert title in report
     assert result["rivals"]["advice"] in html.unescape(report)
     loaded = tvt_ray.load_student(student["path"])

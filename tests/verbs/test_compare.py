@@ -75,6 +75,7 @@ def test_places_tell_seeds_and_kinds_of_training_apart(contest):
 
 def test_unknown_names_are_refused():
     with pytest.raises(
-        UsageError, match="unknown baseline 'resnet'; choices: alone, drawn, largest, deit, pit, unrefined, cap"
+        UsageError,
+        match="unknown baseline 'resnet'; choices: alone, drawn, blockless, whole, largest, deit, pit, unrefined, cap",
     ):
         check_names(["deit", "resnet"])

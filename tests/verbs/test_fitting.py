@@ -9,23 +9,28 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tvt_ray.data.survey import name_of
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import StudentCard, save_student
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.inputs import checked_limits
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.rows import unread
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, choose, decide
+from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
+from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
 from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals
 from tvt_ray.verbs.session import Session
-from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick
+from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick, short_task, train_shortly
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
+from tvt_ray.vits.trunks import num_stages_of
 
 ensure_torchvision()
 import timm  # noqa: E402
@@ -258,6 +263,59 @@ def test_a_student_stands_beside_what_everyone_has(session, tmp_path):
     assert [line[0] for line in shown.rivals] == [each.title for each in found.rivals]
     assert [line[0] for line in shown.cuts] == ["stage1", "stage2"]
     assert shown.advice == found.advice
+
+
+def test_stages_without_blocks_and_the_whole_teacher_are_rivals_by_the_same_recipe(session):
+    space = session.config.space
+    row = unread(space, next(space.enumerate()), 3, 0)
+    contest = Contest(session.config, session.folder, [row], row, 3, guided=True)
+    found, left_out = choose_contenders(contest, ["blockless", "whole"])
+    assert not left_out
+    blockless, whole = found["blockless"], found["whole"]
+    assert (blockless.arch.depth, blockless.arch.stem, blockless.arch.patch_size) == (0, "stage1", 8)
+    assert (whole.arch.depth, whole.arch.stem, whole.arch.patch_size) == (0, f"stage{num_stages_of(NETWORK)}", 32)
+    assert len({each.label for each in found.values()}) == 3
+    cost = blockless.space.cost(blockless.arch, 3)
+    student = build_student(blockless.space, blockless.arch, 3, seed=0).eval()
+    assert cost.params == sum(parameter.numel() for parameter in student.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        tokens = student.patch_embed(images) + student.pos_embed
+        assert torch.allclose(student(images), student.head(student.fc_norm(tokens.mean(1))), atol=1e-5)
+    task = short_task(session, session.config.distill, blockless.arch, "blockless", 4)
+    logits, labels = train_shortly(session, [dataclasses.replace(task, space=blockless.space)])
+    assert logits["blockless"].shape == (len(labels), 3)
+    guided = {"distill": {"loss": {"weights": {"guidance": 1.0}}}}
+    with pytest.raises(UsageError, match="guidance compares blocks, of which this student has none"):
+        choose_contenders(dataclasses.replace(contest, config=session.config.with_(guided)), ["blockless"])
+
+
+def test_what_nothing_can_be_read_of_is_not_searched(session):
+    without = session.config.with_(space={"depth": [0]})
+    with pytest.raises(UsageError, match="has no blocks to search"):
+        checked_limits(without, 3, None)
+    with pytest.raises(UsageError, match="depth 0 is for stems of stages"):
+        session.config.with_(space={"depth": [0], "stem": ["patch"]})
+    with pytest.raises(UsageError, match="positive numbers"):
+        session.config.with_(space={"depth": [0, 1]})
+
+
+def test_a_fit_says_which_labels_look_wrong_before_students_learn_from_them(session, capsys):
+    train = session.data.train
+    wrong = [int(np.flatnonzero(train.labels == label)[0]) for label in range(3)]
+    train.all_labels[train.indices[wrong]] = (train.labels[wrong] + 1) % 3
+    report_labels(session)
+    stored = json.loads((session.folder.path / "labels.json").read_text())
+    assert stored["network"] == NETWORK
+    names = {name_of(session.data, "train", place) for place in wrong}
+    assert stored["num_suspects"] >= 1
+    assert {each["image"] for each in stored["suspects"]} <= names
+    assert (session.folder.path / "suspect_labels.png").is_file()
+    said = capsys.readouterr().err
+    assert all(f"labels: {line}" in said for line in stored["sentences"])
+    assert found_by_fit(session.folder).labels == stored["sentences"]
+    report_labels(session)  # once
+    assert "labels:" not in capsys.readouterr().err
 
 
 def rival(name, ahead=None, interval=None, params=1000, ms=2.0, accuracy=80.0):

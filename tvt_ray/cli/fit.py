@@ -25,6 +25,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (default): students begin with stages of a pretrained teacher, if there is one; patch: plain ViTs",
     )
+    parser.add_argument(
+        "--baselines",
+        metavar="NAMES",
+        help="train these by the student's recipe too, beyond the minutes, and report them beside it: <baselines>, or "
+        "a score's name for whom it puts first",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and how long it would take")
     add_options(parser, "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed")
     add_options(parser, "set", *OUTPUT, "ray-address")
@@ -33,23 +39,32 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def resume_command(args: argparse.Namespace) -> str:
     """The same call: every phase goes on where it was."""
-    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}"
+    baselines = f" --baselines {args.baselines}" if args.baselines else ""
+    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}{baselines}"
 
 
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
     from tvt_ray.strict import merged
+    from tvt_ray.verbs.compare import check_names
     from tvt_ray.verbs.fit import check_fit, fit, plan_fit
 
     seeds = {} if args.seed is None else {name: {"seed": args.seed} for name in SEEDED}
     settings = merged(seeds, overrides(args))
+    baselines = args.baselines.split(",") if args.baselines else []
+    check_names(baselines)
     if args.dry_run:
         check_fit(settings, args.run_dir, args.minutes)
-        plan = plan_fit(settings, args.minutes, args.stem).plan
+        plan = plan_fit(settings, args.minutes, args.stem, len(baselines)).plan
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0
     fitted = fit(
-        out=args.run_dir, minutes=args.minutes, stem=args.stem, settings=settings, ray_address=args.ray_address
+        out=args.run_dir,
+        minutes=args.minutes,
+        stem=args.stem,
+        baselines=baselines,
+        settings=settings,
+        ray_address=args.ray_address,
     )
     if args.json:
         print_json(args, fitted)

@@ -62,6 +62,8 @@ def guided_blocks(depth: int, settings: LossSettings) -> tuple[int, int, int]:
     The published recipe names blocks 0, 6 and 11 of 12; other depths take the same relative places. Raises ValueError
     when the settings name a block that a student of this depth lacks.
     """
+    if depth == 0:
+        raise ValueError("loss.weights.guidance compares blocks, of which this student has none; 0 leaves it out")
     if settings.student_blocks is None:
         return 0, depth // 2, depth - 1
     if not all(0 <= block < depth for block in settings.student_blocks):

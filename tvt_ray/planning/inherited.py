@@ -13,6 +13,7 @@ from typing import Any
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.vits.budget import Budget
+from tvt_ray.vits.stems import MOST_STAGES
 from tvt_ray.vits.trunks import num_stages_of, trunk_facts
 
 SIZE, SIZE_WITH_GPU = 128, 224  # pixels that students see; small images are enlarged, since the stages know large ones
@@ -21,11 +22,8 @@ PATCH = 16  # pixels from one token to the next
 WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3), 48
 SHARE = 0.75  # of a budget of parameters, that stages take at most
 MAX_PARAMS = 1_100_000  # where nobody sets a budget: a third of the teacher's
-LEAST_VIEWS, MOST_VIEWS, VIEWS_SHARE = (
-    6,
-    16,
-    0.2,
-)  # augmentations of an image that come again, and their part of the time
+LEAST_VIEWS, MOST_VIEWS = 6, 16  # augmentations of an image that come again,
+VIEWS_SHARE = 0.2  # and their part of the time
 FROZEN_STEPS, MOST_FROZEN_SHARE = 450, 0.35  # with frozen stages, and their part of the time
 # Parts of the time: for choosing how to learn and which ViT, and of that for which ViT.
 CHOICES_SHARE, BODIES_SHARE = 0.27, 0.09
@@ -97,7 +95,7 @@ def stems_of(backbone: str, max_params: float) -> list[str]:
 
     Of those, all that leave a quarter of `max_params` to the ViT, and one at least.
     """
-    counts = range(1, min(num_stages_of(backbone), 9) + 1)
+    counts = range(1, min(num_stages_of(backbone), MOST_STAGES) + 1)
     fitting = [count for count in counts if trunk_facts(backbone, count).stride in STRIDES]
     small = [count for count in fitting if trunk_facts(backbone, count).params < SHARE * max_params]
     return [f"stage{count}" for count in small or fitting[:1]]

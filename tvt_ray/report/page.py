@@ -26,13 +26,16 @@ PAIR = ("l2_norm", "attention_similarity")  # TVT's two readings, where both wer
 
 @dataclass(frozen=True)
 class Found:
-    """What a fit found out, as tables of texts: rivals of the student, cuts of the teacher, ways to learn, bodies."""
+    """What a fit found out, as tables of texts: rivals of the student, cuts of the teacher, ways to learn, bodies; and
+    what it says of the labels.
+    """
 
     advice: str | None = None
     rivals: Sequence[Sequence[str]] = ()
     cuts: Sequence[Sequence[str]] = ()
     ways: Sequence[Sequence[str]] = ()
     bodies: Sequence[Sequence[str]] = ()
+    labels: Sequence[str] = ()
 
 
 RIVAL_COLUMNS = ("", "test, %", "95 % interval", "student ahead by", "parameters", "MB", "ms")

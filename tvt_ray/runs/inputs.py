@@ -65,6 +65,8 @@ def checked_limits(config: RunConfig, num_classes: int, profile: DeviceProfile |
 
     Raises UsageError when no architecture is predicted to meet the latency, saying what the fastest takes.
     """
+    if getattr(config.space, "depth", None) == (0,):
+        raise UsageError("space.depth [0] has no blocks to search; name at least one block")
     limits = limits_of(config, num_classes, profile)
     limit = limits.budget.max_latency_ms
     if limit is not None and limits.latency_ms is not None:

@@ -33,7 +33,8 @@ from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.trainings import PLACE, RIVALS_PLACE, Teaching, Trainings, check_blocks, check_student_folder
 from tvt_ray.vits import Arch, Space
 from tvt_ray.vits.published import Design, deit_tiny, pit_tiny
-from tvt_ray.vits.stems import STAGES
+from tvt_ray.vits.stems import MOST_STAGES, STAGES
+from tvt_ray.vits.trunks import num_stages_of, trunk_facts
 
 PAGE_FILE, JSON_FILE = "baselines.html", "baselines.json"
 STUDENT = "student"
@@ -200,6 +201,34 @@ def from_chance(contest: Contest) -> Contender | str:
     return dataclasses.replace(found, drawn=True)
 
 
+def without_blocks(contest: Contest) -> Contender | str:
+    """The student's stages with a head on their pooled map: what the ViT's blocks add is what the student is ahead."""
+    title, arch = "the student without its blocks", contest.of_row(contest.row, "").arch
+    stem = getattr(arch, "stem", "")
+    if not STAGES.fullmatch(stem):
+        return f"{title}: it does not begin with stages of a ConvNet"
+    return _without_blocks(contest, title, stem, arch.patch_size, arch.embed_dim)  # type: ignore[attr-defined]
+
+
+def whole_teacher(contest: Contest) -> Contender | str:
+    """All stages of the ConvNet that the student begins with, taught on by the same recipe."""
+    title, space = "all of the teacher's stages, taught on", contest.config.space
+    backbone = getattr(space, "backbone", None)
+    if backbone is None:
+        return f"{title}: students do not begin with stages of a ConvNet"
+    number = num_stages_of(backbone)
+    stride = trunk_facts(backbone, number).stride
+    if number > MOST_STAGES or space.image_size % stride:
+        return f"{title}: {backbone} has {number} stages, and a place every {stride} pixels"
+    return _without_blocks(contest, title, f"stage{number}", stride, max(space.embed_dim))  # type: ignore[attr-defined]
+
+
+def _without_blocks(contest: Contest, title: str, stem: str, patch_size: int, width: int) -> Contender:
+    changes = {"depth": [0], "stem": [stem], "patch_size": [patch_size], "embed_dim": [width], "pool": ["mean"]}
+    space = contest.config.space.with_(changes)
+    return Contender(title, space, next(space.enumerate()), design=f"{stem}.")
+
+
 def largest(contest: Contest) -> Contender | str:
     """The row of most parameters within the budget."""
     read = [row for row in contest.rows if row.status == "ok" and contest.config.budget.admits(row.params, row.flops)]
@@ -235,6 +264,8 @@ def first_by(score: str) -> Choose:
 BASELINES: dict[str, Choose] = {
     "alone": alone,
     "drawn": from_chance,
+    "blockless": without_blocks,
+    "whole": whole_teacher,
     "largest": largest,
     "deit": lambda contest: _published(contest, deit_tiny, "DeiT-Ti's shape"),
     "pit": lambda contest: _published(contest, pit_tiny, "PiT-Ti's shape"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tvt_ray.planning.facts import DataFacts, Speeds
 from tvt_ray.planning.inherited import BODIES_SHARE, CHOICES_SHARE, inherits, num_learned
 from tvt_ray.planning.recipe import StemChoice, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
+from tvt_ray.quality.comparison import Rival
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
@@ -28,9 +29,11 @@ from tvt_ray.teachers.timm_cnn import source_of
 from tvt_ray.teachers.training import trains_head
 from tvt_ray.verbs.bodies import choose_body
 from tvt_ray.verbs.choices import choose
+from tvt_ray.verbs.compare import check_names, compare
 from tvt_ray.verbs.cuts import Cut, choose_cut
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.init import check_init_setting
+from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.provenance import asked_of
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.rivals import Rivals, compare_with_rivals
@@ -77,6 +80,7 @@ class Plan:
             f"search    {self.num_samples:,} ViTs at {self.image_size} pixels{limit}: about {seconds['search']:,.0f} s",
             *([f"choices   how to learn: about {seconds['choices']:,.0f} s"] if "choices" in seconds else []),
             f"distill   the best one, {self.distill_epochs} epochs: about {seconds['distill']:,.0f} s",
+            *([f"baselines by the same recipe: about {seconds['baselines']:,.0f} s"] if "baselines" in seconds else []),
             f"together  about {sum(seconds.values()) / 60:.1f} minutes",
         ]
 
@@ -97,6 +101,7 @@ def fit(
     out: Location | str,
     minutes: float | None = None,
     stem: StemChoice = "auto",
+    baselines: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     ray_address: str | None = None,
 ) -> Fitted:
@@ -104,15 +109,17 @@ def fit(
 
     `dataset`: a path, or a name as on the command line, unless `settings` say it, which change whatever the recipe
     has. `minutes`: that it may take; None: eight, or what the least training of teacher and student takes here. `stem`:
-    auto: students begin with stages of a teacher that others trained, where one is to be had; patch: plain ViTs. Raises
+    auto: students begin with stages of a teacher that others trained, where one is to be had; patch: plain ViTs.
+    `baselines`: rows of compare.BASELINES that are trained by the student's recipe too, beyond the minutes. Raises
     UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
     """
     asked, clock, folder = asked_of(dataset, settings), Stopwatch(), RunFolder(as_location(out))
+    check_names(baselines)
     check_fit(asked, folder.path, minutes)
     planned: Planned | None = None
     with clock("plan"):
         if not folder.config_file.exists():
-            planned = plan_fit(asked, minutes, stem)
+            planned = plan_fit(asked, minutes, stem, len(baselines))
             say("\n".join(planned.plan.sentences()))
         elif minutes is not None:
             say(f"fit: {folder.path} keeps the lengths that it was begun with; --minutes is for another --out")
@@ -129,6 +136,7 @@ def fit(
         with clock("teacher"):
             session.keep_images(compare=folder.data_file.exists())
             _ = session.teacher
+            report_labels(session)
         cuts: tuple[Cut, ...] = ()
         if inherits(session.config):
             with clock("choices"):
@@ -143,8 +151,12 @@ def fit(
                 body = choose_body(session)[0].arch_id
         with clock("distill"):
             students = distill(session, arch_id=body)
+        trained: Sequence[Rival] = ()
+        if baselines:
+            with clock("baselines"):
+                trained = compare(session, baselines=baselines, arch_id=students[0].arch_id).rivals[1:]
         with clock("rivals"):
-            rivals = compare_with_rivals(session, students[0], cuts)
+            rivals = compare_with_rivals(session, students[0], cuts, trained)
         write_order(folder, session.config, session.rows)
     return Fitted(tuple(students), rivals, str(folder.path), clock.seconds)
 
@@ -167,7 +179,9 @@ class Planned:
     data: Dataset
 
 
-def plan_fit(asked: Mapping[str, Any], minutes: float | None = None, stem: StemChoice = "auto") -> Planned:
+def plan_fit(
+    asked: Mapping[str, Any], minutes: float | None = None, stem: StemChoice = "auto", num_baselines: int = 0
+) -> Planned:
     """The whole config for the dataset that `asked` names, which may set anything else, and what it takes here.
 
     Where no minutes are given they are eight, or what the floors of teacher and student take here. Raises UsageError
@@ -189,7 +203,7 @@ def plan_fit(asked: Mapping[str, Any], minutes: float | None = None, stem: StemC
     if inherits(config):
         speeds = dataclasses.replace(speeds, choices_s=CHOICES_SHARE * 60 * minutes)
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
-    return Planned(config, _plan(config, facts, len(data.test), speeds), data)
+    return Planned(config, _plan(config, facts, len(data.test), speeds, num_baselines), data)
 
 
 def _affordable(
@@ -208,9 +222,12 @@ def _affordable(
     return config, speeds
 
 
-def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) -> Plan:
+def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds, num_baselines: int) -> Plan:
     is_frozen = not config.teacher.weights and trains_head(config.teacher, config.teacher_training)
     trains = not (config.teacher.weights or is_frozen)
+    seconds = phases(config, num_learned(config, facts), speeds)
+    if num_baselines:
+        seconds["baselines"] = num_baselines * seconds["distill"]
     return Plan(
         dataset=config.data.name,
         num_train=facts.num_train,
@@ -225,5 +242,5 @@ def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds) ->
         num_samples=config.search.num_samples,
         max_flops=config.budget.max_flops,
         distill_epochs=config.distill.epochs,
-        seconds=phases(config, num_learned(config, facts), speeds),
+        seconds=seconds,
     )

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tvt_ray.data.splits import Dataset, joined
 from tvt_ray.data.survey import name_of
+from tvt_ray.progress import say
 from tvt_ray.report.contact_sheet import write_captioned
+from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.head import Features, choose_head, fast, features_of
 from tvt_ray.teachers.labels import Growth, growth, out_of_fold, suspects
 from tvt_ray.teachers.published import CANDIDATES, create_published, is_here
+from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.timm_cnn import PREFIX, as_teacher
+from tvt_ray.teachers.training import trains_head
 from tvt_ray.training.pace import device_here
+from tvt_ray.verbs.report import LABELS_FILE
+from tvt_ray.verbs.session import Session
 
 MOST_IMAGES = 4000  # that are looked at without being asked: some minutes of two cores
 MOST_LISTED, MOST_DRAWN = 40, 40
@@ -67,19 +74,41 @@ class LabelReport:
         return found
 
 
-def look_at_labels(data: Dataset, out: Path | None = None, seed: int = 0) -> LabelReport | None:
+def report_labels(session: Session) -> None:
+    """Of a fit whose teacher others trained: says which labels look wrong to it, before students learn from them.
+
+    Kept in the run folder as labels.json, beside a picture; nothing is done where that is there.
+    """
+    config, file = session.config, session.folder.path / LABELS_FILE
+    if file.is_file() or config.teacher.weights or not trains_head(config.teacher, config.teacher_training):
+        return
+    folder = session.folder.path
+    found = look_at_labels(session.data, folder if isinstance(folder, Path) else None, config.seed, session.teacher)
+    if found is not None:
+        write_atomically(file, json.dumps({**asdict(found), "sentences": found.sentences()}, indent=1).encode())
+        say("\n".join(f"labels: {line}" for line in found.sentences()))
+
+
+def look_at_labels(
+    data: Dataset, out: Path | None = None, seed: int = 0, teacher: Teacher | None = None
+) -> LabelReport | None:
     """Of the images that train and validate. None where no pretrained weights are here, or there are too many images.
 
-    `out`: a folder for a picture of the suspects.
+    `out`: a folder for a picture of the suspects. `teacher`: whose features are asked; None: those of published
+    weights that are here.
     """
-    network = next(filter(is_here, CANDIDATES), None)
-    split = joined(data.train, data.val)
-    if network is None or len(split) > MOST_IMAGES:
+    split, device = joined(data.train, data.val), device_here()
+    if len(split) > MOST_IMAGES:
         return None
-    device = device_here()
-    model = create_published(network, data.num_classes, tell=lambda line: None)
-    teacher = as_teacher(f"{PREFIX}{network}", model, data.num_classes).to(device).freeze()
-    features = features_of(fast(teacher.features, device), split, teacher.image_size)
+    if teacher is None:
+        found_here = next(filter(is_here, CANDIDATES), None)
+        if found_here is None:
+            return None
+        model = create_published(found_here, data.num_classes, tell=lambda line: None)
+        teacher = as_teacher(f"{PREFIX}{found_here}", model, data.num_classes).freeze()
+    network = teacher.name.removeprefix(PREFIX)
+    features = features_of(fast(teacher.to(device).features, device), split, teacher.image_size)
+    teacher.cpu()
     head = choose_head(Features(features, {}, split.labels), data.num_classes, seed)
     majority = 100 * float(np.bincount(split.labels).max() / len(split))
     error = (majority * (100 - majority) / len(split)) ** 0.5

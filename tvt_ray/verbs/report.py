@@ -19,8 +19,9 @@ from tvt_ray.storage.locations import Location, first_line
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.budget import format_count
 
-# What a fit writes beside the search (verbs/rivals.py, cuts.py, choices.py, bodies.py).
+# What a fit writes beside the search (verbs/rivals.py, cuts.py, choices.py, bodies.py, labels.py).
 RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE = "rivals.json", "cuts.json", "choices.json", "bodies.json"
+LABELS_FILE = "labels.json"
 
 
 def report(run: Run | Location | str, *, score: str | None = None) -> Ranking:
@@ -58,8 +59,8 @@ def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ra
 
 def found_by_fit(folder: RunFolder) -> Found:
     """What a fit left in a run folder, as tables; empty where there was none. Raises UsageError for a damaged file."""
-    files = (RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE)
-    rivals, cuts, ways, bodies = (_read(folder.path / name) for name in files)
+    files = (RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE, LABELS_FILE)
+    rivals, cuts, ways, bodies, labels = (_read(folder.path / name) for name in files)
     try:
         return Found(
             rivals["advice"] if rivals else None,
@@ -67,6 +68,7 @@ def found_by_fit(folder: RunFolder) -> Found:
             [_cut_line(each) for each in cuts] if cuts else (),
             [_way_line(each) for each in ways["ways"]] if ways else (),
             [_body_line(each) for each in bodies] if bodies else (),
+            [str(line) for line in labels["sentences"]] if labels else (),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{folder.path}: one of {', '.join(files)} is damaged: {error!r}") from None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tvt_ray.exports.folder import load_student
+from tvt_ray.quality.comparison import Rival as TrainedRival
 from tvt_ray.quality.comparison import estimate
 from tvt_ray.quality.statistics import Interval, majority_of, wilson
 from tvt_ray.runs.run import TrainedStudent
@@ -49,8 +50,10 @@ class Rivals:
     advice: str
 
 
-def compare_with_rivals(session: Session, student: TrainedStudent, cuts: Sequence[Cut]) -> Rivals:
-    """On the test split; written to rivals.json."""
+def compare_with_rivals(
+    session: Session, student: TrainedStudent, cuts: Sequence[Cut], trained: Sequence[TrainedRival] = ()
+) -> Rivals:
+    """On the test split; written to rivals.json. `trained`: by the student's recipe, of one seed each."""
     data, teacher = session.data, session.teacher
     labels = data.test.labels
     loaded = load_student(student.path)
@@ -73,8 +76,13 @@ def compare_with_rivals(session: Session, student: TrainedStudent, cuts: Sequenc
     stem = getattr(loaded.card.arch, "stem", "")
     cut = next((each for each in cuts if each.stem == stem), None)
     if cut is not None:
-        title = f"the teacher cut at {cut.stem}, frozen, with a linear head"
-        rivals.append(_rival("cut", title, np.array(cut.test_hits), own, cut.params, None))
+        title, trunk = f"the teacher cut at {cut.stem}, frozen, with a linear head", loaded.student.trunk
+        ms = None if trunk is None else latency_ms(trunk, loaded.image_size)
+        rivals.append(_rival("cut", title, np.array(cut.test_hits), own, cut.params, ms))
+    for each in trained:
+        network = load_student(each.path)
+        ms, hits = latency_ms(network, network.image_size), hits_of(as_location(each.path), data)
+        rivals.append(_rival(each.name, each.title, hits, own, each.params, ms))
     found = Rivals(len(labels), tuple(rivals), advise(rivals))
     write_atomically(session.folder.path / RIVALS_FILE, json.dumps(asdict(found), indent=1).encode())
     return found
@@ -122,9 +130,9 @@ def advise(rivals: Sequence[Rival]) -> str:
         return (
             "Take neither yet: the student is not surely better than naming the largest class; more images would help."
         )
-    cut = by_name.get("cut")
+    stages = by_name.get("blockless") or by_name.get("cut")
     alone = ""
-    if cut is not None and cut.ahead_ci95 is not None and cut.ahead_ci95[0] <= 0:
+    if stages is not None and stages.ahead_ci95 is not None and stages.ahead_ci95[0] <= 0:
         alone = " A linear head on the same stages is as good within the interval: the ViT's blocks add nothing sure."
     if low > 0:
         return f"Take the student: {beside}, at {size}{speed}.{alone}"

@@ -55,7 +55,15 @@ def _positive(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def _counts(values: tuple[int, ...]) -> tuple[int, ...]:
+    if values == (0,):
+        return values
+    return _positive(values)  # type: ignore[no-any-return]
+
+
 IntChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_positive)]
+# of blocks; 0, alone: none
+CountChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_counts)]
 FloatChoices = Annotated[tuple[float, ...], AfterValidator(distinct), AfterValidator(_positive)]
 
 

@@ -26,6 +26,7 @@ from tvt_ray.vits.trunks import Trunk, trunk_facts
 HALVING = {"kernel": 3, "stride": 2, "padding": 1}  # of a convolutional stem
 LEAST_CHANNELS = 16  # of a convolution in it: fewer are too few to normalise over
 
+MOST_STAGES = 9  # that a stem is named after
 STAGES = re.compile(r"stage([1-9])")
 
 

@@ -43,8 +43,8 @@ class Student(nn.Module):
         runs = itertools.groupby(pieces, lambda piece: isinstance(piece, Block))
         stages = [nn.ModuleList(run) for are_blocks, run in runs if are_blocks]
         self.patch_embed, self.cls_token, self.pos_embed = first.patch_embed, first.cls_token, first.pos_embed
-        if len(stages) == 1:
-            (self.blocks,) = stages
+        if len(stages) <= 1:
+            self.blocks = stages[0] if stages else nn.ModuleList()
         else:
             self.transformers = nn.ModuleList(nn.ModuleDict({"blocks": stage}) for stage in stages)
             self.pools = nn.ModuleList(piece for piece in pieces if not isinstance(piece, Block))

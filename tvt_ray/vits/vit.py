@@ -15,7 +15,7 @@ from pydantic import AfterValidator, model_validator
 from torch import Tensor
 
 from tvt_ray.vits.blocks import Block, MeanHead, TokenHead
-from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, distinct
+from tvt_ray.vits.choices import Choice, CountChoices, FloatChoices, IntChoices, distinct
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import STEMS, StemName, stem_of
@@ -70,7 +70,8 @@ class ViTSpace(Space):
 
     name: Literal["vit"] = "vit"
     embed_dim: IntChoices = (96, 192, 288, 384)  # choices of channels
-    depth: IntChoices = (2, 4, 6, 8, 10, 12, 14)  # choices of blocks
+    # choices of blocks; 0 alone: a head on the stages' pooled map, which is a rival to compare with, not to search
+    depth: CountChoices = (2, 4, 6, 8, 10, 12, 14)
     head_dim: IntChoices = (32, 48)  # choices of channels per head; each divides each embed_dim
     mlp_ratio: FloatChoices = (1, 2, 3, 4)  # choices of hidden width of an MLP / embed_dim
     patch_size: IntChoices = (16, 32)  # choices of pixels from one token to the next
@@ -87,6 +88,8 @@ class ViTSpace(Space):
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {patch}")
             for stem in self.stem:
                 stem_of(stem, self.backbone).check(patch)
+        if self.depth == (0,) and any(stem in STEMS for stem in self.stem):
+            raise ValueError("depth 0 is for stems of stages: without blocks, other stems see no more than a patch")
         for dim, head in itertools.product(self.embed_dim, self.head_dim):
             if dim % head:
                 raise ValueError(f"embed_dim {dim} is not a multiple of head_dim {head}; each head_dim divides each")
