@@ -16,6 +16,7 @@ from tvt_ray.training.learner import Learner, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import seed_torch
 from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.layers import shared_out
+from tvt_ray.vits.starts import begin
 from tvt_ray.vits.student import Student
 from tvt_ray.vits.trunks import Trunk
 from tvt_ray.vits.weight_selection import select_weights
@@ -67,6 +68,7 @@ class StudentLearner(Learner):
         self.trunk = student.trunk if settings.stem == "inherited" else None
         if self.trunk is not None and lender is not None:
             self.trunk.inherit(lender)
+        begin(student, settings.start, settings.positions, settings.seed)
         if init is not None and settings.init:
             select_weights(init, student, task.arch_id)
         if settings.zero_head:

@@ -14,6 +14,7 @@ from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.training.learner import Weights
 from tvt_ray.training.loaders import Sampling
 from tvt_ray.training.pace import Amp
+from tvt_ray.vits.starts import STARTS, Positions
 
 LearnFrom: TypeAlias = Literal["train", "train and val"]
 
@@ -21,7 +22,9 @@ LearnFrom: TypeAlias = Literal["train", "train and val"]
 class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
 
-    later = frozenset({"learn_from", "init", "stem", "stem_lr", "stem_frozen_epochs", "num_views"})
+    later = frozenset(
+        {"learn_from", "init", "start", "positions", "stem", "stem_lr", "stem_frozen_epochs", "num_views"}
+    )
 
     epochs: PositiveInt = 300  # passes over the training images
     batch_size: PositiveInt = 128  # images in a batch, over all workers
@@ -31,6 +34,10 @@ class DistillSettings(Strict):
     learn_from: LearnFrom = "train"
     # a larger ViT whose weights students begin with: timm:NAME, a file, a student's folder; None: drawn weights
     init: str | None = None
+    # how attention begins where its weights are drawn: normal, as published; mimetic, impulse, conditioned: by a
+    # closed form (docs/inherit.md)
+    start: str = "normal"
+    positions: Positions = "learned"  # vectors of patches: learned, or sine: fixed sines and cosines
     # how stages of a ConvNet in students' stems begin: with the teacher's weights, or drawn. A teacher that is another
     # network has none to give, and is refused
     stem: Literal["inherited", "drawn"] = "inherited"
@@ -71,6 +78,13 @@ class DistillSettings(Strict):
         if not init:
             raise ValueError("init is timm:NAME, a file of a ViT's weights, or a student's folder; null: none")
         return str(as_location(init))
+
+    @field_validator("start")
+    @classmethod
+    def _known_start(cls, start: str) -> str:
+        if start not in STARTS:
+            raise ValueError(f"unknown start {start!r}; choices: {', '.join(STARTS)}")
+        return start
 
     @model_validator(mode="after")
     def _average_is_kept(self) -> DistillSettings:

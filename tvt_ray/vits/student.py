@@ -60,6 +60,11 @@ class Student(nn.Module):
         return len(self._blocks())
 
     @property
+    def attention_blocks(self) -> list[Any]:
+        """Those blocks, in order."""
+        return [block for _, block in self._blocks()]
+
+    @property
     def trunk(self) -> Trunk | None:
         """The stages of a ConvNet in its stem, where it has some."""
         backbone = getattr(self.patch_embed, "backbone", None)
@@ -68,7 +73,7 @@ class Student(nn.Module):
     @property
     def block_widths(self) -> list[int]:
         """Channels of each block's map."""
-        return [block.mlp.fc2.out_features for _, block in self._blocks()]
+        return [block.mlp.fc2.out_features for block in self.attention_blocks]
 
     @property
     def no_weight_decay(self) -> frozenset[str]:
