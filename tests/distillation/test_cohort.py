@@ -148,10 +148,20 @@ def test_students_of_a_cohort_share_a_recipe(make, inputs):
     first, second = sample_archs(SPACE, 2, seed=0)
     tasks = [
         DistillTask(SPACE, first, 10, SETTINGS),
-        DistillTask(SPACE, second, 10, SETTINGS.model_copy(update={"lr": 1e-3})),
+        DistillTask(SPACE, second, 10, SETTINGS.model_copy(update={"smoothing": 0.2})),
     ]
     with pytest.raises(ValueError, match="share recipe"):
         Cohort(tasks, inputs, WorkerContext(CPU))
+
+
+def test_rates_and_starts_may_differ_and_change_nothing_for_others(make, inputs):
+    (first,) = sample_archs(SPACE, 1, seed=0)
+    other = SETTINGS.with_(lr=5 * SETTINGS.lr, weight_decay=0.3, start="mimetic")
+    tasks = [DistillTask(SPACE, first, 10, SETTINGS), DistillTask(SPACE, first, 10, other, label="other")]
+    together = train(Cohort(tasks, inputs, WorkerContext(CPU)))
+    for task in tasks:
+        alone = only(train(Cohort([task], inputs, WorkerContext(CPU))))
+        assert same(together.learners[task.name].student.state_dict(), alone.student.state_dict())
 
 
 def test_balanced_sampling_shows_a_rare_class_as_often_as_a_common_one(make, inputs):

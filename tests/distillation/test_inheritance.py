@@ -91,6 +91,24 @@ def test_frozen_stages_stay_until_their_epochs_are_over_and_statistics_for_ever(
     assert all(torch.equal(moved[key], begun[key]) for key in begun if "running" in key)
 
 
+def test_the_first_stages_may_stay_for_ever(make):
+    cohort, whole = make(stem_frozen_stages=1), make()
+    begun = trunk_of(cohort)
+    for each in (cohort, whole):
+        train(each)
+    moved = {key for key, value in trunk_of(cohort).items() if not torch.equal(value, begun[key])}
+    assert moved
+    assert all(key.startswith("blocks.1.") for key in moved)
+    images, trunk = torch.randn(2, 3, 32, 32), only(cohort).student.trunk.eval()
+    assert torch.allclose(trunk(images), trunk.blocks(trunk.bn1(trunk.conv_stem(images))), atol=1e-5)
+    groups = [each for group in only(cohort).optimizer.param_groups for each in group["params"]]
+    assert all(each.requires_grad for each in groups)
+    assert len(groups) < sum(len(group["params"]) for group in only(whole).optimizer.param_groups)
+    all_of_them = make(stem_frozen_stages=7)  # a student has two
+    train(all_of_them)
+    assert same(trunk_of(all_of_them), begun)
+
+
 def test_drawn_stages_are_not_the_teacher_s_and_learn_as_all_else_does(make, lender):
     cohort = make(stem="drawn")
     begun = trunk_of(cohort)

@@ -20,7 +20,7 @@ from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.rows import unread
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
-from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, choose, decide
+from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
 from tvt_ray.verbs.labels import report_labels
@@ -120,8 +120,13 @@ def test_a_cut_that_the_budget_does_not_hold_is_none(session):
 
 def test_ways_to_learn_are_compared_and_what_is_chosen_is_the_run_s(session, monkeypatch, capsys):
     monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 12)
+    before = session.config.distill
     choices = choose(session, seconds=1e6)
-    assert len(choices.ways) == len(AUGMENTATIONS) * len(LOSSES)
+    assert len(choices.ways) == len(AUGMENTATIONS) * len(LOSSES) + len(RATES) + len(OTHERS)
+    others = [way for way in choices.ways if way.setting != "as planned"]
+    assert {way.setting for way in others} == {*RATES, *OTHERS}
+    assert {(way.augmentation, way.loss) for way in others} == {("as planned", "labels, logits and features")}
+    assert choices.chosen.items() >= dict(other(before, ())).get(choices.setting, {}).items()
     assert choices.ways[0].behind == 0
     assert session.config.distill.loss.weights == LOSSES[choices.loss]
     assert session.config.distill.augment.hflip == (0 if "no flips" in choices.augmentation else 0.5)
@@ -135,15 +140,17 @@ def test_each_change_is_decided_by_itself_over_all_losses():
     rng = np.random.default_rng(0)
     planned = rng.normal(-1, 0.5, 80)
     found = {
-        (name, loss): planned + gain + more + rng.normal(0, 0.05, 80)
+        (name, loss, "as planned"): planned + gain + more + rng.normal(0, 0.05, 80)
         for name, gain in (("as planned", 0), ("no flips", 0.3), ("gentle", -0.2))
         for loss, more in (("both", 0), ("labels", 0.2))
     }
-    assert decide(found) == (("no flips",), "labels")
+    assert decide(found) == (("no flips",), "labels", "as planned")
+    settings = {("as planned", "both", name): planned + gain for name, gain in (("slow", 0.1), ("fast", 0.4))}
+    assert decide({**found, **settings}) == (("no flips",), "labels", "fast")
     same = {way: planned + rng.normal(0, 0.05, 80) - (way[0] != "as planned") for way in found}
     assert decide(same).augmentations == ()
     worse = {way: planned - (way[1] == "labels") for way in found}
-    assert decide(worse) == ((), "both")
+    assert decide(worse) == ((), "both", "as planned")
 
 
 def test_without_time_for_a_second_augmentation_losses_alone_are_compared(session, monkeypatch):
@@ -191,13 +198,14 @@ def test_what_the_user_set_stays(session, monkeypatch):
     choices = choose(session, 1e6, given=("loss",))
     assert {way.loss for way in choices.ways} == {"as given"}
     assert session.config.distill.loss == before.loss
+    assert not {"lr", "start"} & {key for _, change in other(before, ("lr", "start")) for key in change}
     (session.folder.path / "choices.json").unlink()
     session.config = session.config.with_(distill={"augment": before.augment})
-    choices = choose(session, 1e6, given=("augment",))
+    choices = choose(session, 1e6, given=("augment", "lr", "weight_decay", "start"))
     assert {way.augmentation for way in choices.ways} == {"as given"}
     assert session.config.distill.augment == before.augment
     (session.folder.path / "choices.json").unlink()
-    assert choose(session, 1e6, given=("augment", "loss")) is None
+    assert choose(session, 1e6, given=("augment", "loss", "lr", "weight_decay", "start")) is None
 
 
 def test_the_middle_of_the_space_is_by_parameters(session):

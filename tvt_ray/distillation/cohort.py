@@ -31,14 +31,8 @@ from tvt_ray.training.pace import Pace, autocast, fast_precision, finished
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.weight_source import Source
 
-OWN_SETTINGS = (
-    "loss",
-    "init",
-    "start",
-    "positions",
-    "stem",
-    "stem_frozen_epochs",
-)  # that students of a cohort may have each for itself
+# that students of a cohort may have each for itself
+OWN_SETTINGS = ("loss", "lr", "min_lr", "weight_decay", "init", "start", "positions", "stem", "stem_frozen_epochs")
 TAUGHT = "teacher"  # what it makes of images, among what is kept
 Tasks: TypeAlias = Mapping[str, DistillTask]  # by places in a folder, which tell seeds apart
 

@@ -68,6 +68,9 @@ class StudentLearner(Learner):
         self.trunk = student.trunk if settings.stem == "inherited" else None
         if self.trunk is not None and lender is not None:
             self.trunk.inherit(lender)
+            self.trunk.frozen_stages = min(settings.stem_frozen_stages, self.trunk.num_stages)
+            for module in self.trunk.fixed_modules:
+                module.requires_grad_(False)
         begin(student, settings.start, settings.positions, settings.seed)
         if init is not None and settings.init:
             select_weights(init, student, task.arch_id)
@@ -123,7 +126,7 @@ class StudentLearner(Learner):
     @property
     def trunk_parameters(self) -> list[nn.Parameter]:
         """Of the inherited stages."""
-        return [] if self.trunk is None else list(self.trunk.parameters())
+        return [] if self.trunk is None else [each for each in self.trunk.parameters() if each.requires_grad]
 
     def _update(self, step: int) -> None:
         if self._frozen_among_workers:

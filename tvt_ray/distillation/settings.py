@@ -23,7 +23,8 @@ class DistillSettings(Strict):
     """Locality Guidance's recipe by default (Li et al. 2022, https://arxiv.org/abs/2207.10026)."""
 
     later = frozenset(
-        {"learn_from", "init", "start", "positions", "stem", "stem_lr", "stem_frozen_epochs", "num_views"}
+        {"learn_from", "init", "start", "positions", "stem", "stem_lr", "stem_frozen_epochs", "stem_frozen_stages"}
+        | {"num_views"}
     )
 
     epochs: PositiveInt = 300  # passes over the training images
@@ -43,6 +44,7 @@ class DistillSettings(Strict):
     stem: Literal["inherited", "drawn"] = "inherited"
     stem_lr: float = Field(0.1, ge=0)  # times lr: the learning rate of inherited stages
     stem_frozen_epochs: NonNegativeInt = 0  # in which inherited stages stay as they are
+    stem_frozen_stages: NonNegativeInt = 0  # inherited stages, from the first on, that stay as they are all along
     # different augmentations of each image, which come again after so many epochs; None: each epoch has its own
     num_views: PositiveInt | None = None
     lr: float = Field(5e-4, gt=0)  # learning rate after warm-up

@@ -41,7 +41,10 @@ class Found:
 RIVAL_COLUMNS = ("", "test, %", "95 % interval", "student ahead by", "parameters", "MB", "ms")
 CUT_COLUMNS = ("stages", "by cross-validation, %", "test, %", "parameters")
 BODY_COLUMNS = ("architecture", "", "parameters", "validation, %", "log-likelihood", "behind, standard errors")
-WAY_COLUMNS = ("augmentation", "loss", "validation, %", "log-likelihood", "behind, standard errors")
+WAY_COLUMNS = (
+    *("augmentation", "loss", "rate, decay, start"),
+    *("validation, %", "log-likelihood", "behind, standard errors"),
+)
 
 
 def write_report(

@@ -1,4 +1,5 @@
-"""How students learn best on a dataset: augmentation and loss, compared by short trainings before the long one.
+"""How students learn best on a dataset, compared by short trainings before the long one: augmentation, loss, then
+rate, decay and start.
 
 "Tune it or don't use it" (Brigato et al. 2022, https://arxiv.org/abs/2203.01881): on small datasets what is chosen by
 validation is worth more than what is new. Stages stay frozen here, so that a training takes seconds.
@@ -10,10 +11,11 @@ import json
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.strict import merged
@@ -33,9 +35,10 @@ from tvt_ray.verbs.short import (
 )
 from tvt_ray.verbs.trainings import guided_or_not
 
-# What is compared: augmentations, each one change of what is planned, which comes first; and losses.
+PLANNED = "as planned"
+# What is compared: augmentations, each one change of what is planned, which comes first; losses; and other settings.
 AUGMENTATIONS: dict[str, Mapping[str, Any]] = {
-    "as planned": {},
+    PLANNED: {},
     "no flips": {"hflip": 0.0},
     "gentle": {"auto_augment": None, "random_erasing": 0.0, "scale": [0.5, 1.0]},
 }
@@ -43,6 +46,13 @@ LOSSES: dict[str, Mapping[str, float]] = {
     "labels, logits and features": {"cross_entropy": 1.0, "logits": 1.0, "features": 4.0, "guidance": 0.0},
     "labels and logits": {"cross_entropy": 1.0, "logits": 1.0, "features": 0.0, "guidance": 0.0},
     "labels": {"cross_entropy": 1.0, "logits": 0.0, "features": 0.0, "guidance": 0.0},
+}
+RATES = {"half the learning rate": 0.5, "twice the learning rate": 2.0}
+OTHERS: dict[str, Mapping[str, Any]] = {
+    "weight decay 0.3": {"weight_decay": 0.3},
+    "mimetic attention, sine positions": {"start": "mimetic", "positions": "sine"},
+    "impulse attention, sine positions": {"start": "impulse", "positions": "sine"},
+    "conditioned attention": {"start": "conditioned"},
 }
 
 
@@ -55,6 +65,7 @@ class Way:
     val_acc: float  # percent
     log_likelihood: float  # mean over the images that validate, at the temperature that suits them best
     behind: float  # what it is behind the best one, in standard errors of the difference
+    setting: str = PLANNED  # rate, decay or start, in words
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,14 @@ class Choices:
     loss: str
     chosen: Mapping[str, Any]
     seconds: float
+    setting: str = PLANNED
 
     def sentence(self) -> str:
         """What was chosen, beside what was planned."""
+        rest = "" if self.setting == PLANNED else f", {self.setting}"
         return (
-            f"choices: augmentation {self.augmentation!r}, loss by {self.loss}, of {len(self.ways)} ways to learn that "
-            f"were tried in {self.seconds:.0f} s"
+            f"choices: augmentation {self.augmentation!r}, loss by {self.loss}{rest}, of {len(self.ways)} ways to "
+            f"learn that were tried in {self.seconds:.0f} s"
         )
 
 
@@ -100,7 +113,9 @@ def _keep(file: Location, choices: Choices) -> None:
 
 
 def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
-    """Trains each way shortly, on all cores of this machine, for as long as there is time for another augmentation."""
+    """Trains each way shortly, on all cores of this machine: augmentations with each loss, as many as there is time
+    for, then other settings, where there is time for all of those.
+    """
     config, start = session.config, time.monotonic()
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
     losses = LOSSES if settings.loss.follow_teacher else {"labels": LOSSES["labels"]}
@@ -109,48 +124,78 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
     arch, planned = middle_arch(session), settings.augment.model_dump(mode="json")
     changes = {"as given": {}} if "augment" in given else AUGMENTATIONS
     augmentations = {name: merged(planned, change) for name, change in changes.items()}
-    found, hits, longest = dict[tuple[str, str], Likelihoods](), dict[tuple[str, str], float](), 0.0
-    with Meter("choosing how to learn", len(augmentations), "augmentations") as meter:
+    found, hits, longest = dict[Key, Likelihoods](), dict[Key, float](), 0.0
+
+    def train(augmentation: str, ways: Mapping[tuple[str, str], DistillSettings]) -> None:
+        """Of names of losses and of other settings, each with what it sets."""
+        tasks = [short_task(session, each, arch, "/".join(way), NUM_STEPS) for way, each in ways.items()]
+        logits, labels = train_shortly(session, tasks)
+        for loss, setting in ways:
+            each, key = logits[f"{loss}/{setting}"], (augmentation, loss, setting)
+            found[key], hits[key] = likelihoods(each, labels), accuracy_of(each, labels)
+
+    with Meter("choosing how to learn", len(augmentations) + 1, "comparisons") as meter:
         for name, augment in augmentations.items():
             began = time.monotonic()
             if found and began - start + longest > seconds:
                 break
-            tasks = [
-                short_task(session, settings.with_(augment=augment, loss={"weights": weights}), arch, loss, NUM_STEPS)
-                for loss, weights in losses.items()
-            ]
-            logits, labels = train_shortly(session, tasks)
-            for loss, each in logits.items():
-                found[name, loss], hits[name, loss] = likelihoods(each, labels), accuracy_of(each, labels)
+            of_augmentation = settings.with_(augment=augment)
+            train(name, {(loss, PLANNED): of_augmentation.with_(loss={"weights": w}) for loss, w in losses.items()})
             longest = max(longest, time.monotonic() - began)
+            meter.advance(1)
+        first, (loss, weights) = next(iter(augmentations)), next(iter(losses.items()))
+        others = {
+            (loss, name): settings.with_(change, loss={"weights": weights}) for name, change in other(settings, given)
+        }
+        if others and time.monotonic() - start + longest * len(others) / len(losses) < seconds:
+            train(first, others)
             meter.advance(1)
     if len(found) < 2:
         return None
     names, best = decide(found), max(found, key=lambda way: float(found[way].mean()))
-    ways = [Way(*way, hits[way], float(values.mean()), behind(found[best], values)) for way, values in found.items()]
+    ways = [
+        Way(augmentation, loss, hits[key], float(values.mean()), behind(found[best], values), setting)
+        for key, values in found.items()
+        for augmentation, loss, setting in [key]
+    ]
     ways.sort(key=lambda way: -way.log_likelihood)
     augment = merged(planned, *(changes[name] for name in names.augmentations))
     chosen = {"augment": augment, "loss": {"weights": dict(losses[names.loss])}}
-    said = " and ".join(names.augmentations) or "as planned"
-    return Choices(tuple(ways), said, names.loss, chosen, round(time.monotonic() - start, 1))
+    chosen |= dict(other(settings, given)).get(names.setting, {})
+    said = " and ".join(names.augmentations) or PLANNED
+    return Choices(tuple(ways), said, names.loss, chosen, round(time.monotonic() - start, 1), names.setting)
+
+
+Key: TypeAlias = tuple[str, str, str]  # augmentation, loss, setting
+
+
+def other(settings: DistillSettings, given: Collection[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Rates, decay and starts beside those that are planned, in words and as settings, unless somebody set those."""
+    rates = {name: {"lr": factor * settings.lr, "min_lr": factor * settings.min_lr} for name, factor in RATES.items()}
+    return [(name, change) for name, change in {**rates, **OTHERS}.items() if not change.keys() & set(given)]
 
 
 class Decided(NamedTuple):
-    """Changes of the augmentation that are surely better than what is planned, and a loss."""
+    """Changes of the augmentation that are surely better than what is planned, a loss, and a rate, decay or start."""
 
     augmentations: tuple[str, ...]
     loss: str
+    setting: str
 
 
-def decide(found: Mapping[tuple[str, str], Likelihoods]) -> Decided:
-    """Each change by itself, over all losses; then the loss, over all augmentations: the first unless surely worse."""
+def decide(found: Mapping[Key, Likelihoods]) -> Decided:
+    """Each change of the augmentation by itself, over all losses; the loss, over all augmentations: the first unless
+    surely worse; and of other settings the planned ones, unless others are surely better.
+    """
+    (planned, first_loss, _), *_ = found
+    plain = {key: values for key, values in found.items() if key[2] == PLANNED}
 
     def mean_of(part: int, name: str) -> Likelihoods:
-        of_name = [values for way, values in found.items() if way[part] == name]
+        of_name = [values for key, values in plain.items() if key[part] == name]
         return np.mean(of_name, axis=0)  # type: ignore[no-any-return]
 
-    planned, *others = dict.fromkeys(augmentation for augmentation, _ in found)
+    changes, losses = (dict.fromkeys(key[part] for key in plain) for part in (0, 1))
     first = mean_of(0, planned)
-    better = tuple(name for name in others if behind(mean_of(0, name), first) >= SURE)
-    losses = dict.fromkeys(loss for _, loss in found)
-    return Decided(better, pick({name: mean_of(1, name) for name in losses}))
+    better = tuple(name for name in changes if name != planned and behind(mean_of(0, name), first) >= SURE)
+    settings = {setting: found[planned, first_loss, setting] for *way, setting in found if way == [planned, first_loss]}
+    return Decided(better, pick({name: mean_of(1, name) for name in losses}), pick(settings))

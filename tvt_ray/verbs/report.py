@@ -108,7 +108,7 @@ def _cut_line(each: Mapping[str, Any]) -> list[str]:
 
 def _way_line(each: Mapping[str, Any]) -> list[str]:
     figures = (f"{each['val_acc']:.1f}", f"{each['log_likelihood']:.3f}", f"{each['behind']:.1f}")
-    return [each["augmentation"], each["loss"], *figures]
+    return [each["augmentation"], each["loss"], each.get("setting", "as planned"), *figures]
 
 
 def _body_line(each: Mapping[str, Any]) -> list[str]:

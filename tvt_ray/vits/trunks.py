@@ -31,12 +31,13 @@ class Trunk(nn.Module):
 
     It takes images as students do, ImageNet-normalised, and gives them to the ConvNet as that one's own normalisation
     has them. While it is `inherited`, BatchNorm keeps the statistics that it came with, in training too. While it is
-    `frozen`, no gradient goes through it.
+    `frozen`, no gradient goes through it; through what comes before the end of `frozen_stages`, none ever does.
     """
 
     def __init__(self, network: str, num_stages: int) -> None:
         super().__init__()
         self.network, self.num_stages, self.inherited, self.frozen = network, num_stages, False, False
+        self.frozen_stages = 0
         self.scale, self.shift = _renormalisation(network)
         for name, module in copy.deepcopy(_modules(network, num_stages)).items():
             self.add_module(name, module)
@@ -49,14 +50,27 @@ class Trunk(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, H, W)."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = images.contiguous(memory_format=torch.channels_last)
-            if self.scale is not None:
-                scale, shift = (images.new_tensor(each)[:, None, None] for each in (self.scale, self.shift))
-                features = features * scale + shift
-            for module in self.children():
+        features = images.contiguous(memory_format=torch.channels_last)
+        if self.scale is not None:
+            scale, shift = (images.new_tensor(each)[:, None, None] for each in (self.scale, self.shift))
+            features = features * scale + shift
+        learns, fixed = torch.is_grad_enabled() and not self.frozen, self.fixed_modules
+        for number, module in enumerate((*self.early_modules, *self.stage_modules)):
+            with torch.set_grad_enabled(learns and number >= len(fixed)):
                 features = module(features)
         return features
+
+    @property
+    def early_modules(self) -> list[nn.Module]:
+        """What comes before the first stage."""
+        first = _checked(self.network)[1][0].partition(".")[0]
+        names = [name for name, _ in self.named_children()]
+        return [self.get_submodule(name) for name in names[: names.index(first)]]
+
+    @property
+    def fixed_modules(self) -> list[nn.Module]:
+        """What no gradient ever goes through."""
+        return [*self.early_modules, *self.stage_modules[: self.frozen_stages]] if self.frozen_stages else []
 
     def infer(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, C, H, W), in the weights' precision."""
