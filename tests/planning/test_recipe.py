@@ -15,7 +15,7 @@ from tvt_ray.data.survey import IMAGE_SIZES
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
-from tvt_ray.planning.inherited import MOST_STEPS, inherited_seconds, inherits
+from tvt_ray.planning.inherited import BACKBONE, MOST_STEPS, inherited_seconds, inherits
 from tvt_ray.planning.recipe import (
     STUDENT_FLOOR,
     TEACHER_FLOOR,
@@ -137,6 +137,12 @@ def test_without_weights_and_network_all_begins_with_drawn_ones_and_it_is_said(p
     assert (config.teacher.name, config.teacher.pretrained) == ("timm:resnet10t", False)
     assert not inherits(config)
     assert "teacher: trained from drawn weights: the pretrained weights of timm:tf_eff" in capsys.readouterr().err
+    assert (config.space.name, config.space.backbone, config.space.stem) == ("vit", BACKBONE, ("stage5",))
+    assert (config.space.image_size, config.teacher.image_size) == (128, 48)
+    assert (config.distill.stem, config.distill.stem_frozen_epochs) == ("drawn", 0)
+    assert config.budget.max_params == 1_100_000
+    plain = look_at(photos, "patch").config
+    assert (plain.space.name, plain.space.image_size) == ("autoformer", 48)
 
 
 def test_minutes_become_views_frozen_epochs_and_epochs_of_all_weights(photos):

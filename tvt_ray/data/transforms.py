@@ -138,15 +138,3 @@ def eval_loader(
     """In order, without augmentation."""
     data = TransformedSplit(split, lambda image: eval_tensor(image, image_size))
     return DataLoader(data, batch_size, num_workers=num_workers)  # type: ignore[arg-type]
-
-
-@torch.inference_mode()
-def accuracy(
-    predict: Callable[[Tensor], Tensor], loader: DataLoader[tuple[Tensor, Tensor]], device: torch.device | str = "cpu"
-) -> float:
-    """Top-1 accuracy in percent. `predict` gives logits (B, classes) for normalised images (B, 3, H, W)."""
-    correct = total = 0
-    for images, labels in loader:
-        correct += int((predict(images.to(device)).argmax(1).cpu() == labels).sum())
-        total += len(labels)
-    return 100 * correct / total

@@ -1,4 +1,4 @@
-"""The recipe where weights that others trained are to be had: a frozen teacher, and students on its first stages.
+"""The recipes of students that begin with stages of a ConvNet: a frozen teacher's, or drawn ones.
 
 What a stage gives of an image is computed once while the stages are frozen, so that most epochs take next to no time.
 The rest of the time goes into epochs in which all of the student learns.
@@ -16,6 +16,7 @@ from tvt_ray.vits.budget import Budget
 from tvt_ray.vits.stems import MOST_STAGES
 from tvt_ray.vits.trunks import num_stages_of, trunk_facts
 
+BACKBONE = "tf_efficientnet_lite0"  # whose stages students begin with where none are inherited
 SIZE, SIZE_WITH_GPU = 128, 224  # pixels that students see; small images are enlarged, since the stages know large ones
 STRIDES = (8, 16)  # of the stages that a stem may end at
 PATCH = 16  # pixels from one token to the next
@@ -38,9 +39,53 @@ def inherited_recipe(
     `all_cuts`: students may begin with any of the stages, for who compares those; else with the last one that the
     budget holds.
     """
-    has_limit = any(getattr(budget, f"max_{name}") is not None for name in ("params", "flops", "latency_ms"))
-    max_params = budget.max_params or (math.inf if has_limit else MAX_PARAMS)
-    stems = stems_of(backbone, max_params)
+    stems = _stems(budget, backbone)
+    return {
+        **_on_stages(facts, has_gpu, budget, backbone, stems if all_cuts else stems[-1:]),
+        "teacher": {"name": f"timm:{backbone}", "pretrained": True},
+        "distill": {
+            **_optimisation(facts, batch, lr=2e-3),
+            "epochs": 60,
+            "stem": "inherited",
+            "stem_lr": 0.1,
+            "stem_frozen_epochs": 30,
+            "stem_frozen_stages": int(stems[-1].removeprefix("stage")) // 2,  # the finest maps, half of a step's time
+            "num_views": 8,
+            "loss": {
+                "weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0, "features": 4.0},
+                "temperature": 2.0,
+            },
+        },
+    }
+
+
+def drawn_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, batch: int) -> dict[str, Any]:
+    """The same students where no weights are to be had: stages from chance, which learn as all else does.
+
+    Teacher and lengths are those of who begins from chance (planning/recipe.py).
+    """
+    stems = _stems(budget, BACKBONE)
+    return {
+        **_on_stages(facts, has_gpu, budget, BACKBONE, stems[-1:]),
+        "distill": {
+            **_optimisation(facts, batch, lr=1e-3),
+            "epochs": max(40, math.ceil(900 / steps_per_epoch(facts.num_train, batch))),
+            "stem": "drawn",
+            "loss": {"weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0}, "temperature": 2.0},
+        },
+    }
+
+
+def _stems(budget: Budget, backbone: str) -> list[str]:
+    return stems_of(backbone, budget.max_params or (math.inf if _has_limit(budget) else MAX_PARAMS))
+
+
+def _has_limit(budget: Budget) -> bool:
+    return any(getattr(budget, f"max_{name}") is not None for name in ("params", "flops", "latency_ms"))
+
+
+def _on_stages(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, stems: list[str]) -> dict[str, Any]:
+    """Space, budget and search of students on these stages."""
     least = trunk_facts(backbone, int(stems[0].removeprefix("stage"))).params
     return {
         "space": {
@@ -51,38 +96,30 @@ def inherited_recipe(
             "head_dim": [HEAD_DIM],
             "mlp_ratio": list(RATIOS),
             "patch_size": [PATCH],
-            "stem": stems if all_cuts else stems[-1:],
+            "stem": stems,
             "backbone": backbone,
             "pool": ["mean"],
         },
-        "budget": {} if has_limit else {"max_params": max(MAX_PARAMS, round(least / SHARE))},
-        "teacher": {"name": f"timm:{backbone}", "pretrained": True},
+        "budget": {} if _has_limit(budget) else {"max_params": max(MAX_PARAMS, round(least / SHARE))},
         "probe": {"num_images": min(32, facts.num_train)},
         "score": {"readings": "score"},
         "search": {"searcher": "exhaustive"},
-        "distill": {
-            "epochs": 60,
-            "batch_size": batch,
-            "lr": 2e-3,
-            "min_lr": 2e-5,
-            "warmup_epochs": max(1, round(50 / steps_per_epoch(facts.num_train, batch))),
-            "warmup_lr": 1e-6,
-            "clip_grad": 1.0,
-            "ema_decay": 0.99,
-            "smoothing": 0.1,
-            "stem": "inherited",
-            "stem_lr": 0.1,
-            "stem_frozen_epochs": 30,
-            "stem_frozen_stages": int(stems[-1].removeprefix("stage")) // 2,  # the finest maps, half of a step's time
-            "num_views": 8,
-            "loss": {
-                "weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0, "features": 4.0},
-                "temperature": 2.0,
-            },
-            "augment": augmentation(facts),
-            "amp": "auto",
-            "channels_last": True,
-        },
+    }
+
+
+def _optimisation(facts: DataFacts, batch: int, lr: float) -> dict[str, Any]:
+    return {
+        "batch_size": batch,
+        "lr": lr,
+        "min_lr": lr / 100,
+        "warmup_epochs": max(1, round(50 / steps_per_epoch(facts.num_train, batch))),
+        "warmup_lr": 1e-6,
+        "clip_grad": 1.0,
+        "ema_decay": 0.99,
+        "smoothing": 0.1,
+        "augment": augmentation(facts),
+        "amp": "auto",
+        "channels_last": True,
     }
 
 

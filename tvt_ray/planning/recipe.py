@@ -16,6 +16,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
 from tvt_ray.planning.inherited import (
     augmentation,
+    drawn_recipe,
     inherited_recipe,
     inherited_seconds,
     inherits,
@@ -74,7 +75,8 @@ class LookedAt:
 def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool = False) -> LookedAt:
     """The recipe for the dataset that `asked` names, with what else it sets on top; of the digits, the defaults.
 
-    `stem`: what students begin with; auto: with stages of the teacher, where it has some that others trained.
+    `stem`: what students begin with; auto: with stages of the teacher, where it has some that others trained, or such
+    stages from chance.
     `all_cuts`: with any of those, for who compares them. Raises UsageError for what is wrong with the dataset, the
     teacher or the settings.
     """
@@ -94,8 +96,11 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
         if stem != "patch" and takes_stages(asked.get("space", {})):
             batch = batch_size(facts.num_train, has_gpu)
             chosen = inherited_recipe(facts, has_gpu, config.budget, backbone, batch, all_cuts)
-            if data.origins.get("val", "").startswith(CARVED) and facts.num_val < FEW_IMAGES:
-                chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
+    elif not chose_teacher and stem != "patch" and takes_stages(asked.get("space", {})):
+        chosen |= drawn_recipe(facts, has_gpu, config.budget, batch_size(facts.num_train, has_gpu))
+    on_stages = chosen["space"]["name"] == "vit"
+    if on_stages and data.origins.get("val", "").startswith(CARVED) and facts.num_val < FEW_IMAGES:
+        chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
     if chose_teacher:
         del chosen["teacher"]
         if backbone is None:

@@ -47,6 +47,7 @@ LOSSES: dict[str, Mapping[str, float]] = {
     "labels and logits": {"cross_entropy": 1.0, "logits": 1.0, "features": 0.0, "guidance": 0.0},
     "labels": {"cross_entropy": 1.0, "logits": 0.0, "features": 0.0, "guidance": 0.0},
 }
+PATIENCE = 2  # times the seconds that are planned, in which an augmentation is begun: which are tried decides much
 RATES = {"half the learning rate": 0.5, "twice the learning rate": 2.0}
 OTHERS: dict[str, Mapping[str, Any]] = {
     "weight decay 0.3": {"weight_decay": 0.3},
@@ -113,8 +114,8 @@ def _keep(file: Location, choices: Choices) -> None:
 
 
 def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
-    """Trains each way shortly, on all cores of this machine: augmentations with each loss, as many as there is time
-    for, then other settings, where there is time for all of those.
+    """Trains each way shortly, on all cores of this machine: augmentations with each loss, as many as end within
+    twice the time, then other settings, where there is time for all of those.
     """
     config, start = session.config, time.monotonic()
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
@@ -137,7 +138,7 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
     with Meter("choosing how to learn", len(augmentations) + 1, "comparisons") as meter:
         for name, augment in augmentations.items():
             began = time.monotonic()
-            if found and began - start + longest > seconds:
+            if found and began - start + longest > PATIENCE * seconds:
                 break
             of_augmentation = settings.with_(augment=augment)
             train(name, {(loss, PLANNED): of_augmentation.with_(loss={"weights": w}) for loss, w in losses.items()})
