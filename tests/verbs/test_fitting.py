@@ -19,6 +19,7 @@ from tvt_ray.runs.inputs import checked_limits
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.rows import unread
 from tvt_ray.scoring.scores import Calibration
+from tvt_ray.teachers.labels import Growth
 from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
@@ -348,6 +349,17 @@ def test_the_advice_is_what_the_intervals_say(teacher, cut, said):
     ]
     assert said in advise(rivals)
     assert "30% of its size, 50% of its time for an image" in advise(rivals)
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [(84.0, "More images would help most: twice as many"), (82.0, "More images would help: twice"), (79.0, "")],
+)
+def test_the_advice_says_what_more_images_are_worth(low, said):
+    rivals = [rival("student", params=300), rival("majority", 40.0, (30.0, 50.0)), rival("teacher", 3.0, (0.5, 3.5))]
+    advice = advise(rivals, Growth(60.0, 70.0, 80.0, 85.0, (low, 90.0)))
+    assert said in advice
+    assert ("images" in advice) == bool(said)
 
 
 def test_a_student_that_is_no_better_than_the_largest_class_is_advised_against():

@@ -17,10 +17,11 @@ from tvt_ray.quality.comparison import estimate
 from tvt_ray.quality.statistics import Interval, majority_of, wilson
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import as_location, write_atomically
+from tvt_ray.teachers.labels import Growth
 from tvt_ray.teachers.training import Hits
 from tvt_ray.verbs.compare import hits_of
 from tvt_ray.verbs.cuts import Cut
-from tvt_ray.verbs.report import RIVALS_FILE
+from tvt_ray.verbs.report import LABELS_FILE, RIVALS_FILE
 from tvt_ray.verbs.session import Session
 
 NUM_TIMED = 9  # passes of one image, the median of which counts
@@ -83,7 +84,9 @@ def compare_with_rivals(
         network = load_student(each.path)
         ms, hits = latency_ms(network, network.image_size), hits_of(as_location(each.path), data)
         rivals.append(_rival(each.name, each.title, hits, own, each.params, ms))
-    found = Rivals(len(labels), tuple(rivals), advise(rivals))
+    said = session.folder.path / LABELS_FILE
+    growth = json.loads(said.read_text())["growth"] if said.is_file() else None
+    found = Rivals(len(labels), tuple(rivals), advise(rivals, growth and Growth(**growth)))
     write_atomically(session.folder.path / RIVALS_FILE, json.dumps(asdict(found), indent=1).encode())
     return found
 
@@ -113,8 +116,8 @@ def latency_ms(model: nn.Module, size: int) -> float:
     return 1e3 * float(np.median(seconds[1:]))
 
 
-def advise(rivals: Sequence[Rival]) -> str:
-    """What a colleague would say."""
+def advise(rivals: Sequence[Rival], growth: Growth | None = None) -> str:
+    """What a colleague would say. `growth`: what more images are worth to the frozen features."""
     by_name = {each.name: each for each in rivals}
     student, teacher = by_name["student"], by_name["teacher"]
     assert teacher.ahead is not None
@@ -134,6 +137,12 @@ def advise(rivals: Sequence[Rival]) -> str:
     alone = ""
     if stages is not None and stages.ahead_ci95 is not None and stages.ahead_ci95[0] <= 0:
         alone = " A linear head on the same stages is as good within the interval: the ViT's blocks add nothing sure."
+    if growth is not None and (gain := growth.twice_interval[0] - growth.all) > 0:
+        most = "would help most" if gain > abs(teacher.ahead) else "would help"
+        alone += (
+            f" More images {most}: twice as many would bring the frozen features from {growth.all:.1f} % to about "
+            f"{growth.twice:.1f} %."
+        )
     if low > 0:
         return f"Take the student: {beside}, at {size}{speed}.{alone}"
     if high < 0:
