@@ -48,6 +48,15 @@ def test_the_largest_has_most_parameters_of_the_rows_within_the_budget(contest):
     assert BASELINES["largest"](within) == "the largest within the budget: it is the student"
 
 
+def test_the_middle_of_the_space_is_by_parameters(contest):
+    in_order = sorted(contest.rows, key=lambda row: (row.params, row.arch_id))
+    half = in_order[len(in_order) // 2]
+    other = next(row for row in in_order if row.shape != half.shape)
+    found = BASELINES["middle"](replaced(contest, row=other))
+    assert (found.title, params_of(found)) == ("the middle of the space", half.params)
+    assert BASELINES["middle"](replaced(contest, row=half)) == "the middle of the space: it is the student"
+
+
 @pytest.mark.parametrize("name", ["deit", "pit"])
 def test_designs_are_of_the_students_size(contest, name):
     found = BASELINES[name](contest)
@@ -76,6 +85,6 @@ def test_places_tell_seeds_and_kinds_of_training_apart(contest):
 def test_unknown_names_are_refused():
     with pytest.raises(
         UsageError,
-        match="unknown baseline 'resnet'; choices: alone, drawn, blockless, whole, largest, deit, pit, unrefined, cap",
+        match="unknown baseline 'resnet'; choices: alone, drawn, blockless, whole, largest, middle, deit",
     ):
         check_names(["deit", "resnet"])

@@ -231,11 +231,20 @@ def _without_blocks(contest: Contest, title: str, stem: str, patch_size: int, wi
 
 def largest(contest: Contest) -> Contender | str:
     """The row of most parameters within the budget."""
+    return _by_params(contest, -1, "the largest within the budget")
+
+
+def middle(contest: Contest) -> Contender | str:
+    """The row whose parameters are the median of those within the budget: who chooses nothing ends there."""
+    return _by_params(contest, None, "the middle of the space")
+
+
+def _by_params(contest: Contest, place: int | None, title: str) -> Contender | str:
+    """At a place among the rows within the budget, sorted by parameters; None: in their middle."""
     read = [row for row in contest.rows if row.status == "ok" and contest.config.budget.admits(row.params, row.flops)]
-    most = max(read, key=lambda row: (row.params, row.arch_id), default=contest.row)
-    if most.shape == contest.row.shape:
-        return "the largest within the budget: it is the student"
-    return contest.of_row(most, "the largest within the budget")
+    read = sorted(read, key=lambda row: (row.params, row.arch_id)) or [contest.row]
+    found = read[len(read) // 2 if place is None else place]
+    return f"{title}: it is the student" if found.shape == contest.row.shape else contest.of_row(found, title)
 
 
 def unrefined(contest: Contest) -> Contender | str:
@@ -267,6 +276,7 @@ BASELINES: dict[str, Choose] = {
     "blockless": without_blocks,
     "whole": whole_teacher,
     "largest": largest,
+    "middle": middle,
     "deit": lambda contest: _published(contest, deit_tiny, "DeiT-Ti's shape"),
     "pit": lambda contest: _published(contest, pit_tiny, "PiT-Ti's shape"),
     "unrefined": unrefined,
