@@ -114,6 +114,35 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     assert json.loads(out.splitlines()[-1])["students"] == [student]
 
 
+def test_without_weights_of_others_students_begin_with_stages_from_chance(
+    cluster, capsys, photos, tmp_path, monkeypatch
+):
+    """Their augmentation is chosen by short trainings of the teacher, and the report has those."""
+    monkeypatch.setattr("tvt_ray.verbs.choices.TEACHER_STEPS", 5)
+    small = ["space.embed_dim=[48]", "space.depth=[1, 2]", "space.image_size=64", "teacher.image_size=32"]
+    short = ["distill.epochs=2", "teacher_training.epochs=3", "teacher_training.min_steps=0", "search.num_samples=4"]
+    flags = ["fit", photos, "--out", tmp_path / "out", "--ray-address", cluster, "--json"]
+    flags += [word for each in (*small, *short, "teacher.pretrained=false") for word in ("--set", each)]
+    flags += ["--set", "cluster.gpus_per_trial=0", "--set", "cluster.gpus_per_training_worker=0"]
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["seconds"].keys() == {"plan", "choices", "teacher", "search", "distill", "rivals"}
+    config = Run.load(tmp_path / "out").config
+    assert (config.space.backbone, config.distill.stem) == ("tf_efficientnet_lite0", "drawn")
+    assert (config.teacher.name, config.teacher.pretrained) == ("timm:resnet10t", False)
+    chosen = json.loads((tmp_path / "out" / "choices.json").read_text())
+    assert {way["augmentation"] for way in chosen["ways"]} == {"as planned", "no flips", "gentle"}
+    augment = config.distill.augment.model_dump(mode="json")
+    assert chosen["chosen"]["augment"] == augment
+    assert config.teacher_training.augment.model_dump(mode="json") == {**augment, "auto_augment": None}
+    (student,) = result["students"]
+    assert "-stage5-" in student["arch_id"]
+    code, out, err = call(capsys, *flags)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["students"] == [student]
+
+
 def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(cluster, capsys, photos, tmp_path):
     flags = ["fit", photos, "--out", tmp_path / "out", *SHORT, "--ray-address", cluster, "--json"]
     code, out, err = call(capsys, *flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -143,7 +144,6 @@ def train_teacher(
         teacher = build_teacher(settings, data.num_classes)
         teach_head(teacher, data.train, training.seed, device_here())
         return teacher.freeze(), teacher_accuracy(teacher, data.val)
-    threads = torch.get_num_threads()
     trainer = TeacherTrainer(settings, training, data, device_here())
     learner, epochs = trainer.learner, trainer.num_epochs
     if state_file is not None and state_file.exists():
@@ -160,14 +160,32 @@ def train_teacher(
         meter.advance(images, f"epoch {trainer.epoch + 1} of {epochs}, val {val_acc:.1f} %")
 
     title, images = f"teacher {settings.name}", len(data.train)
+    with Meter(title, epochs * images, "images", trainer.epoch * images) as meter:
+        return taught(trainer, keep, count)
+
+
+def taught(
+    trainer: TeacherTrainer,
+    keep: Callable[[], None] = lambda: None,
+    count: Callable[[int], None] = lambda images: None,
+) -> tuple[Teacher, float]:
+    """Trained to its end, on all threads of this process: (frozen teacher, percent on validation).
+
+    `keep` is called when the state is to be written, `count` after each batch with its images.
+    """
+    threads = torch.get_num_threads()
     try:
         with generators_as_they_were():
-            with Meter(title, epochs * images, "images", trainer.epoch * images) as meter:
-                trainer.use(trainer.division(threads))
-                trainer.train_until(epochs, lambda metrics: None, keep, count)
+            trainer.use(trainer.division(threads))
+            trainer.train_until(trainer.num_epochs, lambda metrics: None, keep, count)
             return trainer.finish()
     finally:
         torch.set_num_threads(threads)
+
+
+def trains_whole(settings: TeacherSettings, training: TeacherTraining) -> bool:
+    """Whether every weight of a teacher is trained, from drawn ones or from those that others trained."""
+    return settings.weights is None and not trains_head(settings, training)
 
 
 def trains_head(settings: TeacherSettings, training: TeacherTraining) -> bool:

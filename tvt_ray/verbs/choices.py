@@ -14,11 +14,17 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from tvt_ray.data.transforms import eval_loader
 from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import Location, write_atomically
 from tvt_ray.strict import merged
+from tvt_ray.teachers.training import TeacherTrainer, taught, trains_whole
+from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.report import CHOICES_FILE
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import (
@@ -47,6 +53,7 @@ LOSSES: dict[str, Mapping[str, float]] = {
     "labels and logits": {"cross_entropy": 1.0, "logits": 1.0, "features": 0.0, "guidance": 0.0},
     "labels": {"cross_entropy": 1.0, "logits": 0.0, "features": 0.0, "guidance": 0.0},
 }
+TEACHER_STEPS = 120  # of a teacher's short training
 PATIENCE = 2  # times the seconds that are planned, in which an augmentation is begun: which are tried decides much
 RATES = {"half the learning rate": 0.5, "twice the learning rate": 2.0}
 OTHERS: dict[str, Mapping[str, Any]] = {
@@ -113,6 +120,62 @@ def _keep(file: Location, choices: Choices) -> None:
     write_atomically(file, json.dumps(asdict(choices), indent=1).encode())
 
 
+def choose_augmentation(session: Session, given: Collection[str] = ()) -> Choices | None:
+    """Where teacher and students begin with drawn weights: the augmentation of both, by short trainings of the teacher,
+    which is smaller. `given` as in `choose`. None where the augmentation was set, or the teacher needs no training.
+    """
+    file, config = session.folder.path / CHOICES_FILE, session.config
+    if "augment" in given or not trains_whole(config.teacher, config.teacher_training):
+        return None
+    if file.is_file():
+        stored = json.loads(file.read_text())
+        return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
+    start, planned = time.monotonic(), config.distill.augment.model_dump(mode="json")
+    found, hits = dict[Key, Likelihoods](), dict[Key, float]()
+    with Meter("choosing how to learn", len(AUGMENTATIONS), "augmentations") as meter:
+        for name, change in AUGMENTATIONS.items():
+            logits, labels = _teach_shortly(session, merged(planned, change))
+            key = (name, "labels", PLANNED)
+            found[key], hits[key] = likelihoods(logits, labels), accuracy_of(logits, labels)
+            meter.advance(1)
+    augment = merged(planned, *(AUGMENTATIONS[name] for name in decide(found).augmentations))
+    choices = _told(found, hits, {"augment": augment}, start)
+    teaching = {"augment": {**augment, "auto_augment": None}}
+    session.config = config.with_(distill=choices.chosen, teacher_training=teaching)
+    _keep(file, choices)
+    session.folder.claim(session.config)
+    say(choices.sentence())
+    return choices
+
+
+def _teach_shortly(session: Session, augment: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Logits (images, classes) of the images that validate, by a teacher that learned for some steps; their labels."""
+    config, data = session.config, session.data
+    training = config.teacher_training
+    epochs = max(1, round(TEACHER_STEPS / steps_per_epoch(len(data.train), training.batch_size)))
+    training = training.with_(augment={**augment, "auto_augment": None}, epochs=epochs, min_steps=0)
+    teacher, _ = taught(TeacherTrainer(config.teacher, training, data, device_here()))
+    images, labels = map(torch.cat, zip(*eval_loader(data.val, teacher.image_size), strict=True))
+    with torch.inference_mode():
+        parts = [teacher.to(device_here())(part.to(device_here()))[0].cpu() for part in torch.split(images, 64)]
+    return torch.cat(parts), labels
+
+
+def _told(
+    found: Mapping[Key, Likelihoods], hits: Mapping[Key, float], chosen: Mapping[str, Any], start: float
+) -> Choices:
+    """Ways in order, with what was chosen in words and as settings."""
+    names, best = decide(found), max(found, key=lambda way: float(found[way].mean()))
+    ways = [
+        Way(augmentation, loss, hits[key], float(values.mean()), behind(found[best], values), setting)
+        for key, values in found.items()
+        for augmentation, loss, setting in [key]
+    ]
+    ways.sort(key=lambda way: -way.log_likelihood)
+    said, seconds = " and ".join(names.augmentations) or PLANNED, round(time.monotonic() - start, 1)
+    return Choices(tuple(ways), said, names.loss, chosen, seconds, names.setting)
+
+
 def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
     """Trains each way shortly, on all cores of this machine: augmentations with each loss, as many as end within
     twice the time, then other settings, where there is time for all of those.
@@ -153,18 +216,11 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
             meter.advance(1)
     if len(found) < 2:
         return None
-    names, best = decide(found), max(found, key=lambda way: float(found[way].mean()))
-    ways = [
-        Way(augmentation, loss, hits[key], float(values.mean()), behind(found[best], values), setting)
-        for key, values in found.items()
-        for augmentation, loss, setting in [key]
-    ]
-    ways.sort(key=lambda way: -way.log_likelihood)
+    names = decide(found)
     augment = merged(planned, *(changes[name] for name in names.augmentations))
     chosen = {"augment": augment, "loss": {"weights": dict(losses[names.loss])}}
     chosen |= dict(other(settings, given)).get(names.setting, {})
-    said = " and ".join(names.augmentations) or PLANNED
-    return Choices(tuple(ways), said, names.loss, chosen, round(time.monotonic() - start, 1), names.setting)
+    return _told(found, hits, chosen, start)
 
 
 Key: TypeAlias = tuple[str, str, str]  # augmentation, loss, setting

@@ -16,7 +16,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
 from tvt_ray.planning.facts import DataFacts, Speeds
 from tvt_ray.planning.inherited import BODIES_SHARE, CHOICES_SHARE, inherits, num_learned
-from tvt_ray.planning.recipe import StemChoice, affordable, least_minutes, look_at, phases, with_lengths
+from tvt_ray.planning.recipe import OWN, StemChoice, affordable, least_minutes, look_at, phases, with_lengths
 from tvt_ray.progress import say
 from tvt_ray.quality.comparison import Rival
 from tvt_ray.runs.config import RunConfig
@@ -26,9 +26,9 @@ from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable
 from tvt_ray.teachers.timm_cnn import source_of
-from tvt_ray.teachers.training import trains_head
+from tvt_ray.teachers.training import trains_head, trains_whole
 from tvt_ray.verbs.bodies import choose_body
-from tvt_ray.verbs.choices import choose
+from tvt_ray.verbs.choices import AUGMENTATIONS, TEACHER_STEPS, choose, choose_augmentation
 from tvt_ray.verbs.compare import check_names, compare
 from tvt_ray.verbs.cuts import Cut, choose_cut
 from tvt_ray.verbs.distill import distill
@@ -133,8 +133,11 @@ def fit(
         _ = session.lock
         if planned:
             folder.claim(session.config)  # so that who goes on keeps to these lengths
+        session.keep_images(compare=folder.data_file.exists())
+        if begins_from_chance(session.config):
+            with clock("choices"):
+                choose_augmentation(session, {**asked.get("distill", {}), **asked.get("teacher_training", {})})
         with clock("teacher"):
-            session.keep_images(compare=folder.data_file.exists())
             _ = session.teacher
             report_labels(session)
         cuts: tuple[Cut, ...] = ()
@@ -159,6 +162,12 @@ def fit(
             rivals = compare_with_rivals(session, students[0], cuts, trained)
         write_order(folder, session.config, session.rows)
     return Fitted(tuple(students), rivals, str(folder.path), clock.seconds)
+
+
+def begins_from_chance(config: RunConfig) -> bool:
+    """Whether teacher and students of somebody's own images begin with drawn weights."""
+    own = config.data.name.startswith(OWN)
+    return own and not inherits(config) and trains_whole(config.teacher, config.teacher_training)
 
 
 def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None) -> None:
@@ -202,6 +211,8 @@ def plan_fit(
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     if inherits(config):
         speeds = dataclasses.replace(speeds, choices_s=CHOICES_SHARE * 60 * minutes)
+    elif begins_from_chance(config):
+        speeds = dataclasses.replace(speeds, choices_s=len(AUGMENTATIONS) * TEACHER_STEPS * speeds.teacher_step_s)
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
     return Planned(config, _plan(config, facts, len(data.test), speeds, num_baselines), data)
 
