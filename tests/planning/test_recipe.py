@@ -15,7 +15,7 @@ from tvt_ray.data.survey import IMAGE_SIZES
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
-from tvt_ray.planning.inherited import BACKBONE, MOST_STEPS, inherited_seconds, inherits
+from tvt_ray.planning.inherited import BACKBONE, MOST_STEPS, inherited_seconds, inherits, num_learned
 from tvt_ray.planning.recipe import (
     STUDENT_FLOOR,
     TEACHER_FLOOR,
@@ -292,6 +292,20 @@ def test_what_time_is_given_is_filled_and_not_overdrawn():
     takes = phases(config, ANTS_AND_BEES.num_train, SPEEDS)
     assert 0.85 * 480 < sum(takes.values()) <= 480 * 1.03
     assert takes["distill"] > takes["teacher"] > takes["search"] > 0
+
+
+def test_stages_from_chance_leave_more_of_the_time_to_the_student(photos, monkeypatch):
+    monkeypatch.setattr("tvt_ray.planning.recipe.backbone_of", lambda teacher, chosen: None)
+    looked_at = look_at(photos)
+    speeds = dataclasses.replace(SPEEDS, choices_s=60)
+    config = with_lengths(looked_at.config, looked_at.facts, speeds, minutes=8)
+    assert config.distill.learn_from == "train and val"
+    learned = num_learned(config, looked_at.facts)
+    assert learned == looked_at.facts.num_train + looked_at.facts.num_val
+    takes = phases(config, looked_at.facts.num_train, speeds, num_learned=learned)
+    assert 0.85 * 480 < sum(takes.values()) <= 480 * 1.03
+    assert takes["choices"] == 60
+    assert 2 * takes["teacher"] < takes["distill"]
 
 
 def test_every_phase_is_counted_by_its_own_batches():

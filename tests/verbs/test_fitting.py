@@ -26,7 +26,7 @@ from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
 from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
-from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals
+from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals, how_taught
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick, short_task, train_shortly
 from tvt_ray.vision_compat import ensure_torchvision
@@ -325,6 +325,21 @@ def test_a_fit_says_which_labels_look_wrong_before_students_learn_from_them(sess
     assert found_by_fit(session.folder).labels == stored["sentences"]
     report_labels(session)  # once
     assert "labels:" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("teacher", "method", "said"),
+    [
+        ({"name": "timm:resnet10t", "pretrained": False}, "auto", "trained from scratch"),
+        ({"name": "timm:resnet10t"}, "auto", "frozen, with a linear head"),
+        ({"name": "timm:resnet10t"}, "all", "all of it trained further"),
+        ({"name": "resnet56", "weights": "/weights.pt"}, "auto", "as given"),
+        ({"name": "resnet20"}, "auto", "trained from scratch"),
+    ],
+)
+def test_what_became_of_the_teacher_is_said(teacher, method, said):
+    config = RunConfig().with_(teacher=teacher, teacher_training={"method": method})
+    assert how_taught(config) == said
 
 
 def rival(name, ahead=None, interval=None, params=1000, ms=2.0, accuracy=80.0):

@@ -20,6 +20,7 @@ from tvt_ray.planning.inherited import (
     inherited_recipe,
     inherited_seconds,
     inherits,
+    num_learned,
     with_inherited_lengths,
 )
 from tvt_ray.progress import say
@@ -55,6 +56,7 @@ GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 NUM_STARTS = 2  # of Ray in a fit: search and distil
 START_S = 20.0  # Ray starting on this machine, its first worker and the driver importing torch: 16 s on two cores
 TEACHER_SHARE, SEARCH_SHARE = 0.4, 0.1  # of the time that is left when start-up is paid
+STAGES_TEACHER_SHARE = 0.25  # the teacher's, where students begin with stages from chance, which soon pass it
 
 
 def own_config(asked: Mapping[str, Any]) -> RunConfig:
@@ -265,7 +267,7 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: f
     if inherits(config):
         search = {"num_samples": samples}
         return with_inherited_lengths(config.with_(search=search), facts, speeds, seconds)
-    per_epoch = steps_per_epoch(facts.num_train, config.distill.batch_size)
+    per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
     student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
     lengths = {
         "teacher_training": {"epochs": teacher_epochs or config.teacher_training.epochs},
@@ -282,7 +284,8 @@ def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float)
     left = 60 * minutes - NUM_STARTS * START_S - speeds.head_s - speeds.choices_s - speeds.test_s
     per_epoch, teacher = steps_per_epoch(facts.num_train, config.teacher_training.batch_size), 0
     if speeds.teacher_step_s:
-        teacher = max(_steps(TEACHER_SHARE * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
+        share = STAGES_TEACHER_SHARE if config.distill.stem == "drawn" else TEACHER_SHARE
+        teacher = max(_steps(share * left, speeds.teacher_step_s, TEACHER_FLOOR, per_epoch), per_epoch)
     most = min(config.search.num_samples, config.space.size())
     samples = max(1, min(most, int(SEARCH_SHARE * left / speeds.arch_s)))
     spent = teacher * speeds.teacher_step_s + samples * speeds.arch_s
@@ -292,7 +295,7 @@ def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float)
 def affordable(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> float:
     """The part of enough training that the largest student gets in its share of `minutes`; 1 where that is enough."""
     *_, seconds = _shares(config, facts, speeds, minutes)
-    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(facts.num_train, config.distill.batch_size))
+    enough = max(ENOUGH_STEPS, ENOUGH_EPOCHS * steps_per_epoch(num_learned(config, facts), config.distill.batch_size))
     return min(max(seconds, 0.0) / (enough * speeds.student_step_s), 1.0)
 
 
@@ -304,15 +307,17 @@ def phases(
     trains_teacher: bool = True,
     num_refined: int = 0,
     num_distilled: int = 1,
+    num_learned: int | None = None,
 ) -> dict[str, float]:
     """Seconds that each phase of a config takes at these speeds, in order, those that take none left out.
 
-    Students are counted one by one: side by side they take less.
+    Students are counted one by one: side by side they take less. `num_learned`: images that students learn from in the
+    end; None: as many as the teacher.
     """
-    teaching, distill = config.teacher_training, config.distill
+    teaching, distill, learned = config.teacher_training, config.distill, num_learned or num_train
     teacher_steps = teaching.num_epochs(num_train) * steps_per_epoch(num_train, teaching.batch_size)
-    epoch_s = steps_per_epoch(num_train, distill.batch_size) * speeds.student_step_s
-    student_s = inherited_seconds(config, num_train, speeds) if inherits(config) else distill.epochs * epoch_s
+    epoch_s = steps_per_epoch(learned, distill.batch_size) * speeds.student_step_s
+    student_s = inherited_seconds(config, learned, speeds) if inherits(config) else distill.epochs * epoch_s
     starts = 1 + bool(num_refined) + bool(num_distilled)
     seconds = {
         "teacher": teacher_steps * speeds.teacher_step_s + speeds.head_s if trains_teacher else 0.0,

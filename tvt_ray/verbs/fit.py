@@ -236,7 +236,7 @@ def _affordable(
 def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds, num_baselines: int) -> Plan:
     is_frozen = not config.teacher.weights and trains_head(config.teacher, config.teacher_training)
     trains = not (config.teacher.weights or is_frozen)
-    seconds = phases(config, num_learned(config, facts), speeds)
+    seconds = phases(config, facts.num_train, speeds, num_learned=num_learned(config, facts))
     if num_baselines:
         seconds["baselines"] = num_baselines * seconds["distill"]
     return Plan(

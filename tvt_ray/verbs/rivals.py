@@ -15,10 +15,12 @@ from tvt_ray.exports.folder import load_student
 from tvt_ray.quality.comparison import Rival as TrainedRival
 from tvt_ray.quality.comparison import estimate
 from tvt_ray.quality.statistics import Interval, majority_of, wilson
+from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import as_location, write_atomically
 from tvt_ray.teachers.labels import Growth
-from tvt_ray.teachers.training import Hits
+from tvt_ray.teachers.timm_cnn import PREFIX
+from tvt_ray.teachers.training import Hits, trains_head
 from tvt_ray.verbs.compare import hits_of
 from tvt_ray.verbs.cuts import Cut
 from tvt_ray.verbs.report import LABELS_FILE, RIVALS_FILE
@@ -66,8 +68,7 @@ def compare_with_rivals(
         _rival("majority", f"always {majority_class!r}", largest, own, None, None),
         _rival(
             "teacher",
-            f"the teacher, {teacher.name}"
-            + (", frozen, with a linear head" if teacher.name.startswith("timm:") else ""),
+            f"the teacher, {teacher.name}, {how_taught(session.config)}",
             session.teacher_hits,
             own,
             sum(parameter.numel() for parameter in teacher.parameters()),
@@ -89,6 +90,16 @@ def compare_with_rivals(
     found = Rivals(len(labels), tuple(rivals), advise(rivals, growth and Growth(**growth)))
     write_atomically(session.folder.path / RIVALS_FILE, json.dumps(asdict(found), indent=1).encode())
     return found
+
+
+def how_taught(config: RunConfig) -> str:
+    """What became of the teacher, in words."""
+    if config.teacher.weights is not None:
+        return "as given"
+    if trains_head(config.teacher, config.teacher_training):
+        return "frozen, with a linear head"
+    begun = config.teacher.name.startswith(PREFIX) and config.teacher.pretrained is not False
+    return "all of it trained further" if begun else "trained from scratch"
 
 
 def _rival(
