@@ -21,7 +21,7 @@ from tvt_ray.scoring.rows import unread
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.teachers.labels import Growth
 from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
-from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, decide, other
+from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, choose_augmentation, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
 from tvt_ray.verbs.labels import report_labels
@@ -159,6 +159,23 @@ def test_without_time_for_a_second_augmentation_losses_alone_are_compared(sessio
     choices = choose(session, seconds=0)
     assert {way.augmentation for way in choices.ways} == {"as planned"}
     assert {way.loss for way in choices.ways} == set(LOSSES)
+
+
+def test_from_chance_the_augmentation_is_chosen_before_the_teacher_is_trained(session, monkeypatch, capsys):
+    monkeypatch.setattr("tvt_ray.verbs.choices.TEACHER_STEPS", 6)
+    assert choose_augmentation(session) is None  # the teacher is frozen
+    teacher = {**session.config.teacher.model_dump(mode="json"), "pretrained": False}
+    session.config = session.config.with_(teacher=teacher, teacher_training={"batch_size": 16})
+    assert choose_augmentation(session, given=("augment",)) is None
+    choices = choose_augmentation(session)
+    assert {way.augmentation for way in choices.ways} == set(AUGMENTATIONS)
+    config = session.config
+    assert config.distill.augment.model_dump(mode="json") == choices.chosen["augment"]
+    assert config.teacher_training.augment == config.distill.augment.with_(auto_augment=None)
+    assert session.folder.config() == config
+    assert f"choices: augmentation {choices.augmentation!r}" in capsys.readouterr().err
+    assert choose_augmentation(session).ways == choices.ways
+    assert session.config == config
 
 
 def read_rows(session):
