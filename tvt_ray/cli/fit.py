@@ -23,8 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--stem",
         choices=["auto", "patch"],
         default="auto",
-        help="auto (default): students begin with stages of a pretrained teacher, or with such stages from chance where "
-        "there is none; patch: plain ViTs",
+        help="auto (default): students begin with stages of a pretrained teacher, or, where there is none, with such "
+        "stages from chance; patch: plain ViTs",
     )
     parser.add_argument(
         "--baselines",
