@@ -21,7 +21,7 @@ from tvt_ray.data.transforms import eval_loader
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.progress import Meter, say
-from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.storage.locations import write_atomically
 from tvt_ray.strict import merged
 from tvt_ray.teachers.training import TeacherTrainer, taught, trains_whole
 from tvt_ray.training.pace import device_here
@@ -102,34 +102,38 @@ def choose(session: Session, seconds: float, given: Collection[str] = ()) -> Cho
     `given`: settings of `distill` that the user set; of those, augment and loss stay. Found in the run folder where it
     was done before. None where nothing was compared, for want of time.
     """
-    file = session.folder.path / CHOICES_FILE
-    if file.is_file():
-        stored = json.loads(file.read_text())
-        return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
+    if (before := _made_before(session)) is not None:
+        return before
     choices = compare_ways(session, seconds, given)
-    if choices is None:
+    return choices and _made(session, choices, {"distill": choices.chosen})
+
+
+def _made_before(session: Session) -> Choices | None:
+    file = session.folder.path / CHOICES_FILE
+    if not file.is_file():
         return None
-    session.config = session.config.with_(distill=choices.chosen)
-    _keep(file, choices)
+    stored = json.loads(file.read_text())
+    return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
+
+
+def _made(session: Session, choices: Choices, changes: Mapping[str, Any]) -> Choices:
+    """They become the session's and the run's, and are kept and said."""
+    session.config = session.config.with_(changes)
+    write_atomically(session.folder.path / CHOICES_FILE, json.dumps(asdict(choices), indent=1).encode())
     session.folder.claim(session.config)
     say(choices.sentence())
     return choices
-
-
-def _keep(file: Location, choices: Choices) -> None:
-    write_atomically(file, json.dumps(asdict(choices), indent=1).encode())
 
 
 def choose_augmentation(session: Session, given: Collection[str] = ()) -> Choices | None:
     """Where teacher and students begin with drawn weights: the augmentation of both, by short trainings of the teacher,
     which is smaller. `given` as in `choose`. None where the augmentation was set, or the teacher needs no training.
     """
-    file, config = session.folder.path / CHOICES_FILE, session.config
+    config = session.config
     if "augment" in given or not trains_whole(config.teacher, config.teacher_training):
         return None
-    if file.is_file():
-        stored = json.loads(file.read_text())
-        return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
+    if (before := _made_before(session)) is not None:
+        return before
     start, planned = time.monotonic(), config.distill.augment.model_dump(mode="json")
     found, hits = dict[Key, Likelihoods](), dict[Key, float]()
     with Meter("choosing how to learn", len(AUGMENTATIONS), "augmentations") as meter:
@@ -141,11 +145,7 @@ def choose_augmentation(session: Session, given: Collection[str] = ()) -> Choice
     augment = merged(planned, *(AUGMENTATIONS[name] for name in decide(found).augmentations))
     choices = _told(found, hits, {"augment": augment}, start)
     teaching = {"augment": {**augment, "auto_augment": None}}
-    session.config = config.with_(distill=choices.chosen, teacher_training=teaching)
-    _keep(file, choices)
-    session.folder.claim(session.config)
-    say(choices.sentence())
-    return choices
+    return _made(session, choices, {"distill": choices.chosen, "teacher_training": teaching})
 
 
 def _teach_shortly(session: Session, augment: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
