@@ -28,7 +28,7 @@ from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
 from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals, how_taught
 from tvt_ray.verbs.session import Session
-from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick, short_task, train_shortly
+from tvt_ray.verbs.short import SURE, behind, likelihoods, middle_arch, pick, quadratic, short_task, train_shortly
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import build_student
 from tvt_ray.vits.trunks import num_stages_of
@@ -239,6 +239,20 @@ def test_likelihoods_are_at_the_temperature_that_suits_a_network():
     assert plain.mean() >= -torch.nn.functional.cross_entropy(logits, labels).item()
     assert sharp.mean() < plain.mean()  # the range of temperatures has an end
     assert np.allclose(likelihoods(2 * logits, labels).mean(), plain.mean(), atol=1e-2)
+
+
+def test_no_single_image_decides_by_brier_s_score():
+    labels = torch.tensor([0, 1] * 20)
+    good = torch.nn.functional.one_hot(labels, 2).float() * 4
+    odd = good.clone()
+    odd[0] = torch.tensor([-60.0, 60.0])  # sure, and wrong
+    scores = quadratic(good, labels)
+    assert scores.shape == (40,)
+    assert scores.max() <= 1
+    assert quadratic(odd, labels).min() >= -1
+    assert scores.mean() - quadratic(odd, labels).mean() < 0.2
+    assert (likelihoods(good, labels) - likelihoods(odd, labels)).mean() > 0.3
+    assert np.allclose(quadratic(3 * good, labels), scores, atol=0.02)  # at the temperature that suits it
 
 
 def test_what_was_planned_stays_unless_another_way_is_surely_better():

@@ -17,7 +17,17 @@ from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.verbs.report import BODIES_FILE
 from tvt_ray.verbs.session import Session
-from tvt_ray.verbs.short import NUM_STEPS, SURE, accuracy_of, behind, likelihoods, pick, short_task, train_shortly
+from tvt_ray.verbs.short import (
+    NUM_STEPS,
+    SURE,
+    accuracy_of,
+    behind,
+    likelihoods,
+    pick,
+    quadratic,
+    short_task,
+    train_shortly,
+)
 from tvt_ray.verbs.trainings import guided_or_not
 
 NUM_BODIES = 12
@@ -49,7 +59,7 @@ def choose_body(session: Session) -> tuple[Body, ...]:
     archs = {row.arch_id: space.from_json(verified(row, space).arch) for row, _ in rows}
     tasks = [short_task(session, settings, arch, arch_id, NUM_STEPS) for arch_id, arch in archs.items()]
     logits, labels = train_shortly(session, tasks)
-    found = {name: likelihoods(each, labels) for name, each in logits.items()}
+    found = {name: quadratic(each, labels) for name, each in logits.items()}
     best = pick(found)
     bodies = [
         Body(
@@ -57,12 +67,12 @@ def choose_body(session: Session) -> tuple[Body, ...]:
             role,
             row.params,
             accuracy_of(logits[row.arch_id], labels),
-            float(found[row.arch_id].mean()),
+            float(likelihoods(logits[row.arch_id], labels).mean()),
             behind(found[best], found[row.arch_id]),
         )
         for row, role in rows
     ]
-    bodies.sort(key=lambda body: (body.arch_id != best, -body.log_likelihood))
+    bodies.sort(key=lambda body: (body.arch_id != best, -float(found[body.arch_id].mean())))
     write_atomically(file, json.dumps([asdict(body) for body in bodies], indent=1).encode())
     say(sentence(bodies))
     return tuple(bodies)

@@ -7,6 +7,7 @@ validation is worth more than what is new. Stages stay frozen here, so that a tr
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Collection, Mapping
@@ -30,12 +31,13 @@ from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import (
     NUM_STEPS,
     SURE,
-    Likelihoods,
+    Scores,
     accuracy_of,
     behind,
     likelihoods,
     middle_arch,
     pick,
+    quadratic,
     short_task,
     train_shortly,
 )
@@ -54,7 +56,7 @@ LOSSES: dict[str, Mapping[str, float]] = {
     "labels": {"cross_entropy": 1.0, "logits": 0.0, "features": 0.0, "guidance": 0.0},
 }
 TEACHER_STEPS = 120  # of a teacher's short training
-PATIENCE = 2  # times the seconds that are planned, in which an augmentation is begun: which are tried decides much
+PATIENCE = 3  # times the seconds that are planned, in which an augmentation is begun: which are tried decides much
 RATES = {"half the learning rate": 0.5, "twice the learning rate": 2.0}
 OTHERS: dict[str, Mapping[str, Any]] = {
     "weight decay 0.3": {"weight_decay": 0.3},
@@ -135,15 +137,15 @@ def choose_augmentation(session: Session, given: Collection[str] = ()) -> Choice
     if (before := _made_before(session)) is not None:
         return before
     start, planned = time.monotonic(), config.distill.augment.model_dump(mode="json")
-    found, hits = dict[Key, Likelihoods](), dict[Key, float]()
+    found, ways = dict[Key, Scores](), dict[Key, Way]()
     with Meter("choosing how to learn", len(AUGMENTATIONS), "augmentations") as meter:
         for name, change in AUGMENTATIONS.items():
             logits, labels = _teach_shortly(session, merged(planned, change))
             key = (name, "labels", PLANNED)
-            found[key], hits[key] = likelihoods(logits, labels), accuracy_of(logits, labels)
+            found[key], ways[key] = quadratic(logits, labels), way_of(key, logits, labels)
             meter.advance(1)
     augment = merged(planned, *(AUGMENTATIONS[name] for name in decide(found).augmentations))
-    choices = _told(found, hits, {"augment": augment}, start)
+    choices = _told(found, ways, {"augment": augment}, start)
     teaching = {"augment": {**augment, "auto_augment": None}}
     return _made(session, choices, {"distill": choices.chosen, "teacher_training": teaching})
 
@@ -161,24 +163,25 @@ def _teach_shortly(session: Session, augment: Mapping[str, Any]) -> tuple[Tensor
     return torch.cat(parts), labels
 
 
-def _told(
-    found: Mapping[Key, Likelihoods], hits: Mapping[Key, float], chosen: Mapping[str, Any], start: float
-) -> Choices:
-    """Ways in order, with what was chosen in words and as settings."""
-    names, best = decide(found), max(found, key=lambda way: float(found[way].mean()))
-    ways = [
-        Way(augmentation, loss, hits[key], float(values.mean()), behind(found[best], values), setting)
-        for key, values in found.items()
-        for augmentation, loss, setting in [key]
-    ]
-    ways.sort(key=lambda way: -way.log_likelihood)
+def way_of(key: Key, logits: Tensor, labels: Tensor) -> Way:
+    """What came of a short training, but for what it is behind others."""
+    augmentation, loss, setting = key
+    likelihood = float(likelihoods(logits, labels).mean())
+    return Way(augmentation, loss, accuracy_of(logits, labels), likelihood, 0.0, setting)
+
+
+def _told(found: Mapping[Key, Scores], ways: Mapping[Key, Way], chosen: Mapping[str, Any], start: float) -> Choices:
+    """Ways, the best first, with what was chosen in words and as settings."""
+    names, in_order = decide(found), sorted(found, key=lambda key: -float(found[key].mean()))
+    best = found[in_order[0]]
+    told = tuple(dataclasses.replace(ways[key], behind=behind(best, found[key])) for key in in_order)
     said, seconds = " and ".join(names.augmentations) or PLANNED, round(time.monotonic() - start, 1)
-    return Choices(tuple(ways), said, names.loss, chosen, seconds, names.setting)
+    return Choices(told, said, names.loss, chosen, seconds, names.setting)
 
 
 def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
     """Trains each way shortly, on all cores of this machine: augmentations with each loss, as many as end within
-    twice the time, then other settings, where there is time for all of those.
+    PATIENCE times the seconds, then other settings, where there is time for all of those.
     """
     config, start = session.config, time.monotonic()
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
@@ -188,15 +191,15 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
     arch, planned = middle_arch(session), settings.augment.model_dump(mode="json")
     changes = {"as given": {}} if "augment" in given else AUGMENTATIONS
     augmentations = {name: merged(planned, change) for name, change in changes.items()}
-    found, hits, longest = dict[Key, Likelihoods](), dict[Key, float](), 0.0
+    found, ways, longest = dict[Key, Scores](), dict[Key, Way](), 0.0
 
-    def train(augmentation: str, ways: Mapping[tuple[str, str], DistillSettings]) -> None:
+    def train(augmentation: str, tried: Mapping[tuple[str, str], DistillSettings]) -> None:
         """Of names of losses and of other settings, each with what it sets."""
-        tasks = [short_task(session, each, arch, "/".join(way), NUM_STEPS) for way, each in ways.items()]
+        tasks = [short_task(session, each, arch, "/".join(names), NUM_STEPS) for names, each in tried.items()]
         logits, labels = train_shortly(session, tasks)
-        for loss, setting in ways:
+        for loss, setting in tried:
             each, key = logits[f"{loss}/{setting}"], (augmentation, loss, setting)
-            found[key], hits[key] = likelihoods(each, labels), accuracy_of(each, labels)
+            found[key], ways[key] = quadratic(each, labels), way_of(key, each, labels)
 
     with Meter("choosing how to learn", len(augmentations) + 1, "comparisons") as meter:
         for name, augment in augmentations.items():
@@ -220,7 +223,7 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
     augment = merged(planned, *(changes[name] for name in names.augmentations))
     chosen = {"augment": augment, "loss": {"weights": dict(losses[names.loss])}}
     chosen |= dict(other(settings, given)).get(names.setting, {})
-    return _told(found, hits, chosen, start)
+    return _told(found, ways, chosen, start)
 
 
 Key: TypeAlias = tuple[str, str, str]  # augmentation, loss, setting
@@ -240,14 +243,14 @@ class Decided(NamedTuple):
     setting: str
 
 
-def decide(found: Mapping[Key, Likelihoods]) -> Decided:
+def decide(found: Mapping[Key, Scores]) -> Decided:
     """Each change of the augmentation by itself, over all losses; the loss, over all augmentations: the first unless
     surely worse; and of other settings the planned ones, unless others are surely better.
     """
     (planned, first_loss, _), *_ = found
     plain = {key: values for key, values in found.items() if key[2] == PLANNED}
 
-    def mean_of(part: int, name: str) -> Likelihoods:
+    def mean_of(part: int, name: str) -> Scores:
         of_name = [values for key, values in plain.items() if key[part] == name]
         return np.mean(of_name, axis=0)  # type: ignore[no-any-return]
 

@@ -1,4 +1,4 @@
-"""Short trainings on frozen stages, on all cores of this machine, and what of them is compared: likelihoods."""
+"""Short trainings on frozen stages, on all cores of this machine, and how they are compared: image by image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ NUM_VIEWS, NUM_STEPS = 3, 200  # of each training
 NUM_IMAGES = 500  # that are learned from, at most
 SURE = 1.0  # standard errors by which another has to be better than the one that is there
 TEMPERATURES = np.exp(np.linspace(-1.5, 1.5, 31))
-Likelihoods: TypeAlias = NDArray[np.float64]  # (images,): of each one's label, in logarithms
+Scores: TypeAlias = NDArray[np.float64]  # (images,): more is better
+Likelihoods: TypeAlias = Scores  # of each one's label, in logarithms
 
 Key = TypeVar("Key")
 
@@ -82,19 +83,32 @@ def likelihoods(logits: Tensor, labels: Tensor) -> Likelihoods:
 
     So losses that leave a network more or less sure of itself can be compared.
     """
-    each = [-F.cross_entropy(logits.double() / t, labels, reduction="none").numpy() for t in TEMPERATURES]
-    best: Likelihoods = max(each, key=lambda values: float(values.mean()))
+    return _at_best([-F.cross_entropy(logits.double() / t, labels, reduction="none") for t in TEMPERATURES])
+
+
+def quadratic(logits: Tensor, labels: Tensor) -> Scores:
+    """Of each image 2 p - sum p^2 (Brier 1950, turned so that more is better), p its label's probability: (images,).
+
+    At the best temperature, as likelihoods are. It is bounded, so that of few images no single one decides.
+    """
+    shares = [(logits.double() / t).softmax(1) for t in TEMPERATURES]
+    return _at_best([2 * each.gather(1, labels[:, None])[:, 0] - (each**2).sum(1) for each in shares])
+
+
+def _at_best(each: Sequence[Tensor]) -> NDArray[np.float64]:
+    """What one temperature gives, the one whose mean is largest."""
+    best: NDArray[np.float64] = max(each, key=lambda values: float(values.mean())).numpy()
     return best
 
 
-def behind(best: Likelihoods, other: Likelihoods) -> float:
+def behind(best: Scores, other: Scores) -> float:
     """What one is behind the other, in standard errors of the mean difference over the same images."""
     difference = best - other
     error = difference.std(ddof=1) / len(difference) ** 0.5
     return float(difference.mean() / error) if error > 0 else 0.0
 
 
-def pick(found: Mapping[Key, Likelihoods]) -> Key:
+def pick(found: Mapping[Key, Scores]) -> Key:
     """The first, unless another is surely better than it: then the best of those."""
     first = next(iter(found))
     better = [key for key in found if behind(found[key], found[first]) >= SURE]
