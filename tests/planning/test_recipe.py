@@ -157,6 +157,8 @@ def test_minutes_become_views_frozen_epochs_and_epochs_of_all_weights(photos):
         assert (distill.epochs - distill.stem_frozen_epochs) * per_epoch <= MOST_STEPS + per_epoch
         seconds = phases(config, 48, speeds)
         assert sum(seconds.values()) <= 60 * minutes + 5
+    slow = Speeds(0.0, student_step_s=1.0, arch_s=0.01, view_step_s=1.0, frozen_step_s=0.05, choices_s=130)
+    assert with_lengths(looked_at.config, looked_at.facts, slow, 8).distill.epochs > 6  # comparing is no floor
     many = dataclasses.replace(looked_at.facts, num_train=5000)
     config = with_lengths(looked_at.config, many, speeds, 8)
     assert config.distill.num_views is None  # no time for views that come again, nor for a teacher

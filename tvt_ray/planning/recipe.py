@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -246,9 +247,9 @@ def _warmup_epochs(num_train: int, batch: int) -> int:
 
 
 def least_minutes(speeds: Speeds) -> float:
-    """That the floors of teacher and student take."""
+    """That the floors of teacher and student take, and comparing ways to learn where that takes a given time."""
     floors = TEACHER_FLOOR * speeds.teacher_step_s + STUDENT_FLOOR * speeds.student_step_s + speeds.head_s
-    return (floors + NUM_STARTS * START_S) / 60
+    return (floors + speeds.choices_s + NUM_STARTS * START_S) / 60
 
 
 def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> RunConfig:
@@ -256,7 +257,8 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: f
 
     Raises UsageError where they do not hold the floors of teacher and student.
     """
-    needed = least_minutes(speeds)
+    shared = inherits(config)  # comparing takes a part of whatever time there is
+    needed = least_minutes(dataclasses.replace(speeds, choices_s=0.0) if shared else speeds)
     if minutes < needed:
         teacher = f"{TEACHER_FLOOR} steps of the teacher and " if speeds.teacher_step_s else ""
         raise UsageError(

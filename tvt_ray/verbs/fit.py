@@ -208,11 +208,11 @@ def plan_fit(
         chosen = "epochs" in asked.get("distill", {}) or "max_flops" in asked.get("budget", {})
         if not chosen and not inherits(config):  # frozen stages teach something in any time
             config, speeds = _affordable(config, facts, data, speeds, minutes or MINUTES)
+    if begins_from_chance(config):
+        speeds = dataclasses.replace(speeds, choices_s=len(AUGMENTATIONS) * TEACHER_STEPS * speeds.teacher_step_s)
     minutes = max(MINUTES, least_minutes(speeds)) if minutes is None else minutes
     if inherits(config):
         speeds = dataclasses.replace(speeds, choices_s=CHOICES_SHARE * 60 * minutes)
-    elif begins_from_chance(config):
-        speeds = dataclasses.replace(speeds, choices_s=len(AUGMENTATIONS) * TEACHER_STEPS * speeds.teacher_step_s)
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
     return Planned(config, _plan(config, facts, len(data.test), speeds, num_baselines), data)
 
