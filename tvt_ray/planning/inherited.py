@@ -49,7 +49,6 @@ def inherited_recipe(
             "stem": "inherited",
             "stem_lr": 0.1,
             "stem_frozen_epochs": 30,
-            "stem_frozen_stages": int(stems[-1].removeprefix("stage")) // 2,  # the finest maps, half of a step's time
             "num_views": 8,
             "loss": {
                 "weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0, "features": 4.0},
