@@ -15,6 +15,8 @@ from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.vits.autoformer import AutoFormerSpace
 
+pytestmark = pytest.mark.slow  # every proxy, and many rounds of refine
+
 SPACE = AutoFormerSpace(
     image_size=32, patch_size=8, embed_dim=(12, 18, 24, 30), depth=(1, 2, 3), num_heads=(2, 3), mlp_ratio=(1.5, 2.0)
 )
