@@ -127,7 +127,7 @@ def test_ways_to_learn_are_compared_and_what_is_chosen_is_the_run_s(session, mon
     others = [way for way in choices.ways if way.setting != "as planned"]
     assert {way.setting for way in others} == {*RATES, *OTHERS}
     assert {(way.augmentation, way.loss) for way in others} == {("as planned", "labels, logits and features")}
-    assert choices.chosen.items() >= dict(other(before, ())).get(choices.setting, {}).items()
+    assert choices.chosen.items() >= other(before, ()).get(choices.setting, {}).items()
     assert choices.ways[0].behind == 0
     assert session.config.distill.loss.weights == LOSSES[choices.loss]
     assert session.config.distill.augment.hflip == (0 if "no flips" in choices.augmentation else 0.5)
@@ -216,7 +216,7 @@ def test_what_the_user_set_stays(session, monkeypatch):
     choices = choose(session, 1e6, given=("loss",))
     assert {way.loss for way in choices.ways} == {"as given"}
     assert session.config.distill.loss == before.loss
-    assert not {"lr", "start"} & {key for _, change in other(before, ("lr", "start")) for key in change}
+    assert not {"lr", "start"} & {key for change in other(before, ("lr", "start")).values() for key in change}
     (session.folder.path / "choices.json").unlink()
     session.config = session.config.with_(distill={"augment": before.augment})
     choices = choose(session, 1e6, given=("augment", "lr", "weight_decay", "start"))

@@ -47,15 +47,13 @@ def resume_command(args: argparse.Namespace) -> str:
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
     from tvt_ray.strict import merged
-    from tvt_ray.verbs.compare import check_names
     from tvt_ray.verbs.fit import check_fit, fit, plan_fit
 
     seeds = {} if args.seed is None else {name: {"seed": args.seed} for name in SEEDED}
     settings = merged(seeds, overrides(args))
     baselines = args.baselines.split(",") if args.baselines else []
-    check_names(baselines)
     if args.dry_run:
-        check_fit(settings, args.run_dir, args.minutes)
+        check_fit(settings, args.run_dir, args.minutes, baselines)
         plan = plan_fit(settings, args.minutes, args.stem, len(baselines)).plan
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0

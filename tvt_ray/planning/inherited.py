@@ -44,8 +44,9 @@ def inherited_recipe(
         **_on_stages(facts, has_gpu, budget, backbone, stems if all_cuts else stems[-1:]),
         "teacher": {"name": f"timm:{backbone}", "pretrained": True},
         "distill": {
-            **_optimisation(facts, batch, lr=2e-3),
+            **optimisation(facts, batch, lr=2e-3),
             "epochs": 60,
+            "channels_last": True,
             "stem": "inherited",
             "stem_lr": 0.1,
             "stem_frozen_epochs": 30,
@@ -58,17 +59,18 @@ def inherited_recipe(
     }
 
 
-def drawn_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, batch: int) -> dict[str, Any]:
+def drawn_recipe(facts: DataFacts, has_gpu: bool, budget: Budget, batch: int, epochs: int) -> dict[str, Any]:
     """The same students where no weights are to be had: stages from chance, which learn as all else does.
 
-    Teacher and lengths are those of who begins from chance (planning/recipe.py).
+    Teacher and `epochs` are those of who begins from chance (planning/recipe.py).
     """
     stems = _stems(budget, BACKBONE)
     return {
         **_on_stages(facts, has_gpu, budget, BACKBONE, stems[-1:]),
         "distill": {
-            **_optimisation(facts, batch, lr=1e-3),
-            "epochs": max(40, math.ceil(900 / steps_per_epoch(facts.num_train, batch))),
+            **optimisation(facts, batch, lr=1e-3),
+            "epochs": epochs,
+            "channels_last": True,
             "stem": "drawn",
             "loss": {"weights": {"cross_entropy": 1.0, "guidance": 0.0, "logits": 1.0}, "temperature": 2.0},
         },
@@ -106,7 +108,8 @@ def _on_stages(facts: DataFacts, has_gpu: bool, budget: Budget, backbone: str, s
     }
 
 
-def _optimisation(facts: DataFacts, batch: int, lr: float) -> dict[str, Any]:
+def optimisation(facts: DataFacts, batch: int, lr: float) -> dict[str, Any]:
+    """Settings of `distill` that all recipes share. `batch`: images of one."""
     return {
         "batch_size": batch,
         "lr": lr,
@@ -118,7 +121,6 @@ def _optimisation(facts: DataFacts, batch: int, lr: float) -> dict[str, Any]:
         "smoothing": 0.1,
         "augment": augmentation(facts),
         "amp": "auto",
-        "channels_last": True,
     }
 
 

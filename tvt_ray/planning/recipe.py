@@ -22,6 +22,7 @@ from tvt_ray.planning.inherited import (
     inherited_seconds,
     inherits,
     num_learned,
+    optimisation,
     with_inherited_lengths,
 )
 from tvt_ray.progress import say
@@ -100,7 +101,8 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
             batch = batch_size(facts.num_train, has_gpu)
             chosen = inherited_recipe(facts, has_gpu, config.budget, backbone, batch, all_cuts)
     elif not chose_teacher and stem != "patch" and takes_stages(asked.get("space", {})):
-        chosen |= drawn_recipe(facts, has_gpu, config.budget, batch_size(facts.num_train, has_gpu))
+        batch, epochs = batch_size(facts.num_train, has_gpu), chosen["distill"]["epochs"]
+        chosen |= drawn_recipe(facts, has_gpu, config.budget, batch, epochs)
     on_stages = chosen["space"]["name"] == "vit"
     if on_stages and data.origins.get("val", "").startswith(CARVED) and facts.num_val < FEW_IMAGES:
         chosen["distill"]["learn_from"] = "train and val"  # when all is chosen, few images are not left out
@@ -218,23 +220,16 @@ def recipe(facts: DataFacts, has_gpu: bool, budget: Budget) -> Mapping[str, Any]
         },
         "probe": {"num_images": min(32, facts.num_train)},
         "search": {"num_samples": NUM_SAMPLES},
-        "distill": {**_distillation(facts, batch), "augment": augment},
+        "distill": _distillation(facts, batch),
     }
 
 
 def _distillation(facts: DataFacts, batch: int) -> Mapping[str, Any]:
     return {
+        **optimisation(facts, batch, lr=1e-3),
         "epochs": _epochs(STUDENT_STEPS, facts.num_train, batch),
-        "batch_size": batch,
-        "lr": 1e-3,
-        "min_lr": 1e-5,
         "warmup_epochs": _warmup_epochs(facts.num_train, batch),
-        "warmup_lr": 1e-6,
-        "clip_grad": 1.0,
-        "ema_decay": 0.99,
-        "smoothing": 0.1,
         "loss": {"weights": {"cross_entropy": 1.0, "guidance": 2.5}, "guidance_limit": 1.0},
-        "amp": "auto",
     }
 
 

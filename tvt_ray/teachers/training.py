@@ -190,6 +190,8 @@ def trains_whole(settings: TeacherSettings, training: TeacherTraining) -> bool:
 
 def trains_head(settings: TeacherSettings, training: TeacherTraining) -> bool:
     """Whether a teacher's head alone is trained. Raises UsageError where that was asked for and cannot be."""
+    if settings.weights is not None:
+        return False
     pretrained = settings.name.startswith(PREFIX) and settings.pretrained is not False
     if training.method == "head" and not pretrained:
         raise UsageError(

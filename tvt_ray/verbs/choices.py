@@ -144,8 +144,9 @@ def choose_augmentation(session: Session, given: Collection[str] = ()) -> Choice
             key = (name, "labels", PLANNED)
             found[key], ways[key] = quadratic(logits, labels), way_of(key, logits, labels)
             meter.advance(1)
-    augment = merged(planned, *(AUGMENTATIONS[name] for name in decide(found).augmentations))
-    choices = _told(found, ways, {"augment": augment}, start)
+    decided = decide(found)
+    augment = merged(planned, *(AUGMENTATIONS[name] for name in decided.augmentations))
+    choices = _told(found, ways, decided, {"augment": augment}, start)
     teaching = {"augment": {**augment, "auto_augment": None}}
     return _made(session, choices, {"distill": choices.chosen, "teacher_training": teaching})
 
@@ -170,13 +171,15 @@ def way_of(key: Key, logits: Tensor, labels: Tensor) -> Way:
     return Way(augmentation, loss, accuracy_of(logits, labels), likelihood, 0.0, setting)
 
 
-def _told(found: Mapping[Key, Scores], ways: Mapping[Key, Way], chosen: Mapping[str, Any], start: float) -> Choices:
+def _told(
+    found: Mapping[Key, Scores], ways: Mapping[Key, Way], decided: Decided, chosen: Mapping[str, Any], start: float
+) -> Choices:
     """Ways, the best first, with what was chosen in words and as settings."""
-    names, in_order = decide(found), sorted(found, key=lambda key: -float(found[key].mean()))
+    in_order = sorted(found, key=lambda key: -float(found[key].mean()))
     best = found[in_order[0]]
     told = tuple(dataclasses.replace(ways[key], behind=behind(best, found[key])) for key in in_order)
-    said, seconds = " and ".join(names.augmentations) or PLANNED, round(time.monotonic() - start, 1)
-    return Choices(told, said, names.loss, chosen, seconds, names.setting)
+    said, seconds = " and ".join(decided.augmentations) or PLANNED, round(time.monotonic() - start, 1)
+    return Choices(told, said, decided.loss, chosen, seconds, decided.setting)
 
 
 def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) -> Choices | None:
@@ -211,28 +214,26 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
             longest = max(longest, time.monotonic() - began)
             meter.advance(1)
         first, (loss, weights) = next(iter(augmentations)), next(iter(losses.items()))
-        others = {
-            (loss, name): settings.with_(change, loss={"weights": weights}) for name, change in other(settings, given)
-        }
+        others = other(settings, given)
         if others and time.monotonic() - start + longest * len(others) / len(losses) < seconds:
-            train(first, others)
+            of_loss = settings.with_(loss={"weights": weights})
+            train(first, {(loss, name): of_loss.with_(change) for name, change in others.items()})
             meter.advance(1)
     if len(found) < 2:
         return None
-    names = decide(found)
-    augment = merged(planned, *(changes[name] for name in names.augmentations))
-    chosen = {"augment": augment, "loss": {"weights": dict(losses[names.loss])}}
-    chosen |= dict(other(settings, given)).get(names.setting, {})
-    return _told(found, ways, chosen, start)
+    decided = decide(found)
+    augment = merged(planned, *(changes[name] for name in decided.augmentations))
+    chosen = {"augment": augment, "loss": {"weights": dict(losses[decided.loss])}, **others.get(decided.setting, {})}
+    return _told(found, ways, decided, chosen, start)
 
 
 Key: TypeAlias = tuple[str, str, str]  # augmentation, loss, setting
 
 
-def other(settings: DistillSettings, given: Collection[str]) -> list[tuple[str, Mapping[str, Any]]]:
+def other(settings: DistillSettings, given: Collection[str]) -> dict[str, Mapping[str, Any]]:
     """Rates, decay and starts beside those that are planned, in words and as settings, unless somebody set those."""
     rates = {name: {"lr": factor * settings.lr, "min_lr": factor * settings.min_lr} for name, factor in RATES.items()}
-    return [(name, change) for name, change in {**rates, **OTHERS}.items() if not change.keys() & set(given)]
+    return {name: change for name, change in {**rates, **OTHERS}.items() if not change.keys() & set(given)}
 
 
 class Decided(NamedTuple):

@@ -109,13 +109,13 @@ def fit(
 
     `dataset`: a path, or a name as on the command line, unless `settings` say it, which change whatever the recipe
     has. `minutes`: that it may take; None: eight, or what the least training of teacher and student takes here. `stem`:
-    auto: students begin with stages of a teacher that others trained, where one is to be had; patch: plain ViTs.
+    auto: students begin with stages of a teacher that others trained, or from chance where none is to be had; patch:
+    plain ViTs.
     `baselines`: rows of compare.BASELINES that are trained by the student's recipe too, beyond the minutes. Raises
     UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
     """
     asked, clock, folder = asked_of(dataset, settings), Stopwatch(), RunFolder(as_location(out))
-    check_names(baselines)
-    check_fit(asked, folder.path, minutes)
+    check_fit(asked, folder.path, minutes, baselines)
     planned: Planned | None = None
     with clock("plan"):
         if not folder.config_file.exists():
@@ -170,8 +170,9 @@ def begins_from_chance(config: RunConfig) -> bool:
     return own and not inherits(config) and trains_whole(config.teacher, config.teacher_training)
 
 
-def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None) -> None:
-    """Raises UsageError for a time that is none, or where no run can be put, before anything is looked at."""
+def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None, baselines: Sequence[str] = ()) -> None:
+    """Raises UsageError for a time or a baseline that is none, or where no run can be put, before anything is read."""
+    check_names(baselines)
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"--minutes is a number above 0; got {minutes:g}")
     if isinstance(out, Path):
@@ -234,8 +235,8 @@ def _affordable(
 
 
 def _plan(config: RunConfig, facts: DataFacts, num_test: int, speeds: Speeds, num_baselines: int) -> Plan:
-    is_frozen = not config.teacher.weights and trains_head(config.teacher, config.teacher_training)
-    trains = not (config.teacher.weights or is_frozen)
+    is_frozen = trains_head(config.teacher, config.teacher_training)
+    trains = trains_whole(config.teacher, config.teacher_training)
     seconds = phases(config, facts.num_train, speeds, num_learned=num_learned(config, facts))
     if num_baselines:
         seconds["baselines"] = num_baselines * seconds["distill"]

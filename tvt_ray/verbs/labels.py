@@ -80,7 +80,7 @@ def report_labels(session: Session) -> None:
     Kept in the run folder as labels.json, beside a picture; nothing is done where that is there.
     """
     config, file = session.config, session.folder.path / LABELS_FILE
-    if file.is_file() or config.teacher.weights or not trains_head(config.teacher, config.teacher_training):
+    if file.is_file() or not trains_head(config.teacher, config.teacher_training):
         return
     folder = session.folder.path
     found = look_at_labels(session.data, folder if isinstance(folder, Path) else None, config.seed, session.teacher)

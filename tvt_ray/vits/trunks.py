@@ -54,9 +54,9 @@ class Trunk(nn.Module):
         if self.scale is not None:
             scale, shift = (images.new_tensor(each)[:, None, None] for each in (self.scale, self.shift))
             features = features * scale + shift
-        learns, fixed = torch.is_grad_enabled() and not self.frozen, self.fixed_modules
+        learns, num_fixed = torch.is_grad_enabled() and not self.frozen, len(self.fixed_modules)
         for number, module in enumerate((*self.early_modules, *self.stage_modules)):
-            with torch.set_grad_enabled(learns and number >= len(fixed)):
+            with torch.set_grad_enabled(learns and number >= num_fixed):
                 features = module(features)
         return features
 
