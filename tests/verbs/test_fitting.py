@@ -24,6 +24,7 @@ from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, choose_augmentation, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
+from tvt_ray.verbs.init import check_start
 from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
 from tvt_ray.verbs.rivals import Rival, advise, compare_with_rivals, how_taught
@@ -176,6 +177,17 @@ def test_from_chance_the_augmentation_is_chosen_before_the_teacher_is_trained(se
     assert f"choices: augmentation {choices.augmentation!r}" in capsys.readouterr().err
     assert choose_augmentation(session).ways == choices.ways
     assert session.config == config
+
+
+def test_sine_positions_are_refused_and_not_tried_where_widths_do_not_allow_them(session):
+    odd = session.config.with_(space={"embed_dim": [30], "head_dim": [10]}, distill={"positions": "sine"})
+    with pytest.raises(UsageError, match=r"every embed_dim is a multiple of 4; vit has 30$"):
+        check_start(odd)
+    with pytest.raises(UsageError, match=r"pit has a map of positions$"):
+        check_start(odd.with_(space={"name": "pit", "image_size": 32, "patch_size": 8, "stride": 4}))
+    tried = other(session.config.distill, (), sine=False)
+    assert "conditioned attention" in tried
+    assert not any("positions" in change for change in tried.values())
 
 
 def read_rows(session):

@@ -42,6 +42,7 @@ from tvt_ray.verbs.short import (
     train_shortly,
 )
 from tvt_ray.verbs.trainings import guided_or_not
+from tvt_ray.vits.starts import takes_sine
 
 PLANNED = "as planned"
 # What is compared: augmentations, each one change of what is planned, which comes first; losses; and other settings.
@@ -214,7 +215,7 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
             longest = max(longest, time.monotonic() - began)
             meter.advance(1)
         first, (loss, weights) = next(iter(augmentations)), next(iter(losses.items()))
-        others = other(settings, given)
+        others = other(settings, given, takes_sine(getattr(config.space, "embed_dim", [1])))
         if others and time.monotonic() - start + longest * len(others) / len(losses) < seconds:
             of_loss = settings.with_(loss={"weights": weights})
             train(first, {(loss, name): of_loss.with_(change) for name, change in others.items()})
@@ -230,10 +231,14 @@ def compare_ways(session: Session, seconds: float, given: Collection[str] = ()) 
 Key: TypeAlias = tuple[str, str, str]  # augmentation, loss, setting
 
 
-def other(settings: DistillSettings, given: Collection[str]) -> dict[str, Mapping[str, Any]]:
-    """Rates, decay and starts beside those that are planned, in words and as settings, unless somebody set those."""
+def other(settings: DistillSettings, given: Collection[str], sine: bool = True) -> dict[str, Mapping[str, Any]]:
+    """Rates, decay and starts beside those that are planned, in words and as settings, unless somebody set those.
+
+    `sine`: whether students can have such positions.
+    """
+    given = {*given, *(() if sine else ("positions",))}
     rates = {name: {"lr": factor * settings.lr, "min_lr": factor * settings.min_lr} for name, factor in RATES.items()}
-    return {name: change for name, change in {**rates, **OTHERS}.items() if not change.keys() & set(given)}
+    return {name: change for name, change in {**rates, **OTHERS}.items() if not change.keys() & given}
 
 
 class Decided(NamedTuple):

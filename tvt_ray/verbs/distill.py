@@ -11,7 +11,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
-from tvt_ray.verbs.init import check_init, check_stem, tell_of_init
+from tvt_ray.verbs.init import check_init, check_start, tell_of_init
 from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.score import read_arch
 from tvt_ray.verbs.session import Changes, Session, session_of
@@ -69,7 +69,7 @@ def check_distill(config: RunConfig, folder: RunFolder, top: int | None = None) 
     if changed and not changed.startswith(OTHERS_ALLOWED):
         raise UsageError(f"{folder.path} holds another run: {changed}")
     check_augmentation(config.distill.augment)
-    check_stem(config)
+    check_start(config)
 
 
 def choose_rows(

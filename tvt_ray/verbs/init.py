@@ -24,6 +24,7 @@ from tvt_ray.teachers.published import create_published
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vits import Arch, Space, build_student
+from tvt_ray.vits.starts import takes_sine
 from tvt_ray.vits.stems import STAGES
 from tvt_ray.vits.student import Student
 from tvt_ray.vits.weight_selection import check_fits, check_stages, heads_of, select_weights
@@ -34,15 +35,23 @@ KEY = "distill.init"
 
 def check_init_setting(config: RunConfig) -> None:
     """Before it is known who is trained: raises UsageError where `distill.init` is unreadable or of another kind."""
-    check_stem(config)
+    check_start(config)
     if config.distill.init is not None:
         init = read_source(config.distill.init)
         with errors_name_the_setting():
             check_stages(init, _shapes(config.space, config.space.largest_arch(1)), f"space {config.space.name}")
 
 
-def check_stem(config: RunConfig) -> None:
-    """Raises UsageError where students would inherit stages of their stem from a teacher that is another network."""
+def check_start(config: RunConfig) -> None:
+    """Raises UsageError where students would inherit stages of their stem from a teacher that is another network, or
+    where some of them cannot have the positions that are set.
+    """
+    widths = getattr(config.space, "embed_dim", None)
+    if config.distill.positions == "sine" and (widths is None or not takes_sine(widths)):
+        raise UsageError(
+            f"distill.positions=sine is for spaces whose every embed_dim is a multiple of 4; {config.space.name} has "
+            + (f"{', '.join(map(str, widths))}" if widths else "a map of positions")
+        )
     backbone, stems = getattr(config.space, "backbone", None), getattr(config.space, "stem", ())
     if backbone is None or config.distill.stem == "drawn" or not any(map(STAGES.fullmatch, stems)):
         return

@@ -25,7 +25,7 @@ from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import verified
 from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.storage.records import RecordWriter
-from tvt_ray.verbs.init import check_init, check_stem
+from tvt_ray.verbs.init import check_init, check_start
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.trainings import Teaching
@@ -105,7 +105,7 @@ def _check(session: Session) -> None:
             f"--resume with a larger --num-students; or move {folder.rounds_file} away"
         )
     check_augmentation(config.distill.augment)
-    check_stem(config)
+    check_start(config)
     try:
         config.refine.rungs_of(config.distill.epochs)
     except ValueError as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -42,12 +42,17 @@ def begin(student: Student, start: str, positions: Positions, seed: int) -> None
             STARTS[start](block.attn, block.map_size, generator)
 
 
+def takes_sine(widths: Iterable[int]) -> bool:
+    """Whether sine positions can have these widths."""
+    return all(width % 4 == 0 for width in widths)
+
+
 def sine_positions(side: int, width: int, num_prefix: int = 0) -> Tensor:
     """(1, prefix + side^2, width): sines and cosines of row and column, as in MAE (He et al. 2022); prefixes have 0.
 
     Raises ValueError for a width that is no multiple of 4.
     """
-    if width % 4:
+    if not takes_sine([width]):
         raise ValueError(f"distill.positions: sine needs an embed_dim that is a multiple of 4; got {width}")
     rates = SINE_PERIOD ** (-torch.arange(width // 4) / (width // 4))
     axis = torch.arange(side).float()
