@@ -51,8 +51,6 @@ def execute(args: argparse.Namespace) -> int:
         if number is not None and number < 1:
             raise UsageError(f"{flag} is at least 1; got {number}")
     config = config_of_run(args) if args.resume else own_config_of(args)
-    if args.dry_run:
-        return _dry_run(args, config)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.verbs.init import check_init_setting
     from tvt_ray.verbs.session import Session
@@ -60,6 +58,8 @@ def execute(args: argparse.Namespace) -> int:
     if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
         check_init_setting(config)
+    if args.dry_run:
+        return _dry_run(args, config)
     args.run_dir = args.run_dir or as_location(f"runs/{_run_name(config)}")
     with Session.open(config, args.run_dir, resume=args.resume, ray_address=args.ray_address) as session:
         output = _run(args, session)
