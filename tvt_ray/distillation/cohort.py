@@ -151,10 +151,13 @@ class Cohort(Loop[StudentLearner]):
         for _ in range(2):
             start = time.perf_counter()
             images, labels = self._placed(next(iter(self.loader)))
-            batch, seen = self.prepare(0, images, labels), finished(self.worker.device)
+            batch = self.prepare(0, images, labels)
+            seen = finished(self.worker.device)
             for learner in self.learners.values():
                 learner.rehearse(batch)
             end = finished(self.worker.device)
+            for learner in self.learners.values():
+                learner.settle_precision(batch)
         torch.set_num_threads(before)
         return end - start, end - seen
 

@@ -18,6 +18,7 @@ from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.layers import shared_out
 from tvt_ray.vits.starts import begin
 from tvt_ray.vits.student import Student
+from tvt_ray.vits.trunk_kernels import speed_up
 from tvt_ray.vits.trunks import Trunk
 from tvt_ray.vits.weight_selection import select_weights
 from tvt_ray.vits.weight_source import Source
@@ -81,6 +82,8 @@ class StudentLearner(Learner):
             torch.manual_seed(settings.seed)  # of the projections
             self.guided = GuidedStudent(student, teacher_channels, settings.loss, teacher_features)
         self.guided.to(worker.device)
+        if worker.device.type == "cpu" and student.trunk is not None:
+            speed_up(student.trunk)
         if settings.channels_last:
             self.guided.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(_parameter_groups(self.guided, settings, self.trunk), lr=settings.lr)
@@ -111,6 +114,8 @@ class StudentLearner(Learner):
 
     def losses(self, model: Any, batch: TrainBatch) -> dict[str, Tensor]:
         """What the student gives, compared as the settings say with labels and with what a teacher gave."""
+        if self.trunk is not None:
+            self.trunk.frozen = bool(self.frozen_stem)
         with shared_out(self.worker.rank, self.worker.world_size, batch.size):
             outputs = model(batch.stems.get(self.frozen_stem, batch.images))
         terms = distillation_loss(outputs, batch.taught, batch.targets, self.task.settings.loss)
@@ -153,8 +158,13 @@ class StudentLearner(Learner):
         key = f"{self.task.settings.seed}/{self.task.arch_id}/{self.epoch}/{step}"
         seed_torch(random.Random(key).getrandbits(62))
         self.schedule.step_update(self.epoch * self.steps + step)
-        if self.trunk is not None:
-            self.trunk.frozen = bool(self.frozen_stem)
+
+    def settle_precision(self, batch: TrainBatch) -> None:
+        """By a step in which all of the student learns, where there are such: it takes longest."""
+        thawed = self.thawed
+        self.thawed |= self.task.settings.stem_frozen_epochs < self.task.settings.epochs
+        super().settle_precision(batch)
+        self.thawed = thawed
 
     def _parts(self) -> dict[str, Any]:
         return {"guided": self.guided, **super()._parts()}

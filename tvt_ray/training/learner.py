@@ -113,7 +113,7 @@ class Learner(ABC):
         """
         self.model.train()
         self._begin_step(batch.step)
-        self._choose_precision(batch)
+        self.settle_precision(batch)
         with autocast(self.precision, self.worker.device):
             terms = self.losses(self.model, batch)
         share, group = len(batch.targets) * self.worker.world_size / batch.size, self._group(batch.step)
@@ -138,8 +138,8 @@ class Learner(ABC):
         if self.average is not None:
             self.average.update(self.core, step=self.epoch * self.steps + step)
 
-    def _choose_precision(self, batch: TrainBatch) -> None:
-        """Once; a training that goes on elsewhere keeps to what was chosen."""
+    def settle_precision(self, batch: TrainBatch) -> None:
+        """Once, by what a step takes; a training that goes on elsewhere keeps to what was chosen."""
         if not self.precision_chosen:
             with torch.random.fork_rng(devices=[]):
                 rehearse = functools.partial(self.rehearse, batch)
@@ -148,7 +148,9 @@ class Learner(ABC):
     def rehearse(self, batch: TrainBatch) -> None:
         """What a step computes, without the step: for who times it. Statistics of BatchNorm move."""
         self.network.train()
-        self.losses(self.network, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+        with autocast(self.precision, self.worker.device):
+            loss = self.losses(self.network, batch)["loss"]
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad()
 
     def set_precision(self, precision: torch.dtype | None) -> None:

@@ -18,6 +18,7 @@ from tvt_ray.data.splits import Split
 from tvt_ray.data.transforms import eval_loader
 from tvt_ray.training.learner import Learner, Metrics, TrainBatch, WorkerContext
 from tvt_ray.training.loaders import Batch, Key, ShuffledBatches, generators_as_they_were, train_loader
+from tvt_ray.training.memory import keep_freed_memory
 from tvt_ray.training.pace import Division, Pace, divide, finished, scaling_of
 
 SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
@@ -81,6 +82,8 @@ class Loop(Generic[OneLearner]):
         self.sizes = batches.sizes()
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
         self.validation = Validation(val, image_size, worker)
+        if worker.device.type == "cpu":
+            keep_freed_memory()
         self.loader: DataLoader[Batch]
         self.load_with(0)
 
@@ -216,8 +219,12 @@ class Loop(Generic[OneLearner]):
         loaded = finished(device)
         batch = self.prepare(0, images, labels)
         for learner in self.learners.values():
+            learner.settle_precision(batch)
+        prepared = finished(device)
+        batch = self.prepare(0, images, labels)
+        for learner in self.learners.values():
             learner.rehearse(batch)
-        return loaded - start, finished(device) - loaded
+        return loaded - start, finished(device) - prepared
 
     def accuracies(self, networks: Mapping[Name, nn.Module], split: Split) -> dict[Name, float]:
         """Top-1 accuracy in percent of each on a split, over all workers."""
