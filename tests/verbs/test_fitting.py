@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from tvt_ray.data.survey import name_of
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import StudentCard, save_student
+from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
+from tvt_ray.planning.inherited import LEAST_STEPS
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -24,6 +26,7 @@ from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, choose_augmentation, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
+from tvt_ray.verbs.fit import Planned, use_time_left
 from tvt_ray.verbs.init import check_start
 from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
@@ -218,7 +221,35 @@ def test_the_body_is_the_score_s_first_unless_another_is_surely_better(session, 
         assert by_role["first by its score"].behind >= SURE
     assert f"bodies: {chosen.arch_id} reaches" in capsys.readouterr().err
     assert choose_body(session) == bodies
+    (session.folder.path / "bodies.json").unlink()
+    monkeypatch.setattr("tvt_ray.verbs.bodies.candidates", lambda session: [(rows[0], "first by its score")])
+    assert choose_body(session) == ()
+    (session.folder.path / "bodies.json").write_text(json.dumps([dataclasses.asdict(body) for body in bodies]))
     assert [line[0] for line in found_by_fit(session.folder).bodies] == [body.arch_id for body in bodies]
+
+
+def test_the_epochs_are_those_that_the_time_left_holds(session, monkeypatch, capsys):
+    """Of all weights: views and frozen epochs stay as they were planned."""
+    row = read_rows(session)[0]
+    speeds = Speeds(0.0, student_step_s=0.5, arch_s=0.01, test_s=10, view_step_s=2.0, frozen_step_s=0.1)
+    monkeypatch.setattr("tvt_ray.verbs.fit.with_students_speed", lambda speeds, config, data, arch: speeds)
+    session.config = session.config.with_(distill={"stem_frozen_epochs": 5})
+    data = session.data
+    facts = DataFacts(len(data.train), len(data.val), 3, 48, False)
+    planned = Planned(session.config, None, data, facts, speeds, minutes=8)
+    per_epoch = steps_per_epoch(len(data.train), 16)
+    frozen_s = per_epoch * (2 * 2.0 + 3 * 0.1)
+    for spent in (100, 300):
+        use_time_left(session, planned, row.arch_id, spent)
+        steps = int((8 * 60 - spent - 10 - frozen_s) / 0.5)
+        assert session.config.distill.epochs == 5 + steps // per_epoch
+        assert session.folder.config() == session.config
+        assert f"fit: {session.config.distill.epochs} epochs of the student" in capsys.readouterr().err
+    use_time_left(session, planned, row.arch_id, 1000)  # a student learns something all the same
+    assert session.config.distill.epochs == 5 + LEAST_STEPS // per_epoch
+    before = session.config
+    use_time_left(session, planned, row.arch_id, 1000)
+    assert (session.config, capsys.readouterr().err.count("epochs")) == (before, 1)
 
 
 def test_what_the_user_set_stays(session, monkeypatch):

@@ -186,10 +186,10 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
     return Speeds(teacher_step_s=teacher_step_s, arch_s=arch_s, head_s=head_s, test_s=test_s, **steps)
 
 
-def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset) -> Speeds:
-    """The speeds with the student's measured anew: of the largest one within the config's budget."""
+def with_students_speed(speeds: Speeds, config: RunConfig, data: Dataset, arch: Arch | None = None) -> Speeds:
+    """The speeds with the student's measured anew: of `arch`, or of the largest one within the config's budget."""
     teacher = build_teacher(config.teacher.untrained(), data.num_classes).freeze()
-    return dataclasses.replace(speeds, **_student_steps(config, data, teacher))
+    return dataclasses.replace(speeds, **_student_steps(config, data, teacher, arch))
 
 
 def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | None:
@@ -204,12 +204,12 @@ def smaller(config: RunConfig, num_classes: int, share: float) -> RunConfig | No
     return config.with_(budget={"max_flops": limit})
 
 
-def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher) -> dict[str, float]:
-    """Of the largest student: seconds of a step by their names in Speeds, teacher included.
+def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arch | None = None) -> dict[str, float]:
+    """Of a student, or of the largest: seconds of a step by their names in Speeds, teacher included.
 
     Where stages are frozen at first, the teacher is asked then, and no more once all of the student learns.
     """
-    arch, settings = largest_arch(config, data.num_classes), config.distill
+    arch, settings = arch or largest_arch(config, data.num_classes), config.distill
     inputs, context = DistillInputs(data.train, data.val, data.test, teacher), WorkerContext(device_here())
 
     def cohort(settings: DistillSettings) -> Cohort:

@@ -162,28 +162,29 @@ def with_inherited_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, 
     per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
     views = min(int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s)), MOST_VIEWS)
     if views < LEAST_VIEWS:
-        return _with_fresh_views(config, speeds, seconds, per_epoch)
+        return _with_fresh_views(config, facts, speeds, seconds)
     left = max(seconds - views * per_epoch * speeds.view_step_s, 0.0)
-    frozen_step_s = max(speeds.frozen_step_s, 1e-4)
-    frozen = min(FROZEN_STEPS, int(MOST_FROZEN_SHARE * left / frozen_step_s))
+    frozen = min(FROZEN_STEPS, int(MOST_FROZEN_SHARE * left / max(speeds.frozen_step_s, 1e-4)))
     frozen_epochs = max(math.ceil(frozen / per_epoch), views)
-    left -= (frozen_epochs - views) * per_epoch * frozen_step_s
-    epochs = frozen_epochs + _epochs_of_all_weights(left, speeds, per_epoch)
-    return config.with_(distill={"num_views": views, "stem_frozen_epochs": frozen_epochs, "epochs": epochs})
+    config = config.with_(distill={"num_views": views, "stem_frozen_epochs": frozen_epochs})
+    return with_epochs_on_stages(config, facts, speeds, seconds)
 
 
-def _with_fresh_views(config: RunConfig, speeds: Speeds, seconds: float, per_epoch: int) -> RunConfig:
+def _with_fresh_views(config: RunConfig, facts: DataFacts, speeds: Speeds, seconds: float) -> RunConfig:
+    per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
     frozen_epochs = max(1, int(VIEWS_SHARE * seconds / (per_epoch * speeds.view_step_s)))
-    left = max(seconds - frozen_epochs * per_epoch * speeds.view_step_s, 0.0)
-    epochs = frozen_epochs + _epochs_of_all_weights(left, speeds, per_epoch)
     weights = {**dict.fromkeys(config.distill.loss.weights, 0.0), **config.distill.loss.alone().weights}
-    lengths = {"num_views": None, "stem_frozen_epochs": frozen_epochs, "epochs": epochs}
-    return config.with_(distill={**lengths, "loss": {"weights": weights}})
+    lengths = {"num_views": None, "stem_frozen_epochs": frozen_epochs, "loss": {"weights": weights}}
+    return with_epochs_on_stages(config.with_(distill=lengths), facts, speeds, seconds)
 
 
-def _epochs_of_all_weights(seconds: float, speeds: Speeds, per_epoch: int) -> int:
-    steps = min(max(int(seconds / speeds.student_step_s), LEAST_STEPS), MOST_STEPS)
-    return max(1, steps // per_epoch)
+def with_epochs_on_stages(config: RunConfig, facts: DataFacts, speeds: Speeds, seconds: float) -> RunConfig:
+    """The config with as many epochs of all weights as a student's `seconds` hold beside those with frozen stages."""
+    num_images, frozen = num_learned(config, facts), config.distill.stem_frozen_epochs
+    left = seconds - inherited_seconds(config.with_(distill={"epochs": frozen}), num_images, speeds)
+    per_epoch = steps_per_epoch(num_images, config.distill.batch_size)
+    steps = min(max(int(left / speeds.student_step_s), LEAST_STEPS), MOST_STEPS)
+    return config.with_(distill={"epochs": frozen + max(1, steps // per_epoch)})
 
 
 def num_learned(config: RunConfig, facts: DataFacts) -> int:

@@ -23,6 +23,7 @@ from tvt_ray.planning.inherited import (
     inherits,
     num_learned,
     optimisation,
+    with_epochs_on_stages,
     with_inherited_lengths,
 )
 from tvt_ray.progress import say
@@ -261,17 +262,20 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: f
             f"{needed:.1f} minutes here; give more, or a smaller space.image_size"
         )
     teacher_epochs, samples, seconds = _shares(config, facts, speeds, minutes)
+    config = config.with_(search={"num_samples": samples})
     if inherits(config):
-        search = {"num_samples": samples}
-        return with_inherited_lengths(config.with_(search=search), facts, speeds, seconds)
+        return with_inherited_lengths(config, facts, speeds, seconds)
+    teaching = {"epochs": teacher_epochs or config.teacher_training.epochs}
+    return with_epochs(config.with_(teacher_training=teaching), facts, speeds, seconds)
+
+
+def with_epochs(config: RunConfig, facts: DataFacts, speeds: Speeds, seconds: float) -> RunConfig:
+    """The config with as many epochs of a student as these seconds hold, and the floor at least."""
+    if inherits(config):
+        return with_epochs_on_stages(config, facts, speeds, seconds)
     per_epoch = steps_per_epoch(num_learned(config, facts), config.distill.batch_size)
-    student = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
-    lengths = {
-        "teacher_training": {"epochs": teacher_epochs or config.teacher_training.epochs},
-        "search": {"num_samples": samples},
-        "distill": {"epochs": max(1, student // per_epoch)},
-    }
-    return config.with_(lengths)
+    steps = _steps(seconds, speeds.student_step_s, STUDENT_FLOOR, per_epoch)
+    return config.with_(distill={"epochs": max(1, steps // per_epoch)})
 
 
 def _shares(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: float) -> tuple[int, int, float]:

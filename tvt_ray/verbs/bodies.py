@@ -48,6 +48,8 @@ class Body:
 def choose_body(session: Session) -> tuple[Body, ...]:
     """Some of the rows, the chosen one first: the score's first choice, unless another is surely better.
 
+    Empty: there is no other.
+
     Kept in the run folder, and found there where it was done before.
     """
     file = session.folder.path / BODIES_FILE
@@ -56,6 +58,8 @@ def choose_body(session: Session) -> tuple[Body, ...]:
     config, space = session.config, session.config.space
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
     rows = candidates(session)
+    if len(rows) < 2:
+        return ()
     archs = {row.arch_id: space.from_json(verified(row, space).arch) for row, _ in rows}
     tasks = [short_task(session, settings, arch, arch_id, NUM_STEPS) for arch_id, arch in archs.items()]
     logits, labels = train_shortly(session, tasks)

@@ -16,7 +16,16 @@ from tvt_ray.errors import UsageError
 from tvt_ray.planning.estimate import measure_speeds, smaller, with_students_speed
 from tvt_ray.planning.facts import DataFacts, Speeds
 from tvt_ray.planning.inherited import BODIES_SHARE, CHOICES_SHARE, inherits, num_learned
-from tvt_ray.planning.recipe import OWN, StemChoice, affordable, least_minutes, look_at, phases, with_lengths
+from tvt_ray.planning.recipe import (
+    OWN,
+    StemChoice,
+    affordable,
+    least_minutes,
+    look_at,
+    phases,
+    with_epochs,
+    with_lengths,
+)
 from tvt_ray.progress import say
 from tvt_ray.quality.comparison import Rival
 from tvt_ray.runs.config import RunConfig
@@ -31,7 +40,7 @@ from tvt_ray.verbs.bodies import choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, TEACHER_STEPS, choose, choose_augmentation
 from tvt_ray.verbs.compare import check_names, compare
 from tvt_ray.verbs.cuts import Cut, choose_cut
-from tvt_ray.verbs.distill import distill
+from tvt_ray.verbs.distill import choose_rows, distill
 from tvt_ray.verbs.init import check_init_setting
 from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.provenance import asked_of
@@ -144,15 +153,17 @@ def fit(
         if inherits(session.config):
             with clock("choices"):
                 cuts = choose_cut(session)
-                seconds = (CHOICES_SHARE - BODIES_SHARE) * 60 * (minutes or MINUTES)
+                seconds = (CHOICES_SHARE - BODIES_SHARE) * 60 * (planned.minutes if planned else minutes or MINUTES)
                 choose(session, seconds, asked.get("distill", {}))
         with clock("search"):
             search(session)
         body = None
         if inherits(session.config):
             with clock("choices"):
-                body = choose_body(session)[0].arch_id
+                body = next((each.arch_id for each in choose_body(session)), None)
         with clock("distill"):
+            if planned and "epochs" not in asked.get("distill", {}):
+                use_time_left(session, planned, body, clock.total)
             students = distill(session, arch_id=body)
         trained: Sequence[Rival] = ()
         if baselines:
@@ -162,6 +173,21 @@ def fit(
             rivals = compare_with_rivals(session, students[0], cuts, trained)
         write_order(folder, session.config, session.rows)
     return Fitted(tuple(students), rivals, str(folder.path), clock.seconds)
+
+
+def use_time_left(session: Session, planned: Planned, arch_id: str | None, spent: float) -> None:
+    """Sets the epochs of the student, the first of the ranking where none is named, by what its steps take now and
+    what is left of the minutes after `spent` seconds: what came before may have taken less or more than was planned.
+    """
+    (row,) = choose_rows(session, arch_id=arch_id)
+    arch = session.config.space.from_json(row.arch)
+    speeds = with_students_speed(planned.speeds, session.config, session.data, arch)
+    left = max(60 * planned.minutes - spent - speeds.test_s, 0.0)
+    config = with_epochs(session.config, planned.facts, speeds, left)
+    if config != session.config:
+        session.config = config
+        session.folder.claim(config)
+        say(f"fit: {config.distill.epochs} epochs of the student, by the {left:,.0f} s that are left")
 
 
 def begins_from_chance(config: RunConfig) -> bool:
@@ -182,11 +208,14 @@ def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None, ba
 
 @dataclass(frozen=True)
 class Planned:
-    """A fit before it begins: its config, what to say of it, and the images, decoded."""
+    """A fit before it begins: its config, what to say of it, the images, decoded, and what the lengths are by."""
 
     config: RunConfig
     plan: Plan
     data: Dataset
+    facts: DataFacts
+    speeds: Speeds
+    minutes: float
 
 
 def plan_fit(
@@ -215,7 +244,8 @@ def plan_fit(
     if inherits(config):
         speeds = dataclasses.replace(speeds, choices_s=CHOICES_SHARE * 60 * minutes)
     config = with_lengths(config, facts, speeds, minutes).with_(asked)  # who sets a length keeps it
-    return Planned(config, _plan(config, facts, len(data.test), speeds, num_baselines), data)
+    plan = _plan(config, facts, len(data.test), speeds, num_baselines)
+    return Planned(config, plan, data, facts, speeds, minutes)
 
 
 def _affordable(
