@@ -14,6 +14,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import StudentCard, save_student
 from tvt_ray.planning.facts import DataFacts, Speeds, steps_per_epoch
 from tvt_ray.planning.inherited import LEAST_STEPS
+from tvt_ray.planning.recipe import START_S
 from tvt_ray.quality.statistics import wilson
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -241,7 +242,7 @@ def test_the_epochs_are_those_that_the_time_left_holds(session, monkeypatch, cap
     frozen_s = per_epoch * (2 * 2.0 + 3 * 0.1)
     for spent in (100, 300):
         use_time_left(session, planned, row.arch_id, spent)
-        steps = int((8 * 60 - spent - 10 - frozen_s) / 0.5)
+        steps = int((8 * 60 - spent - START_S - 10 - frozen_s) / 0.5)
         assert session.config.distill.epochs == 5 + steps // per_epoch
         assert session.folder.config() == session.config
         assert f"fit: {session.config.distill.epochs} epochs of the student" in capsys.readouterr().err

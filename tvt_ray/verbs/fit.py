@@ -18,6 +18,7 @@ from tvt_ray.planning.facts import DataFacts, Speeds
 from tvt_ray.planning.inherited import BODIES_SHARE, CHOICES_SHARE, inherits, num_learned
 from tvt_ray.planning.recipe import (
     OWN,
+    START_S,
     StemChoice,
     affordable,
     least_minutes,
@@ -182,7 +183,7 @@ def use_time_left(session: Session, planned: Planned, arch_id: str | None, spent
     (row,) = choose_rows(session, arch_id=arch_id)
     arch = session.config.space.from_json(row.arch)
     speeds = with_students_speed(planned.speeds, session.config, session.data, arch)
-    left = max(60 * planned.minutes - spent - speeds.test_s, 0.0)
+    left = max(60 * planned.minutes - spent - START_S - speeds.test_s, 0.0)
     config = with_epochs(session.config, planned.facts, speeds, left)
     if config != session.config:
         session.config = config
