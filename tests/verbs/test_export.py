@@ -40,9 +40,10 @@ def test_a_student_in_its_run_is_compared_with_it_on_its_images_and_with_its_tea
         == sum(parameter.numel() for parameter in load_student(student).parameters())
     )
     assert found["notes"] == []
-    # What int8 costs on validation: the figures are those of the files, and a point at most.
-    for each in (whole, small):
-        assert each["val_acc"] == pytest.approx(accuracy(each["path"], digits.val))
+    # What int8 costs on validation: the figures are those of the files (8-bit products depend on the machine and its
+    # threads: by an image), and a point at most.
+    assert whole["val_acc"] == pytest.approx(accuracy(whole["path"], digits.val))
+    assert small["val_acc"] == pytest.approx(accuracy(small["path"], digits.val), abs=100.1 / len(digits.val))
     assert abs(whole["val_acc"] - small["val_acc"]) <= 1
 
 

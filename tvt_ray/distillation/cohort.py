@@ -131,11 +131,11 @@ class Cohort(Loop[StudentLearner]):
             self._validations[kind] = self.validation.seen_by(lambda images: see(images.to(device))[0])
         return self._validations[kind]
 
-    def measure(self, cpus: int) -> Pace:
+    def measure(self, cpus: int, learns: bool = False) -> Pace:
         """As of any loop, with stems that train: the epochs in which they are frozen take less."""
         for learner in self.learners.values():
             learner.thawed = True
-        pace = super().measure(cpus)
+        pace = super().measure(cpus, learns)
         for learner in self.learners.values():
             learner.thawed = False
         return pace
@@ -144,7 +144,7 @@ class Cohort(Loop[StudentLearner]):
     def frozen_seconds(self, threads: int) -> tuple[float, float]:
         """What a batch takes while stems are frozen: seen for the first time, and once what comes of it is known.
 
-        Each the second of two. Nothing of the training moves.
+        Each the second of two, with a step of the optimiser: the training is none any more.
         """
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -154,10 +154,8 @@ class Cohort(Loop[StudentLearner]):
             batch = self.prepare(0, images, labels)
             seen = finished(self.worker.device)
             for learner in self.learners.values():
-                learner.rehearse(batch)
+                learner.train_step(batch)
             end = finished(self.worker.device)
-            for learner in self.learners.values():
-                learner.settle_precision(batch)
         torch.set_num_threads(before)
         return end - start, end - seen
 

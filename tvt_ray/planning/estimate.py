@@ -177,7 +177,7 @@ def measure_speeds(config: RunConfig, data: Dataset, arch_s: float | None = None
         head_s = _head_seconds(teacher, data)
     else:
         trainer = TeacherTrainer(config.teacher.untrained(), config.teacher_training, data, device_here())
-        teacher_step_s = _per_step(trainer.measure(cores), data)
+        teacher_step_s = _per_step(trainer.measure(cores, learns=True), data)
         teacher = trainer.teacher.cpu().freeze()
     steps, test_s = _student_steps(config, data, teacher), _test_seconds(teacher, data)
     if arch_s is None:
@@ -220,7 +220,7 @@ def _student_steps(config: RunConfig, data: Dataset, teacher: Teacher, arch: Arc
         first_s, known_s = cohort(settings).frozen_seconds(cores)
         frozen = {"view_step_s": first_s, "frozen_step_s": known_s}
         settings = settings.with_(loss=settings.loss.alone())
-    pace = cohort(settings).measure(cores)
+    pace = cohort(settings).measure(cores, learns=True)
     teacher.cpu()
     return {"student_step_s": _per_step(pace, data), **frozen}
 

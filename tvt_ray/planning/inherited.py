@@ -17,7 +17,8 @@ from tvt_ray.vits.stems import MOST_STAGES
 from tvt_ray.vits.trunks import num_stages_of, trunk_facts
 
 BACKBONE = "tf_efficientnet_lite0"  # whose stages students begin with where none are inherited
-SIZE, SIZE_WITH_GPU = 128, 224  # pixels that students see; small images are enlarged, since the stages know large ones
+# Pixels that students see, of images of as many or more; small ones are enlarged, since the stages know large ones.
+SIZES, SIZES_WITH_GPU = (128, 160), (128, 160, 224)
 STRIDES = (8, 16)  # of the stages that a stem may end at
 PATCH = 16  # pixels from one token to the next
 WIDTHS, DEPTHS, RATIOS, HEAD_DIM = (96, 144, 192, 288, 384), (1, 2, 3, 4), (2, 3), 48
@@ -126,7 +127,8 @@ def optimisation(facts: DataFacts, batch: int, lr: float) -> dict[str, Any]:
 
 def image_size_on_stages(side: int, has_gpu: bool) -> int:
     """Pixels that students on stages see, of images of this shorter side."""
-    return SIZE_WITH_GPU if has_gpu and side > SIZE else SIZE
+    sizes = SIZES_WITH_GPU if has_gpu else SIZES
+    return max((size for size in sizes if size <= side), default=sizes[0])
 
 
 def stems_of(backbone: str, max_params: float) -> list[str]:

@@ -200,18 +200,22 @@ class Loop(Generic[OneLearner]):
         self.load_with(division.loader_workers)
 
     @generators_as_they_were()
-    def measure(self, cpus: int) -> Pace:
-        """What a batch takes on one thread and on `cpus`, each the second of two. Nothing of the training moves."""
+    def measure(self, cpus: int, learns: bool = False) -> Pace:
+        """What a batch takes on one thread and on `cpus`, each the second of two.
+
+        Nothing of the training moves, unless it `learns`, for who needs it no more: then steps are whole, optimiser
+        and all.
+        """
         buffers = [buffer for learner in self.learners.values() for buffer in learner.network.buffers()]
         kept, threads = [buffer.clone() for buffer in buffers], torch.get_num_threads()
-        seconds = [self._batch_seconds(count) for count in (1, 1, cpus, cpus)]
+        seconds = [self._batch_seconds(count, learns) for count in (1, 1, cpus, cpus)]
         torch.set_num_threads(threads)
         for buffer, value in zip(buffers, kept, strict=True):
             buffer.copy_(value)
         (load_s, step_s), (_, many_s) = seconds[1], seconds[3]
         return Pace(load_s, step_s, scaling_of(step_s, many_s, cpus), on_gpu=self.worker.device.type == "cuda")
 
-    def _batch_seconds(self, threads: int) -> tuple[float, float]:
+    def _batch_seconds(self, threads: int, learns: bool) -> tuple[float, float]:
         """To load a batch, and to train on it."""
         torch.set_num_threads(threads)
         start, device = time.perf_counter(), self.worker.device
@@ -223,7 +227,7 @@ class Loop(Generic[OneLearner]):
         prepared = finished(device)
         batch = self.prepare(0, images, labels)
         for learner in self.learners.values():
-            learner.rehearse(batch)
+            learner.train_step(batch) if learns else learner.rehearse(batch)
         return loaded - start, finished(device) - prepared
 
     def accuracies(self, networks: Mapping[Name, nn.Module], split: Split) -> dict[Name, float]:

@@ -8,7 +8,7 @@ import platform
 
 # glibc's names for them, and what is set (malloc.h; mallopt(3))
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-KEPT, AHEAD, MAPPED = 2**31 - 1, 64 * 2**20, 2**30  # bytes
+KEPT, AHEAD, MAPPED = 2**29, 2**26, 2**30  # bytes
 
 
 @functools.cache
