@@ -208,3 +208,25 @@ def test_a_run_folder_imports_no_plugin_by_itself(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tvt_strangers_plugin", sys)  # somebody has imported it
     assert folder.config().plugins == ("tvt_strangers_plugin",)
     assert folder.resume_command("python search.py", ["a", "b"]).endswith("--resume --set plugins=[a,b]")
+
+
+def test_a_folder_with_a_way_out_of_it_is_no_run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.claim(RunConfig())
+    assert folder.config() == RunConfig()
+    (tmp_path / "run" / "distill").symlink_to(tmp_path)
+    for step in (folder.config, folder.make):
+        with pytest.raises(UsageError, match="holds distill, a link to"):
+            step()
+
+
+def test_a_plugin_s_name_is_offered_for_pasting_only_where_it_is_one(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    text = RunConfig().to_yaml()
+    assert "\nplugins: []\n" in text
+    folder.config_file.write_text(text.replace("plugins: []", 'plugins: ["x]; touch /tmp/owned #"]'))
+    with pytest.raises(UsageError, match=r"plugins that are no Python modules: x\]; touch") as refused:
+        folder.config()
+    assert "--set" not in str(refused.value)

@@ -12,6 +12,7 @@ from tvt_ray.storage.locations import (
     absolute,
     as_location,
     cache_folder,
+    check_entries,
     check_writable,
     first_line,
     keep_if_possible,
@@ -167,3 +168,43 @@ def test_what_can_be_made_again_may_fail_to_be_kept(tmp_path, capsys):
     assert capsys.readouterr().err == ""
     with pytest.raises(ZeroDivisionError):
         keep_if_possible(lambda: 1 / 0, "a mistake of the program")
+
+
+def test_a_link_that_somebody_planted_is_not_written_through(tmp_path):
+    """Neither one under the file's own name, nor under any name that could be foreseen."""
+    victim, folder = tmp_path / "victim", tmp_path / "run"
+    victim.write_text("mine")
+    folder.mkdir()
+    (folder / "config.yaml").symlink_to(victim)
+    (folder / f".config.yaml.{os.getpid()}.tmp").symlink_to(victim)
+    write_atomically(folder / "config.yaml", b"theirs")
+    assert victim.read_text() == "mine"
+    assert (folder / "config.yaml").read_text() == "theirs"
+    assert not (folder / "config.yaml").is_symlink()
+    assert sorted(path.name for path in folder.iterdir()) == [f".config.yaml.{os.getpid()}.tmp", "config.yaml"]
+
+
+def test_a_long_name_is_written_and_who_may_read_it_is_the_user_s_choice(tmp_path):
+    before = os.umask(0o027)
+    write_atomically(tmp_path / ("a" * 250), b"1")
+    os.umask(before)
+    (written,) = tmp_path.iterdir()
+    assert (written.read_bytes(), written.stat().st_mode & 0o777) == (b"1", 0o640)
+
+
+def test_what_leads_out_of_a_stranger_s_folder_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    (folder / "rows").mkdir(parents=True)
+    (folder / "rows/part").touch()
+    (folder / "link").symlink_to("rows/part")  # stays inside
+    check_entries(folder)
+    check_entries(tmp_path / "absent")
+    (tmp_path / "way").symlink_to(folder)  # the user's own way to it
+    check_entries(tmp_path / "way")
+    (folder / "rows/deep").symlink_to("../../secret")
+    with pytest.raises(UsageError, match=r"run holds rows/deep, a link to \.\./\.\./secret outside of it"):
+        check_entries(folder)
+    (folder / "rows/deep").unlink()
+    os.mkfifo(folder / "config.yaml")
+    with pytest.raises(UsageError, match=r"run holds config\.yaml, which is no file and no folder"):
+        check_entries(folder)

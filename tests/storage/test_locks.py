@@ -207,3 +207,16 @@ def test_where_the_store_has_no_clock_a_lease_without_a_time_has_run_out(damaged
     write_atomically(timeless / ".lock", damaged)
     with FolderLock(timeless) as lock:
         assert json.loads((timeless / ".lock").read_text())["owner"] == lock.owner
+
+
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_nothing_is_emptied(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / ".lock").symlink_to(victim)
+    with pytest.raises(UsageError, match=r"\.lock cannot be locked"), FolderLock(tmp_path):
+        pass
+    assert victim.read_text() == "mine"
+    (tmp_path / ".lock").unlink()
+    os.mkfifo(tmp_path / ".lock")
+    with pytest.raises(UsageError, match=r"\.lock cannot be locked: it is no file"), FolderLock(tmp_path):
+        pass

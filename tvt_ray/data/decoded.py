@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from tvt_ray.data.looking import ImageFacts, Seen, Size, look_at
 from tvt_ray.data.splits import Dataset
 from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter, say
-from tvt_ray.storage.locations import cache_folder, first_line, write_atomically
+from tvt_ray.storage.locations import cache_folder, first_line, temporary_beside, write_atomically
 
 SCHEME = "decoded-2"  # changes with what is looked at, what is done to pixels, and how they are kept
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
@@ -154,16 +153,15 @@ def _write(
     file: Path, source: EncodedImages, order: Sequence[int], side: int, title: str, span: bool
 ) -> dict[int, ImageFacts]:
     """Pixels first, then the index, which says: complete. Two processes may write the same at a time."""
-    own = f".{uuid.uuid4().hex}.tmp"
-    temporary = [path.with_name(path.name + own) for path in (_pixel_file(file), file)]
+    temporary = [temporary_beside(path) for path in (_pixel_file(file), file)]
     facts, starts, shapes = {}, np.zeros(len(source), np.int64), np.zeros((len(source), 2), np.int64)
     try:
-        with temporary[0].open("wb") as pixels:
+        with temporary[0].open("xb") as pixels:
             for index, seen in _walk(source, order, title, span, side):
                 assert seen.pixels is not None
                 facts[index], starts[index], shapes[index] = seen.facts, pixels.tell(), seen.pixels.shape[:2]
                 pixels.write(seen.pixels.tobytes())
-        with temporary[1].open("wb") as table:
+        with temporary[1].open("xb") as table:
             np.savez(table, starts=starts, shapes=shapes)
         temporary[0].replace(_pixel_file(file))
         temporary[1].replace(file)

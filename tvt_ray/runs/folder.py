@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,12 +20,13 @@ from tvt_ray.runs.identity import DataIdentity, Rounds
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
 from tvt_ray.scoring.scores import MEASURED, Calibration, ScoreSettings
-from tvt_ray.storage.locations import Location, write_atomically
+from tvt_ray.storage.locations import Location, check_entries, shown, write_atomically
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.records import Records
 from tvt_ray.version import __version__
 from tvt_ray.vits.space import Space
 
+_MODULE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 NUM_LISTED = 10  # in top.json and on the terminal
 CONFIG_HEADER = f"""\
 # Every setting of a run, defaults included, as tvt_ray {__version__} resolved and wrote them.
@@ -120,6 +122,7 @@ class RunFolder:
         """The stored, resolved config. Raises UsageError when the folder holds no run, or one of another version."""
         if not self.config_file.is_file():
             raise UsageError(f"{self.path} holds no run: there is no config.yaml in it")
+        check_entries(self.path)
         values = read_yaml(self.config_file)
         if values.get("format") != FORMAT:
             raise UsageError(
@@ -133,9 +136,12 @@ class RunFolder:
         """A run folder may be a stranger's, and a plugin is code: it names none that this process did not ask for."""
         unknown = [str(name) for name in names if name not in sys.modules]
         if unknown:
+            names = ", ".join(map(shown, unknown))
+            if not all(_MODULE.fullmatch(name) for name in unknown):
+                raise UsageError(f"{self.path} was made with plugins that are no Python modules: {names}")
             raise UsageError(
-                f"{self.path} was made with the plugins {', '.join(unknown)}, which are code: where you trust them, "
-                f"give --set plugins=[{','.join(unknown)}] (in Python: import {', '.join(unknown)})"
+                f"{self.path} was made with the plugins {names}, which are code: where you trust them, "
+                f"give --set plugins=[{','.join(unknown)}] (in Python: import {names})"
             )
 
     def check(self, config: RunConfig, resume: bool) -> None:
@@ -174,6 +180,7 @@ class RunFolder:
         probe = self.path / ".writable"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            check_entries(self.path)
             write_atomically(probe, b"")
             probe.unlink()
         except OSError as error:

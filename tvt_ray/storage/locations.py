@@ -193,18 +193,58 @@ def write_atomically(path: Location, data: bytes) -> None:
     if isinstance(path, RemotePath):
         path.write_bytes(data)
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def temporary_beside(path: Path) -> Path:
+    """A name in the same folder that nobody can foresee; opened with `x`, it is nobody's link either."""
+    return path.with_name(f".{path.name[:_LONGEST]}.{uuid.uuid4().hex}.tmp")
+
+
+_LONGEST = 100  # characters of a name, so that the longer one is still a name of at most 255 bytes in most scripts
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a new name survives a power failure; some filesystems have no such thing."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def check_entries(folder: Location) -> None:
+    """Raises UsageError where a folder that may be a stranger's holds what leads out of it: links, pipes, devices.
+
+    Links to what is inside may stay. What the folder itself is reached by is the user's choice.
+    """
+    if not isinstance(folder, Path) or not folder.is_dir():
+        return
+    inside = folder.resolve()
+    for place, folders, files in os.walk(inside):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink():
+                if not path.resolve().is_relative_to(inside):
+                    raise UsageError(
+                        f"{folder} holds {shown(path.relative_to(inside))}, a link to {shown(path.readlink())} "
+                        "outside of it: put there what it leads to"
+                    )
+            elif not (path.is_file() or path.is_dir()):
+                raise UsageError(f"{folder} holds {shown(path.relative_to(inside))}, which is no file and no folder")
 
 
 def check_writable(path: Path) -> None:

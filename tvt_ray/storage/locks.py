@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -82,7 +84,7 @@ class FolderLock:
     def _take_lock(self, file: Path) -> None:
         handle: Any = None
         try:
-            handle = file.open("a+")
+            handle = _opened(file)
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             handle.seek(0)
@@ -91,7 +93,8 @@ class FolderLock:
             raise self._refuse(owner) from None
         except OSError as error:
             raise UsageError(f"{file} cannot be locked: {error.strerror}") from None
-        handle.truncate(0)
+        handle.seek(0)
+        handle.truncate()
         handle.write(self.owner)
         handle.flush()
         self._handle = handle
@@ -130,6 +133,17 @@ class FolderLock:
                 if self._taken_by:
                     return
                 self._renew(file)
+
+
+def _opened(file: Path) -> Any:
+    """To read and write, made where it is not there. Raises OSError for a link, through which another file would be
+    emptied, and for what is no file.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file")
+    return os.fdopen(descriptor, "r+")
 
 
 def _read_lease(file: RemotePath) -> dict[str, Any]:
