@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from stat import S_ISREG
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -176,6 +177,8 @@ def _look(path: Path, known: Known | None) -> Known:
         stat = path.stat()
         if known is not None and known[:2] == (stat.st_size, stat.st_mtime_ns):
             return known
+        if not S_ISREG(stat.st_mode):  # a pipe would be waited for
+            raise UsageError(f"image {shown(path)} is no file")
         with path.open("rb") as file:
             return stat.st_size, stat.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:

@@ -11,14 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
+from tvt_ray.data.pixels import formats
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line, shown
 
 # What systems leave behind; names that begin with a dot are passed over too.
 CLUTTER = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information", "__pycache__"}
-
-# Formats that PIL names but decodes nowhere, or with other programs alone.
-_UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
 
 SPLITS = ("train", "val", "test")
 
@@ -35,9 +33,9 @@ NUM_LISTED = 8  # names in a sentence
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """The endings that PIL reads, in lower case: .jpg, .png, .gif …"""
+    """The endings of what is read, in lower case: .jpg, .png, .gif …"""
     known = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in known.items() if kind in Image.OPEN and kind not in _UNREAD)
+    return frozenset(suffix for suffix, kind in known.items() if kind in formats())
 
 
 def is_image(path: Path) -> bool:

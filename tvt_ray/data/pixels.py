@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
+import stat
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +18,15 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
 
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import first_line
+from tvt_ray.storage.locations import first_line, shown
 
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, each 0 to 255
 WHITE: Colour = (255, 255, 255)
 # Part of a dataset's fingerprint: it changes with the rules below, so that what was made of other pixels is not reused.
 SCHEME = "rgb-1"
+# What is tried, by content: PIL's own decoders of images that people have. Others start programs (EPS: Ghostscript), or
+# have had few eyes on them. HEIF is read where a package has taught PIL to.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "PCX", "SGI")
 PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
 MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
 _LIFTED = threading.Lock()  # of who has lifted PIL's limit
@@ -53,7 +58,7 @@ def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iter
     except FileNotFoundError:
         raise UsageError(f"image {name} is listed but not there") from None
     except UnidentifiedImageError:  # whose own words name an object in memory
-        raise UsageError(f"corrupt image {name}: it is of no kind that PIL reads") from None
+        raise UsageError(f"corrupt image {name}: it is none of {', '.join(formats())}") from None
     except MemoryError:
         raise UsageError(f"image {name} does not fit into memory; data.max_pixels bounds what is read") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error … for broken files
@@ -164,14 +169,24 @@ def _bounds(image: Image.Image) -> tuple[int, int]:
 
 
 def _open(data: bytes | Path) -> Image.Image:
-    def stream() -> io.BytesIO | Path:
-        return io.BytesIO(data) if isinstance(data, bytes) else data
+    if isinstance(data, Path) and not stat.S_ISREG(data.stat().st_mode):  # a pipe would be waited for
+        raise UsageError(f"image {shown(data)} is no file")
+
+    def image() -> Image.Image:
+        return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=formats())
 
     try:
-        return Image.open(stream())
+        return image()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
         with _any_size():
-            return Image.open(stream())
+            return image()
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Of FORMATS those that PIL has here."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 @contextlib.contextmanager
