@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -193,3 +194,78 @@ def test_a_port_that_never_answered_is_no_lifeline(cluster, port):
     with connection.watched(address, reasons.append):
         time.sleep(1.5)
     assert reasons == []
+
+
+def test_a_module_that_lies_in_the_current_folder_reaches_no_worker(cluster, tmp_path):
+    """`tvt` does not import from there, so neither does what Ray starts for it."""
+    (tmp_path / "planted").mkdir()
+    for name in ("torch", "numpy", "timm"):
+        (tmp_path / "planted" / f"{name}.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nraise SystemExit\n")
+    command = [Path(sys.executable).with_name("tvt"), "search", "--run-dir", "run", *SMALLER, "--num-samples", "4"]
+    command += ["--ray-address", cluster]
+    done = subprocess.run(
+        list(map(str, command)), cwd=tmp_path / "planted", capture_output=True, text=True, check=False, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(readings(tmp_path / "planted" / "run")) >= 4
+    assert not (tmp_path / "owned").exists()
+
+
+def test_rays_token_is_made_for_this_user_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before, file = os.umask(0o002), tmp_path / ".ray" / "auth_token"
+    connection.keep_token_private()
+    os.umask(before)
+    token = file.read_text()
+    assert len(token) == 64
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert [path.name for path in file.parent.iterdir()] == ["auth_token"]
+    connection.keep_token_private()
+    assert capsys.readouterr().err == ""
+    file.chmod(0o644)
+    connection.keep_token_private()
+    assert (file.read_text(), file.stat().st_mode & 0o777) == (token, 0o600)
+    assert "could be read by others" in capsys.readouterr().err
+
+
+LISTENING = """
+import os, sys
+from tvt_ray.cluster.connection import connected
+with connected("local"):
+    print(os.getpid(), flush=True)
+    sys.stdin.read()
+"""
+
+
+def listening(pids):
+    """Addresses, in hexadecimal, on which these processes wait for connections."""
+    sockets = set()
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                sockets.add(str(entry.readlink()))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                found.add(fields[1].rpartition(":")[0])
+    return found
+
+
+def test_a_cluster_of_this_machine_listens_on_loopback_alone(tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+    environment.pop("RAY_ADDRESS", None)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", LISTENING], stdin=pipe, stdout=pipe, env=environment, text=True)
+    assert int(process.stdout.readline()) == process.pid
+    family, size = {process.pid}, 0
+    while len(family) > size:
+        size = len(family)
+        family |= {each.pid for each in processes() if each.parent in family}
+    found = listening(family)
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    assert found
+    assert found <= {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}
+    assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600

@@ -5,24 +5,27 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
 import ray
 
-from tvt_ray.cluster.ray_patches import address_of_auto, ask_head
+from tvt_ray.cluster.ray_patches import address_of_auto, ask_head, job_config, on_loopback
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
-from tvt_ray.storage.locations import first_line
+from tvt_ray.storage.locations import first_line, temporary_beside
 
 REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init takes a quarter of an hour to say so
 DEFAULT_PORT = 6379
+TOKEN_GIVEN = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 # Ray's C++ core ends a process that has lost the head (GCS) or its own machine's raylet, after a while and without
 # telling Python. So their ports are tried every second, and who is lost is said before that.
 LOOK_INTERVAL_S = 1.0
@@ -133,9 +136,43 @@ def _check_tmpdir() -> None:
         )
 
 
-def _init(address: str) -> Any:
+def keep_token_private() -> None:
+    """Makes the token of this user's Ray clusters, which Ray would write by the umask, so that it alone can read it.
+
+    Whoever has it runs code as this user. One that others can read is closed to them. Raises RunError.
+    """
+    file = Path.home() / ".ray" / "auth_token"
     try:
-        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not file.exists():
+            new = temporary_beside(file)
+            new.touch(mode=0o600, exist_ok=False)
+            new.write_text(secrets.token_hex(32))
+            with contextlib.suppress(FileExistsError):  # another process was as quick
+                file.hardlink_to(new)
+            new.unlink()
+        elif file.stat().st_mode & 0o077:
+            file.chmod(0o600)
+            say(f"ray: {file} could be read by others, who could run code in your clusters; now it is yours alone")
+    except OSError as error:
+        raise RunError(f"Ray's token {file} cannot be kept: {error.strerror}") from None
+
+
+def _init(address: str) -> Any:
+    local = address == "local"
+    if local and os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and not os.environ.keys() & TOKEN_GIVEN:
+        keep_token_private()
+    try:
+        with contextlib.ExitStack() as opened:
+            where = opened.enter_context(on_loopback()) if local else {}
+            return ray.init(
+                address=address,
+                job_config=job_config(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                **where,
+            )
     except ray.exceptions.AuthenticationError as error:
         raise UsageError(_other_token(address, first_line(error))) from None
     except (ConnectionError, ValueError) as error:

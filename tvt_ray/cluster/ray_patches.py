@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ray
+from ray._private import services
 from ray._private.gcs_utils import create_gcs_channel
 from ray._private.services import get_ray_address_from_environment
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.job_config import JobConfig
 
 from tvt_ray.errors import RunError
 
+LOOPBACK = "127.0.0.1"
 FAREWELL_S = 0.5  # that the end of a Train job waits for a helper
 
 
@@ -41,6 +46,38 @@ def address_of_auto() -> str:
     """
     found: str = get_ray_address_from_environment("auto", None)
     return found
+
+
+class _FoldersOfThisProcess(list[str]):
+    """Folders that workers import from: of those that Ray adds, the ones that this process imports from as well."""
+
+    def extend(self, folders: Iterable[str]) -> None:
+        own = {os.path.realpath(folder) for folder in sys.path}
+        super().extend(folder for folder in folders if os.path.realpath(folder) in own)
+
+
+def job_config() -> JobConfig:
+    """For `ray.init`, which would put the current folder on the import path of every worker, before all else.
+
+    It may be a stranger's, and hold a `torch.py`. It stays where this process imports from it: as `python -m` does.
+    """
+    config = JobConfig()
+    config._py_driver_sys_path = _FoldersOfThisProcess()
+    return config
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[dict[str, str]]:
+    """Arguments with which a `ray.init` in the block starts a cluster that listens on 127.0.0.1 alone.
+
+    Ray takes that address for a mistake and puts this machine's own in its place, and then listens on every interface.
+    """
+    original = services.resolve_ip_for_localhost
+    services.resolve_ip_for_localhost = lambda host: host
+    try:
+        yield {"_node_ip_address": LOOPBACK}
+    finally:
+        services.resolve_ip_for_localhost = original
 
 
 def actor_of(trial: Any) -> Any:
