@@ -127,7 +127,7 @@ class OnnxFacts:
         """Raises ValueError or KeyError for what is missing or wrong."""
         values: dict[str, Any] = {name: json.loads(entries[name]) for name in cls.__dataclass_fields__}
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        facts = cls(**plain)
+        facts = cls(**{**plain, "labels": tuple(shown(label) for label in plain["labels"])})
         parse_colour(facts.background)
         return facts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, TypeAlias
 
@@ -30,6 +31,18 @@ class Strict(BaseModel):
         A model among the values replaces what was there. Raises pydantic's ValidationError.
         """
         return self.model_validate(merged(self.model_dump(mode="json"), *layers, changes))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a file says that may be a stranger's. Raises ValueError for no JSON, NaN and infinity, and deep nesting."""
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no number of JSON")
 
 
 def merged(values: Mapping[str, Any], *layers: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Commands in the cluster files and in docs/cluster.md: the project's own parser and Ray's must take them."""
 
 import re
+import shutil
 
 import click
 import pytest
@@ -75,3 +76,22 @@ def test_what_the_docs_name_exists():
     assert len(anchors) >= 3
     assert len(set(files)) >= 5
     assert all((REPO / name).is_file() for name in files)
+
+
+def test_a_job_takes_no_keys_and_no_run_folders_along_and_all_of_the_package(tmp_path):
+    """As `ray job submit --working-dir .` decides it."""
+    from ray._private.runtime_env.packaging import _dir_travel
+
+    shutil.copy(REPO / ".rayignore", tmp_path)
+    private = [".env", "server.pem", "keys/id_rsa", ".aws/credentials", "credentials-prod.json", "auth_token"]
+    private += ["runs/first/config.yaml", "data/photos/1.jpg", "train.parquet", ".git/config"]
+    public = ["search.py", "tvt_ray/data/images.py", "tvt_ray/runs/folder.py", "configs/digits.yaml"]
+    for name in (*private, *public):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sent = set()
+    _dir_travel(tmp_path, [], lambda path: sent.add(str(path.relative_to(tmp_path))), include_gitignore=True)
+    assert not sent & set(private)
+    assert sent >= set(public)
+    ignored = (REPO / ".dockerignore").read_text()
+    assert all(word in ignored for word in (".env", "*.pem", "id_rsa*", "runs", "*.parquet"))

@@ -110,3 +110,13 @@ def test_a_card_says_what_rebuilds_the_student_and_what_it_reached(space):
     assert entry["background"] == "white"
     assert parse_space(entry["space_settings"]) == space
     assert space.from_json(entry["arch"]) == arch
+
+
+def test_a_description_of_more_than_the_weights_are_is_refused_before_it_is_built(saved):
+    """Whatever it asks for: classes, blocks or pixels."""
+    folder = saved[0]
+    entry = json.loads((folder / "arch.json").read_text())
+    entry["class_names"] = [f"class {i}" for i in range(300_000)]
+    (folder / "arch.json").write_text(json.dumps(entry))
+    with pytest.raises(UsageError, match=r"does not fit arch\.json: [\d,]+ bytes hold no [\d,]+ parameters"):
+        tvt_ray.load_student(folder)

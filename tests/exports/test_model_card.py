@@ -1,5 +1,6 @@
 """What a model card says, and that its head is what hubs read."""
 
+import dataclasses
 import json
 import random
 import re
@@ -99,3 +100,18 @@ def test_names_of_datasets_are_without_places():
     assert public_name("imagefolder:/home/me/photos/") == "imagefolder:photos"
     assert public_name("parquet:s3://bucket/cifar10") == "parquet:cifar10"
     assert public_name("digits") == "digits"
+
+
+def test_a_class_name_is_neither_html_nor_a_link(card):
+    names = ("<script>alert(1)</script>", "[x](javascript:alert(1))", "plain_name")
+    text = model_card(dataclasses.replace(card, class_names=names))
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert r"\[x\](javascript" in text
+    assert "plain_name" in text
+
+
+def test_a_card_s_class_names_are_shown_as_any_terminal_takes_them(card):
+    entry = json.loads(json.dumps(card.to_json()))
+    entry["class_names"][0] = "\x1b[31mred"
+    assert StudentCard.from_json(entry).class_names[0] == r"\x1b[31mred"

@@ -84,3 +84,20 @@ def test_what_is_not_yaml_is_one_line_that_says_where(text, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
         parse(text)
     assert "\n" not in str(error.value)
+
+
+def test_aliases_that_repeat_more_than_fits_into_memory_are_refused_at_once():
+    """465 bytes that stand for 10^9 values, and a list that is in itself."""
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True):
+        bomb += f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    with pytest.raises(ValueError, match=r"line \d+, column \d+: it holds more than 100,000 values"):
+        parse(bomb)
+    with pytest.raises(ValueError, match="an alias is inside of what it names"):
+        parse("a: &a [1, *a]")
+    found = parse("a: &a [1, 2]\nb: *a\nc: {<<: {d: 1}, e: *a}")
+    assert found == {
+        "a": [1, 2],
+        "b": [1, 2],
+        "c": {"d": 1, "e": [1, 2]},
+    }

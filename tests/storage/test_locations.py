@@ -208,3 +208,18 @@ def test_what_leads_out_of_a_stranger_s_folder_is_refused(tmp_path):
     os.mkfifo(folder / "config.yaml")
     with pytest.raises(UsageError, match=r"run holds config\.yaml, which is no file and no folder"):
         check_entries(folder)
+
+
+def test_a_key_in_a_uri_is_refused_and_not_repeated():
+    for uri in ("s3://AKIA:hunter2@bucket/run", "hdfs://me:hunter2@host/run?x=1"):
+        with pytest.raises(UsageError, match="give it by the environment") as refused:
+            as_location(uri)
+        assert "hunter2" not in str(refused.value)
+        assert "AKIA" not in str(refused.value)
+
+
+def test_the_cache_is_its_users_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder().stat().st_mode & 0o777 == 0o700
+    cache_folder().chmod(0o755)
+    assert cache_folder().stat().st_mode & 0o777 == 0o700

@@ -205,3 +205,17 @@ def test_a_reader_survives_merges_between_listing_and_reading(folder, monkeypatc
     monkeypatch.setattr(reader, "_paths", list_and_be_overtaken)
     assert reader.read() == [make_row(number) for number in range(4)]
     assert merges == []
+
+
+def test_a_part_that_becomes_more_in_memory_than_any_run_writes_is_refused(folder):
+    """300,000 rows in some kilobytes: the same row, over and over."""
+    row = make_row(1)
+    table = ROWS.to_table([dataclasses.replace(row, arch={"x": "y" * 4000})])
+    repeated = pa.table({name: pa.repeat(table[name][0], 300_000) for name in table.column_names}, ROWS.schema)
+    sink = pa.BufferOutputStream()
+    pq.write_table(repeated.select(ROWS.schema.names), sink, compression="zstd")
+    data = sink.getvalue().to_pybytes()
+    assert len(data) < 200_000
+    write_atomically(folder / "part-000000.parquet", data)
+    with pytest.raises(UsageError, match=r"part-000000\.parquet holds more than a run writes into"):
+        rows_in(folder)

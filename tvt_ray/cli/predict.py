@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tvt_ray.inference import Classifier, Prediction
 
 ENDINGS = (".csv", ".json")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that is none
 COLUMNS = ("image", "label", "probability", "error")
 
 
@@ -114,5 +116,11 @@ def _as_csv(found: Sequence[Prediction]) -> str:
     writer.writerow(COLUMNS)
     for each in found:
         probability = "" if each.probability is None else f"{each.probability:.6f}"
-        writer.writerow([each.image, each.label or "", probability, each.error or ""])
+        writer.writerow([_cell(each.image), _cell(each.label or ""), probability, _cell(each.error or "")])
     return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A spreadsheet takes what begins so for a formula, and runs it; after an apostrophe it is text. Numbers stay."""
+    is_number = re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text, re.IGNORECASE)
+    return f"'{text}" if text[:1] in FORMULA and not is_number else text

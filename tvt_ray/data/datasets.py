@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,7 +20,8 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line
+from tvt_ray.storage.locations import Location, first_line, shown
+from tvt_ray.strict import parse_json
 from tvt_ray.vision_compat import ensure_torchvision
 
 Loader = Callable[[DataSettings, Path], Loaded]
@@ -38,6 +38,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
     if takes_path and not Path(path).exists():
         raise UsageError(f"dataset {settings.name!r}: there is no {path}")
     loaded = Loaded(*loader(settings, Path(path)))
+    loaded = loaded._replace(class_names=tuple(shown(name) for name in loaded.class_names))  # as any terminal takes it
     _check_classes(settings.name, loaded)
     return _carved(settings, loaded)
 
@@ -216,7 +217,7 @@ def chaoyang(settings: DataSettings, path: Path) -> Loaded:
 
 def _json_split(path: Path, decoding: Decoding) -> Split:
     try:
-        entries = json.loads(path.read_text())
+        entries = parse_json(path.read_text())
         names, labels = [str(e["name"]) for e in entries], [int(e["label"]) for e in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is not a JSON list of {{"name": …, "label": …}}: {error!r}') from None

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from tvt_ray.data.pixels import bounded, parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, RemotePath, as_location, write_atomically
+from tvt_ray.storage.locations import Location, RemotePath, as_location, check_entries, shown, write_atomically
+from tvt_ray.strict import parse_json
 from tvt_ray.vits import Arch, Space, parse_space
 from tvt_ray.vits.student import Student
 
@@ -71,7 +72,7 @@ class StudentCard:
         return cls(
             space,
             space.from_json(entry["arch"]),
-            tuple(entry["class_names"]),
+            tuple(shown(name) for name in entry["class_names"]),
             entry["results"],
             background,
             Origin.from_json(entry["origin"]) if entry.get("origin") else None,
@@ -143,17 +144,23 @@ def load_student(folder: str | Path | RemotePath) -> DistilledStudent:
     Nothing is unpickled. Raises UsageError when the folder holds no complete student.
     """
     folder = as_location(folder)
+    check_entries(folder)
     for name in (ARCH_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             raise UsageError(f"{folder} holds no trained student: there is no {name}")
     try:
-        card = StudentCard.from_json(json.loads((folder / ARCH_FILE).read_text()))
+        card = StudentCard.from_json(parse_json((folder / ARCH_FILE).read_text()))
     except (ValueError, KeyError, TypeError, ValidationError) as error:
         raise UsageError(f"{folder / ARCH_FILE} does not describe a student: {str(error).splitlines()[0]}") from None
+    weights, params = (folder / WEIGHTS_FILE).read_bytes(), card.space.cost(card.arch, len(card.class_names)).params
+    if params > len(weights):  # before anything of that size is built
+        raise UsageError(
+            f"{folder / WEIGHTS_FILE} does not fit {ARCH_FILE}: {len(weights):,} bytes hold no {params:,} parameters"
+        )
     with torch.device("meta"):
         student = card.space.build(card.arch, len(card.class_names))
     try:
-        student.load_state_dict(load((folder / WEIGHTS_FILE).read_bytes()), assign=True)
+        student.load_state_dict(load(weights), assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise UsageError(f"{folder / WEIGHTS_FILE} does not fit {ARCH_FILE}: {str(error).splitlines()[0]}") from None
     return DistilledStudent(student, card)

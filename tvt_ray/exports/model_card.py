@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import yaml
 
 from tvt_ray.data.layout import listing
@@ -80,7 +83,12 @@ def _data(card: StudentCard, data: Facts) -> str:
         return UNKNOWN
     counts = ", ".join(f"{data[split]:,} {what}" for split, what in SPLITS if split in data)
     said = f"`{name}`" + (f": {counts}. Fingerprint of all: `{data.get('fingerprint')}`" if counts else "")
-    return f"{said}.\n\nClasses: {listing(card.class_names, 20)}."
+    return f"{said}.\n\nClasses: {listing(map(_plain, card.class_names), 20)}."
+
+
+def _plain(name: str) -> str:
+    """A name in Markdown that is neither HTML nor a link there."""
+    return re.sub(r"([\[\]`\\])", r"\\\1", html.escape(name, quote=False))
 
 
 def _teacher(results: Facts) -> str:

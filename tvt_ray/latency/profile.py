@@ -16,7 +16,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, ValidationErr
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, cache_folder, first_line, write_atomically
-from tvt_ray.strict import Strict
+from tvt_ray.strict import Strict, parse_json
 from tvt_ray.vits import Space, SpaceField
 
 DeviceKind: TypeAlias = Literal["cpu", "cuda"]
@@ -134,7 +134,7 @@ class DeviceProfile(Strict):
 def load_profile(path: Location) -> DeviceProfile:
     """Raises UsageError where there is none, or it is damaged or of another version."""
     try:
-        values: Any = json.loads(path.read_bytes())
+        values: Any = parse_json(path.read_bytes())
         found = values.get("format") if isinstance(values, Mapping) else None
         if found != FORMAT:
             raise UsageError(f"{path} is no latency profile of format {FORMAT} (found: {found}); make one: tvt profile")

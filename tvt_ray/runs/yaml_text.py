@@ -10,6 +10,8 @@ from yaml.reader import ReaderError
 
 from tvt_ray.errors import UsageError
 
+MOST_VALUES = 100_000  # in a text; a file of a kilobyte can name more with aliases of aliases than fit into memory
+
 
 class _Loader(yaml.SafeLoader):
     """Looks at the keys as they are written. What `<<` merges in comes later, and may be overridden."""
@@ -41,7 +43,15 @@ def parse(text: bytes | str) -> Any:
     Raises ValueError that says in one line what is wrong, and where.
     """
     try:
-        return yaml.load(text, _Loader)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()  # type: ignore[no-untyped-call]
+            if node is None:
+                return None
+            _count(node, {})
+            return loader.construct_document(node)  # type: ignore[no-untyped-call]
+        finally:
+            loader.dispose()  # type: ignore[no-untyped-call]
     except yaml.MarkedYAMLError as error:
         place = error.problem_mark
         where = f"line {place.line + 1}, column {place.column + 1}: " if place else ""
@@ -51,6 +61,28 @@ def parse(text: bytes | str) -> Any:
         raise ValueError(f"line {line}: {error.character:#x}: {error.reason}; save it as UTF-8") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values that a node stands for, with those that aliases (*name) repeat. Raises ConstructorError for too many.
+
+    `known`: of nodes that were counted; 0 of those that it is in.
+    """
+    if id(node) in known:
+        count = known[id(node)]
+        if count == 0:
+            raise ConstructorError(problem="an alias is inside of what it names", problem_mark=node.start_mark)
+        return count
+    known[id(node)] = 0
+    parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+    if isinstance(node, yaml.MappingNode):
+        parts = [part for pair in parts for part in pair]
+    count = 1 + sum(_count(part, known) for part in parts)
+    if count > MOST_VALUES:
+        problem = f"it holds more than {MOST_VALUES:,} values, those that aliases repeat among them"
+        raise ConstructorError(problem=problem, problem_mark=node.start_mark)
+    known[id(node)] = count
+    return count
 
 
 def parse_assignment(text: str) -> dict[str, Any]:

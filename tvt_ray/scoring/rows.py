@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.records import Codec
+from tvt_ray.strict import parse_json
 from tvt_ray.vits import Arch, Space
 
 ARITHMETIC = ("params", "flops", "depth")  # readings that no student is needed for
@@ -113,7 +114,7 @@ def table_to_rows(table: pa.Table) -> list[Row]:
     rows = []
     for record in table.to_pylist():
         fields = {name: record.pop(name) for name in SCHEMA.names}
-        fields["arch"] = json.loads(fields["arch"])
+        fields["arch"] = parse_json(fields["arch"])
         rows.append(Row(**fields, readings={k: v for k, v in record.items() if v is not None}))
     return rows
 

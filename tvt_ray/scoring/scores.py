@@ -23,7 +23,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
 from tvt_ray.scoring.rows import ARITHMETIC, SCHEMA, Row
 from tvt_ray.storage.locations import Location, first_line, write_atomically
-from tvt_ray.strict import Strict
+from tvt_ray.strict import Strict, parse_json
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits
 
@@ -209,7 +209,7 @@ class Calibration:
         """Raises UsageError where the file is missing or damaged: scores cannot be told without it."""
         advice = "--resume makes it anew from the same sample, once it is moved away"
         try:
-            loaded: Any = json.loads(path.read_text())
+            loaded: Any = parse_json(path.read_text())
             sample = tuple({str(name): float(value) for name, value in each.items()} for each in loaded["readings"])
         except FileNotFoundError:
             raise UsageError(f"{path} is missing, without which nothing is scored; --resume makes it anew") from None

@@ -6,6 +6,7 @@ import contextlib
 import fnmatch
 import os
 import posixpath
+import re
 import tempfile
 import unicodedata
 import uuid
@@ -162,6 +163,9 @@ def shown(name: object) -> str:
 _UNSEEN = ("Cc", "Zl", "Zp")  # control characters and ends of lines and paragraphs
 
 
+_PASSWORD = re.compile(r"(?<=[a-z0-9])://[^/?#]*:[^/?#]*@", re.IGNORECASE)
+
+
 def as_location(text: str | Path | RemotePath) -> Location:
     """A local path, made absolute, or the URI of a filesystem that pyarrow knows (s3://bucket/run, gs://…, file:///…).
 
@@ -174,6 +178,11 @@ def as_location(text: str | Path | RemotePath) -> Location:
             return absolute(text)
         except ValueError as error:
             raise UsageError(str(error)) from None
+    if _PASSWORD.search(text):
+        raise UsageError(
+            f"{_PASSWORD.sub('://', text)} was given with a key or a password, which logs and files would hold: give "
+            "it by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS …)"
+        )
     try:
         filesystem, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError) as error:
@@ -263,7 +272,12 @@ def cache_folder() -> Path:
         place = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError:  # a container's unknown user
         place = Path(tempfile.gettempdir()) / ".cache"
-    return Path(place) / "tvt_ray"
+    folder = Path(place) / "tvt_ray"
+    with contextlib.suppress(OSError):  # who cannot make it is told by who writes there
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & 0o077:  # decoded images are in it, which may be private
+            folder.chmod(0o700)
+    return folder
 
 
 def keep_if_possible(write: Callable[[], object], what: str) -> None:

@@ -18,6 +18,8 @@ from tvt_ray.storage.locations import Location, first_line, write_atomically
 PARTS_BEFORE_MERGING = 64  # small parts that a run gathers before they become one
 # A part with as many is left alone until the run ends: each record is rewritten a few times at most.
 RECORDS_NOT_TO_MERGE = 8192
+# What a part may become in memory: so many bytes, and so many times its own. What runs write is some ten times its own.
+MOST_BYTES, MOST_GROWTH, BATCH_ROWS = 2**26, 100, 8192
 _ADVICE = "move it away and --resume makes its rows again"
 _PART_NAME = re.compile(r"part-(\d+)\.parquet")  # copies that a file manager makes ("part-1 (1).parquet") are none
 
@@ -121,7 +123,15 @@ class Records(Generic[R]):
         """Raises FileNotFoundError for one that is gone."""
         try:
             # In this thread alone: one of Arrow's that still held the bytes when Python ends would abort the process.
-            table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), pre_buffer=False).read(use_threads=False)
+            data = path.read_bytes()
+            file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+            batches, room = list[pa.RecordBatch](), MOST_BYTES + MOST_GROWTH * len(data)
+            for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+                batches.append(batch)
+                room -= batch.nbytes
+                if room < 0:
+                    raise UsageError(f"{path} holds more than a run writes into {len(data):,} bytes; {_ADVICE}")
+            table = pa.Table.from_batches(batches, file.schema_arrow)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError, KeyError) as error:

@@ -14,7 +14,7 @@ import re
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,12 +129,39 @@ def _read_torch(path: Location, data: bytes) -> Any:
         try:
             with warnings.catch_warnings(), torch.serialization.safe_globals([_stand_in(name) for name in names]):
                 warnings.simplefilter("ignore")
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+                break
         except Exception as error:  # of a damaged file, any
             refused = re.search(r"GLOBAL (\S+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
             if refused is None or refused[1] in names:
                 raise unreadable(path, _describe_failure(error, names)) from None
             names.append(refused[1])
+    if any(_is_larger_than_its_numbers(tensor) for tensor in _tensors_in(content)):
+        raise unreadable(path, f"holds a tensor of more numbers than the file has; {AGAIN}")
+    return content
+
+
+def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
+    """All, in whatever lists and mappings they are: a few bytes may say that one is of any size."""
+    waiting, seen = [content], set[int]()
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
+
+
+def _is_larger_than_its_numbers(tensor: torch.Tensor) -> bool:
+    """As one that repeats a number by a stride of 0 is, or one of a sparse layout: it grows when it is copied."""
+    if tensor.layout != torch.strided:
+        return True
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _stand_in(name: str) -> type[StandIn]:

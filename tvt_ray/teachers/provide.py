@@ -52,9 +52,10 @@ def get_teacher(
 ) -> tuple[Teacher, Location]:
     """A trained, frozen teacher and its weights' file: given, kept from an earlier run, or trained now.
 
-    What is trained is kept in the cache and, where one is given, in the folder `kept_in`; a place that cannot be
-    written is passed over with a line. An interrupted training goes on from its last state, beside where the teacher
-    would be. `train`: how it is trained, here by default. Raises UsageError when given weights do not fit.
+    What is trained is kept in the cache and, where one is given, in the folder `kept_in`; what that held is kept
+    nowhere else. A place that cannot be written is passed over with a line. An interrupted training goes on from its
+    last state, beside where the teacher would be. `train`: how it is trained, here by default. Raises UsageError when
+    given weights do not fit.
     """
     if settings.weights:
         return build_teacher(settings, data.num_classes), settings.weights
@@ -62,7 +63,11 @@ def get_teacher(
     places: list[Location] = [kept_in / cached.name] if kept_in is not None else []
     places.append(cached)
     unfinished = places[0].parent / f"{cached.name}.unfinished"
-    teacher = next((kept for path in places if (kept := _read_kept(settings, data.num_classes, path))), None)
+    begun = unfinished.exists()
+    found = ((path, kept) for path in places if (kept := _read_kept(settings, data.num_classes, path)))
+    source, teacher = next(found, (None, None))
+    if source not in (None, cached) or (source is None and begun):
+        places.remove(cached)  # the folder may be a stranger's: later runs do not get what it held
     if teacher is None:
         teacher, val_acc = train(settings, training, data, unfinished)
         say(f"teacher: {settings.name} reaches {val_acc:.1f} % on validation")

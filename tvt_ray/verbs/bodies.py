@@ -15,6 +15,7 @@ import numpy as np
 from tvt_ray.progress import say
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.storage.locations import write_atomically
+from tvt_ray.strict import parse_json
 from tvt_ray.verbs.report import BODIES_FILE
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import (
@@ -54,7 +55,7 @@ def choose_body(session: Session) -> tuple[Body, ...]:
     """
     file = session.folder.path / BODIES_FILE
     if file.is_file():
-        return tuple(Body(**each) for each in json.loads(file.read_text()))
+        return tuple(Body(**each) for each in parse_json(file.read_text()))
     config, space = session.config, session.config.space
     settings = guided_or_not(config.distill, session.verdict, session.teacher.name)
     rows = candidates(session)

@@ -23,7 +23,7 @@ from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import write_atomically
-from tvt_ray.strict import merged
+from tvt_ray.strict import merged, parse_json
 from tvt_ray.teachers.training import TeacherTrainer, taught, trains_whole
 from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.report import CHOICES_FILE
@@ -115,7 +115,7 @@ def _made_before(session: Session) -> Choices | None:
     file = session.folder.path / CHOICES_FILE
     if not file.is_file():
         return None
-    stored = json.loads(file.read_text())
+    stored = parse_json(file.read_text())
     return Choices(**{**stored, "ways": tuple(Way(**way) for way in stored["ways"])})
 
 

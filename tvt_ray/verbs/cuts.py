@@ -19,6 +19,7 @@ from tvt_ray.data.splits import Split, joined
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import write_atomically
+from tvt_ray.strict import parse_json
 from tvt_ray.teachers.head import Features, choose_head, fast, features_of
 from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.report import CUTS_FILE
@@ -49,7 +50,7 @@ def choose_cut(session: Session) -> tuple[Cut, ...]:
     """
     file, space = session.folder.path / CUTS_FILE, session.config.space
     if file.is_file():
-        return tuple(Cut(**each) for each in json.loads(file.read_text()))
+        return tuple(Cut(**each) for each in parse_json(file.read_text()))
     stems = [stem for stem in getattr(space, "stem", ()) if STAGES.fullmatch(stem)]
     if session.config.budget.max_latency_ms is not None:  # a latency profile is of the whole space
         return ()

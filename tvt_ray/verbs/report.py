@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.storage.locations import Location, first_line
+from tvt_ray.strict import parse_json
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.budget import format_count
 
@@ -87,7 +87,7 @@ def _read(path: Location) -> Any:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text())
     except ValueError as error:
         raise UsageError(f"{path} is damaged ({first_line(error)})") from None
 

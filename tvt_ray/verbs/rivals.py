@@ -18,6 +18,7 @@ from tvt_ray.quality.statistics import Interval, majority_of, wilson
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import as_location, write_atomically
+from tvt_ray.strict import parse_json
 from tvt_ray.teachers.labels import Growth
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.training import Hits, trains_head
@@ -86,7 +87,7 @@ def compare_with_rivals(
         ms, hits = latency_ms(network, network.image_size), hits_of(as_location(each.path), data)
         rivals.append(_rival(each.name, each.title, hits, own, each.params, ms))
     said = session.folder.path / LABELS_FILE
-    growth = json.loads(said.read_text())["growth"] if said.is_file() else None
+    growth = parse_json(said.read_text())["growth"] if said.is_file() else None
     found = Rivals(len(labels), tuple(rivals), advise(rivals, growth and Growth(**growth)))
     write_atomically(session.folder.path / RIVALS_FILE, json.dumps(asdict(found), indent=1).encode())
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.scoring.reader import Reader
 from tvt_ray.scoring.scores import Calibration, calibration_archs
 from tvt_ray.storage.locations import Location
+from tvt_ray.strict import parse_json
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.vits import Arch, Space
 
@@ -82,7 +82,7 @@ def read_arch(path: Path, space: Space) -> Arch:
     if not path.is_file():
         raise UsageError(f"there is no architecture file {path}")
     try:
-        entry = json.loads(path.read_text())
+        entry = parse_json(path.read_text())
         if isinstance(entry, dict) and isinstance(entry.get("arch"), dict):
             entry = {**entry["arch"], **({"space": entry["space"]} if "space" in entry else {})}
         return space.from_json(entry)

@@ -27,6 +27,7 @@ from tvt_ray.runs.identity import Rounds
 from tvt_ray.scoring.rows import Row
 from tvt_ray.storage.locations import Location, first_line, write_atomically
 from tvt_ray.storage.records import RecordWriter
+from tvt_ray.strict import parse_json
 from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.training import Verdict, teacher_accuracy
 from tvt_ray.verbs.provenance import origins_of, versions
@@ -274,7 +275,7 @@ def check_student_folder(path: Location, session: Session) -> None:
         state = "a trained student" if is_finished(path) else "an unfinished training"
         raise UsageError(f"{path} holds {state}; --resume goes on with it, or move it away to train anew")
     try:
-        stored: Mapping[str, object] = dict(json.loads(file.read_text()))
+        stored: Mapping[str, object] = dict(parse_json(file.read_text()))
     except (ValueError, TypeError) as error:
         raise UsageError(f"{file} is damaged ({first_line(error)}); move {path} away to train anew") from None
     unset = DistillSettings().model_dump(mode="json")  # of settings that there were not when it was begun
