@@ -87,6 +87,7 @@ def test_everything_that_was_written_is_read_back(run_folder, run_config, rows):
     run_folder.measurements().append([trained])
     assert RunFolder(run_folder.path).measurements().read() == [trained]
     assert sorted(path.name for path in run_folder.path.iterdir()) == [
+        ".signature",
         "calibration.json",
         "config.yaml",
         "measurements",

@@ -21,7 +21,7 @@ import ray
 from tvt_ray.cluster.ray_patches import address_of_auto, ask_head, job_config, on_loopback
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
-from tvt_ray.storage.locations import first_line, temporary_beside
+from tvt_ray.storage.locations import first_line, make_privately
 
 REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init takes a quarter of an hour to say so
 DEFAULT_PORT = 6379
@@ -143,14 +143,8 @@ def keep_token_private() -> None:
     """
     file = Path.home() / ".ray" / "auth_token"
     try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not file.exists():
-            new = temporary_beside(file)
-            new.touch(mode=0o600, exist_ok=False)
-            new.write_text(secrets.token_hex(32))
-            with contextlib.suppress(FileExistsError):  # another process was as quick
-                file.hardlink_to(new)
-            new.unlink()
+            make_privately(file, secrets.token_hex(32).encode())
         elif file.stat().st_mode & 0o077:
             file.chmod(0o600)
             say(f"ray: {file} could be read by others, who could run code in your clusters; now it is yours alone")

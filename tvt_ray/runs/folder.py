@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.refining.learned import MEASUREMENTS, Learned, Measurement, choose_recipe
+from tvt_ray.runs import ownership
 from tvt_ray.runs.config import FORMAT, RunConfig, difference, read_yaml, validate
 from tvt_ray.runs.identity import DataIdentity, Rounds
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
@@ -157,7 +158,25 @@ class RunFolder:
 
     def claim(self, config: RunConfig) -> None:
         """Writes config.yaml: from here on the folder holds this run, ranked by its score."""
-        write_atomically(self.config_file, (CONFIG_HEADER + config.to_yaml()).encode())
+        text = (CONFIG_HEADER + config.to_yaml()).encode()
+        before = self.config_file.read_bytes() if self.config_file.is_file() else None
+        ownership.sign(self.path, text, before)
+        write_atomically(self.config_file, text)
+
+    def config_for(self, asked: Mapping[str, Any]) -> RunConfig:
+        """The stored config, for who reads what it names. `asked`: settings that the user gives now.
+
+        Raises UsageError where the folder is a stranger's and names places that the user does not name again.
+        """
+        config = self.config()
+        if not self.is_own:
+            ownership.check_named(self.path, config, asked)
+        return config
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this user made the run here, and its config is what was written then."""
+        return ownership.is_own(self.path, self.config_file.read_bytes())
 
     def check_data(self, identity: DataIdentity) -> None:
         """Raises UsageError unless these are the images that the run is of, wherever they lie now."""

@@ -217,6 +217,22 @@ def write_atomically(path: Location, data: bytes) -> None:
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 
+def make_privately(path: Path, data: bytes) -> None:
+    """A file that this user alone can read, unless it is there: of two who make it at a time both then read one.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    new = temporary_beside(path)
+    new.touch(mode=0o600, exist_ok=False)
+    try:
+        new.write_bytes(data)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(new)
+    finally:
+        new.unlink()
+
+
 def temporary_beside(path: Path) -> Path:
     """A name in the same folder that nobody can foresee; opened with `x`, it is nobody's link either."""
     return path.with_name(f".{path.name[:_LONGEST]}.{uuid.uuid4().hex}.tmp")

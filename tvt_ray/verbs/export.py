@@ -203,10 +203,8 @@ class _Subject:
 
     def _teacher(self) -> Teacher | None:
         """With any weights: how long it takes does not depend on them. None where it is not known."""
-        config = self.trained_on.config
-        if config is None:
-            return None
-        return build_teacher(config.teacher.untrained(), len(self.student.class_names)).freeze()
+        settings = self.trained_on.teacher
+        return None if settings is None else build_teacher(settings, len(self.student.class_names)).freeze()
 
     def write_card(self, out: Location) -> None:
         """README.md. One that is there is kept, since people complete it; elsewhere goes a copy of the student's."""

@@ -133,7 +133,7 @@ def fit(
             say("\n".join(planned.plan.sentences()))
         elif minutes is not None:
             say(f"fit: {folder.path} keeps the lengths that it was begun with; --minutes is for another --out")
-        config = planned.config if planned else folder.config().with_(asked)
+        config = planned.config if planned else folder.config_for(asked).with_(asked)
     data = planned.data if planned else None
     with Session.open(config, folder.path, resume=True, ray_address=ray_address, data=data) as session:
         if planned:

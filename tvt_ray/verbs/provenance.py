@@ -20,11 +20,13 @@ from tvt_ray.exports.folder import Facts, Origin, StudentCard, public_name
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.ownership import check_named, outside
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.strict import merged
 from tvt_ray.teachers import check_settings
+from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.verbs.report import bodies_of
 from tvt_ray.version import __version__
 
@@ -40,6 +42,7 @@ class TrainedOn:
     run: RunFolder
     config: RunConfig | None = None
     identity: DataIdentity | None = None
+    is_own: bool = True  # whether this user made the run: what a stranger's names is not gone to
 
     @classmethod
     def of(cls, student: Location, card: StudentCard) -> TrainedOn:
@@ -47,12 +50,21 @@ class TrainedOn:
         run = RunFolder(student.parent.parent)  # of RUN/distill/<arch_id>
         if not run.config_file.is_file():
             return cls(card, run)
-        return cls(card, run, run.config(), DataIdentity.load(run.data_file))
+        return cls(card, run, run.config(), DataIdentity.load(run.data_file), run.is_own)
+
+    @property
+    def teacher(self) -> TeacherSettings | None:
+        """The teacher's network, without weights. None where there is no run, or it would have to be fetched for one
+        that is a stranger's.
+        """
+        if self.config is None or (not self.is_own and "teacher.name" in outside(self.config)):
+            return None
+        return self.config.teacher.untrained()
 
     def settings(self, asked: Mapping[str, Any]) -> DataSettings:
         """The run's own data unless `asked`, settings of a config, name another, decoded and split as there.
 
-        Raises UsageError where neither says which dataset it is.
+        Raises UsageError where neither says which dataset it is, or the run is a stranger's and names a place.
         """
         wanted, is_named = RunConfig().with_(asked).data, names_a_dataset(asked)
         if self.config is None:
@@ -60,6 +72,8 @@ class TrainedOn:
                 raise UsageError("--dataset says what to evaluate on: the student's folder lies in no run that says it")
             stored: dict[str, Any] = {"background": self.card.background}
         else:
+            if not self.is_own:
+                check_named(self.run.path, self.config, asked, "data.")
             stored = self.config.data.model_dump(mode="json")
             if is_named and wanted.name != self.config.data.name:
                 stored = {name: stored[name] for name in HOW}
@@ -72,9 +86,9 @@ class TrainedOn:
     def largest_size(self, fingerprint: str) -> int:
         """Pixels that images are decoded for: on its own data as in its run, which reported an accuracy."""
         size = self.card.space.image_size
-        if self.config is None or not self.is_of(fingerprint):
+        if self.teacher is None or not self.is_of(fingerprint):
             return size
-        return max(size, check_settings(self.config.teacher.untrained()).image_size)
+        return max(size, check_settings(self.teacher).image_size)
 
     def card_with_origin(self) -> StudentCard:
         """The card; of a student that an earlier version trained, with what the run still says."""
@@ -105,7 +119,7 @@ class TrainedOn:
 
     def _training_splits(self) -> list[Split] | None:
         """None where the run's data is not there any more, or has changed."""
-        if self.config is None:
+        if self.config is None or (not self.is_own and outside(self.config)):
             return None
         try:
             data = load_dataset(self.config.data.with_(download=False))

@@ -56,7 +56,7 @@ def search(
     if isinstance(config, Session):
         return Run(config.folder.path, _search(config))
     location = as_location(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
-    wanted = RunFolder(location).config() if config is None and resume else as_config(config)
+    wanted = RunFolder(location).config_for({}) if config is None and resume else as_config(config)
     with Session.open(wanted, location, resume=resume, ray_address=ray_address) as session:
         return Run(location, _search(session))
 

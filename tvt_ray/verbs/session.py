@@ -209,7 +209,7 @@ def session_of(
         yield run
         return
     loaded = run if isinstance(run, Run) else Run.load(run)
-    config = changes if isinstance(changes, RunConfig) else changed(loaded.config, changes)
+    config = changes if isinstance(changes, RunConfig) else changed(loaded.folder.config_for(changes or {}), changes)
     with Session.open(config, loaded.folder.path, resume=resume, ray_address=ray_address) as session:
         yield session
 
