@@ -56,9 +56,12 @@ def test_a_student_is_as_good_as_its_folder_says(student, digits):
     assert found.fingerprint == digits.fingerprint()
 
 
-def test_json_and_page_are_written_into_the_students_folder(student):
+def test_json_and_page_are_written_into_the_run_and_not_into_the_students_folder(student):
+    """They show images, and people pass students on."""
+    before = sorted(student.rglob("*"))
     found = tvt_ray.evaluate(student, "digits")
-    folder = student / "evaluations" / f"digits-test-{found.fingerprint[:8]}"
+    folder = student.parent.parent / "evaluations" / student.name / f"digits-test-{found.fingerprint[:8]}"
+    assert sorted(student.rglob("*")) == before
     assert sorted(path.name for path in folder.iterdir()) == ["evaluation.html", "evaluation.json"]
     assert (found.page, found.file) == (str(folder / "evaluation.html"), str(folder / "evaluation.json"))
     assert json.loads((folder / "evaluation.json").read_text()) == found.to_json()
@@ -178,8 +181,8 @@ def test_a_student_in_a_bucket_is_evaluated_there(student, tmp_path):
     path = RemotePath(store, f"run/distill/{student.name}", f"s3://run/distill/{student.name}")
     found = evaluate(path)
     assert found.quality.top1 == load_student(student).card.results["test_acc"]
-    assert found.page.startswith(f"s3://run/distill/{student.name}/evaluations/digits-test-")
-    assert len(list(student.glob("evaluations/*/evaluation.*"))) == 2
+    assert found.page.startswith(f"s3://run/evaluations/{student.name}/digits-test-")
+    assert len(list(student.parent.parent.glob(f"evaluations/{student.name}/*/evaluation.*"))) == 2
 
 
 def test_a_student_of_a_run_is_evaluated_as_its_folder_is(student):
@@ -191,7 +194,7 @@ def test_classes_that_the_student_does_not_know_are_refused_before_any_work(alon
     name = write(digits.test.take(np.arange(60)), tmp_path / "d", lambda label: f"digit{label}")
     with pytest.raises(UsageError, match=r"does not know digit0, .*: it knows 0, 1, .*; the dataset has digit0"):
         tvt_ray.evaluate(alone, name, split="all")
-    assert not (alone / "evaluations").exists()
+    assert not alone.with_name(f"{alone.name}-evaluations").exists()
 
 
 def test_names_in_place_of_numbers_are_assumed_in_order(alone, digits, tmp_path):

@@ -18,7 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>")
     add_options(parser, "dataset", "set", *OUTPUT)
     parser.add_argument("--split", default="test", help="train, val, test (default) or all")
-    parser.add_argument("--out", type=path, metavar="DIR", help="where the page goes (default: the student's folder)")
+    parser.add_argument(
+        "--out",
+        type=path,
+        metavar="DIR",
+        help="where the page goes (default: RUN/evaluations, or beside the student's folder)",
+    )
     parser.set_defaults(command=execute)
 
 

@@ -47,7 +47,8 @@ def evaluate(
     """How good a student is on a split (train, val, test, all) of a dataset; None: of the one it was trained on.
 
     `dataset` is named as on the command line: digits, imagefolder:PATH, or a path alone.
-    Writes evaluation.json and evaluation.html into `out`, by default a folder in the student's. `settings`: of how the
+    Writes evaluation.json and evaluation.html into `out`, by default RUN/evaluations/<arch_id>/…, or a folder beside
+    that of a student without a run: they show images, and people pass students on. `settings`: of how the
     data is read, as in {"data": {"label_column": "kind"}}. Runs on the GPU if there is one. Raises UsageError for a
     folder that holds no student, a dataset with classes that it does not know, and whatever is wrong with the dataset.
     """
@@ -58,7 +59,7 @@ def evaluate(
     trained_on = TrainedOn.of(path, loaded.card)
     data = load_dataset(trained_on.settings(asked))
     subject = _Subject(path, loaded, trained_on, data, data.fingerprint(), split)
-    folder = path / "evaluations" / subject.folder_name() if out is None else as_location(out)
+    folder = subject.default_folder() if out is None else as_location(out)
     check_outside(folder, data.name)
     if isinstance(folder, Path):
         check_writable(folder / PAGE_FILE)
@@ -80,7 +81,13 @@ class _Subject:
     fingerprint: str
     split: str
 
-    def folder_name(self) -> str:
+    def default_folder(self) -> Location:
+        """In the run, or beside a student that lies in none."""
+        if self.trained_on.config is None:
+            return self.path.parent / f"{self.path.name}-evaluations" / self._name()
+        return self.trained_on.run.path / "evaluations" / self.path.name / self._name()
+
+    def _name(self) -> str:
         """As in photos-test-1f0c3a5b: one evaluation does not replace that of other images."""
         kind, _, path = self.data.name.partition(":")
         name = re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2] or kind)[:60]

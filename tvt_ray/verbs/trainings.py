@@ -18,7 +18,7 @@ from tvt_ray.distillation.losses import LossSettings, guided_blocks
 from tvt_ray.distillation.settings import DistillSettings, LearnFrom
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.exports import StudentCard, write_trained
-from tvt_ray.exports.folder import ARCH_FILE, Origin
+from tvt_ray.exports.folder import ARCH_FILE, Origin, public_name
 from tvt_ray.progress import say
 from tvt_ray.refining.learned import Measurement
 from tvt_ray.runs.config import RunConfig
@@ -247,7 +247,7 @@ class Trainings:
             "teacher_test_acc": self.teacher_test_acc,
             "teacher_test_acc_at_student": self.at_student,
             "guided": task.settings.loss.follow_teacher,
-            "dataset": self.data.name,
+            "dataset": public_name(self.data.name),
         }
 
 
