@@ -51,6 +51,24 @@ def test_every_night_every_test_runs_on_every_python_that_is_supported():
     assert SETUP["options"]["python_requires"] == ">=3.11"
 
 
+@pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.yml")), ids=lambda path: path.name)
+def test_actions_are_named_by_their_commit_and_have_no_rights_but_to_read(path):
+    """A tag can be moved to other code."""
+    text = path.read_text()
+    used = re.findall(r"uses: (\S+)", text)
+    assert used
+    assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", each) for each in used)
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+
+
+def test_nodes_of_a_cluster_get_pinned_tools_and_guarded_credentials():
+    for name in ("cluster.yaml", "cluster-onprem.yaml"):
+        installers = re.findall(r"https://\S+install\S*", (REPO / name).read_text())
+        assert all(re.search(r"/\d+\.\d+\.\d+/", each) for each in installers)
+    nodes = yaml.safe_load((REPO / "cluster.yaml").read_text())["available_node_types"]
+    assert all(each["node_config"]["MetadataOptions"]["HttpTokens"] == "required" for each in nodes.values())
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="asks make")
 def test_what_leaves_the_gate_is_in_test_all():
     """It runs every test with this Python and with another, and those of the cluster with the lowest Ray."""

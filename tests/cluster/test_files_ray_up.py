@@ -104,9 +104,17 @@ class MarketOptions(Ec2):
     market_type: Literal["spot"]
 
 
+class Metadata(Ec2):
+    """Who runs on a machine gets its credentials by a token of a session alone (IMDSv2), and no container does."""
+
+    http_tokens: Literal["required"]
+    http_put_response_hop_limit: Literal[1]
+
+
 class Instance(Ec2):
     instance_type: str
     image_id: Annotated[str, Field(pattern="^ami-")]
+    metadata_options: Metadata
     instance_market_options: MarketOptions | None = None
     block_device_mappings: list[BlockDevice]
 

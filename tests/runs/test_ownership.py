@@ -64,6 +64,12 @@ def test_commands_refuse_it_before_anything_is_read(capsys, stranger, words, tmp
     assert "was made elsewhere, or its config was changed by hand" in err.splitlines()[-1]
 
 
+def test_a_stranger_s_run_stays_one_when_this_user_writes_into_it(stranger):
+    stranger.claim(stranger.config().with_(score={"name": "params"}))
+    assert stranger.config().score.name == "params"
+    assert not stranger.is_own
+
+
 def test_who_is_killed_while_a_config_is_written_has_a_run_of_ones_own(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path / "run")
     folder.make()

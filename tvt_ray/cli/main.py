@@ -20,6 +20,7 @@ from tvt_ray.cli import (
     evaluate,
     export,
     fit,
+    inspect,
     predict,
     profile,
     rank,
@@ -49,6 +50,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
     ("export", "write a trained student as ONNX, for timm or for torch", export.add),
     ("predict", "classify images with a trained student", predict.add),
     ("profile", "measure this machine, for searches with --max-latency-ms", profile.add),
+    ("inspect", "say what somebody's run or student holds, without acting on it", inspect.add),
     ("check-data", "read a dataset and say what is in it", check_data.add),
 )
 

@@ -27,12 +27,13 @@ EMBEDDED = "digits"  # the dataset that lies nowhere
 def sign(folder: Location, config: bytes, before: bytes | None) -> None:
     """Marks a folder as this user's who is about to write such a config.yaml, and of whom the one `before` was.
 
-    Whoever is killed between the two has signed both. Raises RunError where it cannot be written.
+    Whoever is killed between the two has signed both. A stranger's stays one. Raises RunError where it cannot be
+    written.
     """
-    if (key := _key()) is not None:
-        kept = [before] if before is not None and is_own(folder, before) else []
-        lines = "".join(f"{_digest(key, each)}\n" for each in (*kept, config))
-        write_atomically(folder / SIGNATURE_FILE, lines.encode())
+    key, known = _key(), [] if before is None else [before]
+    if key is None or not all(is_own(folder, each) for each in known):
+        return
+    write_atomically(folder / SIGNATURE_FILE, "".join(f"{_digest(key, each)}\n" for each in (*known, config)).encode())
 
 
 def is_own(folder: Location, config: bytes) -> bool:
