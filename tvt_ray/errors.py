@@ -1,9 +1,21 @@
 """The two ways in which a run ends other than well."""
 
+LONGEST_START, LONGEST_END = 2500, 500  # characters of a message that are kept: files may hold what is repeated in it
 
-class UsageError(ValueError):
+
+class _LineError(Exception):
+    """One line that is read: of a very long one, how it begins and how it ends."""
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if len(text) <= LONGEST_START + LONGEST_END:
+            return text
+        return f"{text[:LONGEST_START]} … {text[-LONGEST_END:]}"
+
+
+class UsageError(_LineError, ValueError):
     """Something the user gave is wrong: one line that says what, and what is allowed. Exit code 2."""
 
 
-class RunError(RuntimeError):
+class RunError(_LineError, RuntimeError):
     """A run that started could not finish: one line that says where its results are and how to go on. Exit code 1."""

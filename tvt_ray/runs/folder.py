@@ -130,7 +130,8 @@ class RunFolder:
                 f"{self.path} was written by another version of tvt_ray (format {values.get('format', 1)}, this one "
                 f"reads {FORMAT}): search anew into another --run-dir"
             )
-        self._check_plugins(values.get("plugins") or ())
+        plugins = values.get("plugins")
+        self._check_plugins(plugins if isinstance(plugins, list) else ())  # what is no list is refused below
         return validate(values)
 
     def _check_plugins(self, names: Sequence[str]) -> None:

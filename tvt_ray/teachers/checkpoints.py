@@ -101,7 +101,7 @@ def _describe_zip(data: bytes) -> str | None:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):  # of what is damaged, each of them
         return f"is cut short or damaged (a zip archive without its end, {len(data):,} bytes); {AGAIN}"
     if any(name.endswith(PROGRAMS) for name in names):
         return f"is a program (TorchScript or torch.export); {RESAVE}"
