@@ -95,11 +95,13 @@ def test_other_images_another_size_or_background_are_decoded_anew(cache):
     assert len(list(cache.glob("*.npz"))) == 4
 
 
-def test_a_file_that_was_cut_short_is_made_again(cache):
+@pytest.mark.parametrize("damaged", [lambda data: data[:-1], lambda data: bytes(len(data))], ids=["short", "zeros"])
+def test_a_file_that_was_damaged_is_made_again(cache, damaged):
+    """Zeros are what a power failure leaves of it."""
     images = [picture(i) for i in range(5)]
     decode_once(made(*images), largest_size=16)
     (file,) = cache.glob("*.pixels")
-    file.write_bytes(file.read_bytes()[:-1])
+    file.write_bytes(damaged(file.read_bytes()))
     data = decode_once(made(*images), largest_size=16)
     assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
 

@@ -219,3 +219,14 @@ def test_a_part_that_becomes_more_in_memory_than_any_run_writes_is_refused(folde
     write_atomically(folder / "part-000000.parquet", data)
     with pytest.raises(UsageError, match=r"part-000000\.parquet holds more than a run writes into"):
         rows_in(folder)
+
+
+def test_two_that_write_at_a_time_lose_nothing(folder):
+    """Each found the same last part; both of theirs are there in the end."""
+    first, second = Records(folder, ROWS), Records(folder, ROWS)
+    first.append([make_row(1)])
+    second.append([make_row(2)])
+    first.append([make_row(3)])
+    second.compact()
+    first.append([make_row(4)])
+    assert {row.arch_id for row in rows_in(folder)} == {make_row(number).arch_id for number in (1, 2, 3, 4)}

@@ -10,7 +10,9 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,10 +26,11 @@ from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import cache_folder, first_line, temporary_beside, write_atomically
 
-SCHEME = "decoded-2"  # changes with what is looked at, what is done to pixels, and how they are kept
+SCHEME = "decoded-3"  # changes with what is looked at, what is done to pixels, and how they are kept
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
+CHUNK = 2**24  # bytes that are summed at a time
 
 
 def decode_once(data: Dataset, largest_size: int) -> Dataset:
@@ -140,13 +143,23 @@ def _read(file: Path, source: EncodedImages) -> DecodedImages | None:
     """None where it is not there, or not whole."""
     try:
         with np.load(file) as index:
-            starts, shapes = index["starts"], index["shapes"]
+            starts, shapes, checksum = index["starts"], index["shapes"], int(index["checksum"])
         pixels: NDArray[np.uint8] = np.memmap(_pixel_file(file), np.uint8, "r")
     except (OSError, ValueError, KeyError):
         return None
     if not len(starts) == len(shapes) == len(source) or 3 * shapes.prod(1).sum() != len(pixels):
         return None
+    if checksum != _checksum(pixels):  # as after a power failure, which leaves zeros: black images
+        return None
     return DecodedImages(pixels, starts, shapes, source.fingerprint())
+
+
+def _checksum(pixels: NDArray[np.uint8]) -> int:
+    """CRC-32 of all: a second for some gigabytes."""
+    found = 0
+    for start in range(0, len(pixels), CHUNK):
+        found = zlib.crc32(pixels[start : start + CHUNK], found)
+    return found
 
 
 def _write(
@@ -155,14 +168,19 @@ def _write(
     """Pixels first, then the index, which says: complete. Two processes may write the same at a time."""
     temporary = [temporary_beside(path) for path in (_pixel_file(file), file)]
     facts, starts, shapes = {}, np.zeros(len(source), np.int64), np.zeros((len(source), 2), np.int64)
+    checksum = 0
     try:
         with temporary[0].open("xb") as pixels:
             for index, seen in _walk(source, order, title, span, side):
                 assert seen.pixels is not None
                 facts[index], starts[index], shapes[index] = seen.facts, pixels.tell(), seen.pixels.shape[:2]
-                pixels.write(seen.pixels.tobytes())
+                written = seen.pixels.tobytes()
+                checksum = zlib.crc32(written, checksum)
+                pixels.write(written)
+            pixels.flush()
+            os.fsync(pixels.fileno())
         with temporary[1].open("xb") as table:
-            np.savez(table, starts=starts, shapes=shapes)
+            np.savez(table, starts=starts, shapes=shapes, checksum=checksum)
         temporary[0].replace(_pixel_file(file))
         temporary[1].replace(file)
     finally:

@@ -201,7 +201,34 @@ def write_atomically(path: Location, data: bytes) -> None:
     """A crash leaves the old file or the new one; folders are made. Raises RunError when it cannot be written."""
     if isinstance(path, RemotePath):
         path.write_bytes(data)
-        return
+    else:
+        _write(path, data, lambda temporary: temporary.replace(path))
+
+
+def write_new(path: Location, data: bytes) -> bool:
+    """As `write_atomically`, but where there is such a file already it stays, and False says so.
+
+    Of two processes that write one name at a time one alone does; on an object store, unless that is within an instant.
+    """
+    if isinstance(path, RemotePath):
+        if path.exists():
+            return False
+        path.write_bytes(data)
+        return True
+
+    def take(temporary: Path) -> None:
+        path.hardlink_to(temporary)
+        temporary.unlink()
+
+    try:
+        _write(path, data, take)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
+    """`take` gives what is written its name. Raises RunError, and FileExistsError where that one is taken."""
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,11 +236,13 @@ def write_atomically(path: Location, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        take(temporary)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
+        if isinstance(error, FileExistsError):
+            raise
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line, write_atomically
+from tvt_ray.storage.locations import Location, first_line, write_new
 
 PARTS_BEFORE_MERGING = 64  # small parts that a run gathers before they become one
 # A part with as many is left alone until the run ends: each record is rewritten a few times at most.
@@ -63,10 +63,12 @@ class Records(Generic[R]):
     def _write(self, table: pa.Table) -> Location:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
-        path = self.folder / f"part-{self._next:06}.parquet"
-        write_atomically(path, sink.getvalue().to_pybytes())
-        self._next += 1
-        return path
+        data = sink.getvalue().to_pybytes()
+        while True:
+            path = self.folder / f"part-{self._next:06}.parquet"
+            self._next += 1
+            if write_new(path, data):  # else another process took the number meanwhile
+                return path
 
     def read(self) -> list[R]:
         """All records, in the order in which they were written, one for each key.
