@@ -3,7 +3,9 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.parquet_rows import choose_columns, stated_names
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
@@ -117,3 +119,27 @@ def test_what_is_no_parquet_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"junk\.parquet cannot be read as Parquet: ") as error:
         choose(tmp_path / "junk.parquet")
     assert "\n" not in str(error.value)
+
+
+def test_images_that_a_file_names_lie_in_the_dataset_or_where_the_user_says(tmp_path):
+    """A file of somebody else's could name any image that this user has."""
+    data, private = tmp_path / "data", tmp_path / "private"
+    for folder in (data / "images", private):
+        folder.mkdir(parents=True)
+        for number in range(12):
+            Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(folder / f"{number}.png")
+
+    def named(place):
+        places = [f"images/{number}.png" for number in range(11)] + [place]
+        pq.write_table(pa.table({"image": places, "label": [number % 2 for number in range(12)]}), data / "d.parquet")
+        return data
+
+    settings = {"name": f"parquet:{named('images/../images/11.png')}"}
+    assert len(load_dataset(DataSettings(**settings)).train)
+    for place in ("../private/0.png", str(private / "0.png")):
+        named(place)
+        with pytest.raises(
+            UsageError, match=r"row 11 names .*0\.png, which is outside of the dataset's folder; .*image_root"
+        ):
+            load_dataset(DataSettings(**settings))
+        assert len(load_dataset(DataSettings(**settings, image_root=private)).train)

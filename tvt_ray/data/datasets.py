@@ -20,7 +20,7 @@ from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line, shown
+from tvt_ray.storage.locations import Location, first_line, shown, within_folder
 from tvt_ray.strict import parse_json
 from tvt_ray.vision_compat import ensure_torchvision
 
@@ -221,6 +221,9 @@ def _json_split(path: Path, decoding: Decoding) -> Split:
         names, labels = [str(e["name"]) for e in entries], [int(e["label"]) for e in entries]
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f'{path} is not a JSON list of {{"name": …, "label": …}}: {error!r}') from None
+    outside = [name for name in names if not within_folder(path.parent, name)]
+    if outside:
+        raise UsageError(f"{path} names {listing(outside, 1)}, which is outside of its folder")
     return Split.whole(EncodedImages([path.parent / name for name in names], decoding=decoding), labels)
 
 

@@ -19,7 +19,7 @@ from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.layout import listing
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import first_line, shown
+from tvt_ray.storage.locations import first_line, shown, within_folder
 
 Labels: TypeAlias = Sequence[int] | Sequence[str]  # of a file's rows
 
@@ -44,6 +44,7 @@ class Columns:
     label: str
     class_names: tuple[str, ...] | None  # of that very column, where metadata has them
     notes: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()  # folders in which images may be named by path
 
 
 def choose_columns(path: Path, settings: DataSettings) -> Columns:
@@ -55,7 +56,10 @@ def choose_columns(path: Path, settings: DataSettings) -> Columns:
         schema = pq.read_schema(path)
     label, label_notes = _choose(path, schema, LABEL, settings.label_column)
     image, image_notes = _choose(path, schema, IMAGE, settings.image_column)
-    return Columns(image, label, stated_names(path, schema, label), (*label_notes, *image_notes))
+    named = Path(settings.name.partition(":")[2])
+    own = named if named.is_dir() else named.parent
+    roots = (own, own.resolve(), *([settings.image_root] if settings.image_root else ()))
+    return Columns(image, label, stated_names(path, schema, label), (*label_notes, *image_notes), roots)
 
 
 def _choose(path: Path, schema: pa.Schema, kind: _Kind, wanted: str | None) -> tuple[str, list[str]]:
@@ -149,7 +153,7 @@ def read_table(path: Path, columns: Columns) -> Table:
     if not table.num_rows:
         return Table(path, [], [])
     labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
-    return Table(path, _read_images(table.column(columns.image), path), labels)
+    return Table(path, _read_images(table.column(columns.image), path, columns.roots), labels)
 
 
 def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
@@ -178,7 +182,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _read_images(column: pa.ChunkedArray, path: Path) -> list[bytes | Path]:
+def _read_images(column: pa.ChunkedArray, path: Path, roots: Sequence[Path]) -> list[bytes | Path]:
     column = _plain(column)
     contents, places = _image_fields(column)
     if contents is None and places is None and column.null_count < len(column):
@@ -190,7 +194,18 @@ def _read_images(column: pa.ChunkedArray, path: Path) -> list[bytes | Path]:
     missing = next((row for row, pair in enumerate(zip(*rows, strict=True)) if not any(pair)), None)
     if missing is not None:
         raise UsageError(f"{shown(path)}, row {missing}: there is no image")
-    return [content or path.parent / place for content, place in zip(*rows, strict=True)]
+    return [content or _placed(path, row, place, roots) for row, (content, place) in enumerate(zip(*rows, strict=True))]
+
+
+def _placed(file: Path, row: int, place: str, roots: Sequence[Path]) -> Path:
+    """A file's text may lead anywhere: into folders of the user that it is not for."""
+    found = file.parent / place
+    if not any(within_folder(root, found) for root in roots):
+        raise UsageError(
+            f"{shown(file)}, row {row} names {shown(place)}, which is outside of the dataset's folder; where that is "
+            f"meant: --set data.image_root={shown(found.parent)}"
+        )
+    return found
 
 
 def _image_fields(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:

@@ -17,6 +17,8 @@ class DataSettings(Strict):
     name: str = "digits"  # a row of DATASETS, with :PATH where it reads a path, which is made absolute
     # where datasets that are known by name are kept and downloaded to
     root: AbsolutePath = Field(Path("data"), validate_default=True)
+    # folder in which Parquet files may name images by path; None: the dataset's own alone
+    image_root: AbsolutePath | None = None
     download: bool = True  # whether they may be downloaded
     # share of the training images that validate, where there is no validation split
     val_fraction: float = Field(0.1, gt=0, lt=1)
@@ -50,4 +52,4 @@ class DataSettings(Strict):
 
 
 # What says where data is, and what of it may be read, but not what it is: a run may go on with others.
-WHERE = ("name", "root", "download", "max_pixels")
+WHERE = ("name", "root", "image_root", "download", "max_pixels")

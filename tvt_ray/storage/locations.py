@@ -154,6 +154,12 @@ def absolute(path: str | Path) -> Path:
 AbsolutePath = Annotated[Path, AfterValidator(absolute)]  # of settings
 
 
+def within_folder(folder: Path, name: str | Path) -> bool:
+    """Whether a name that is relative to a folder leads to a place in it, by its text alone."""
+    base = os.path.normpath(folder)
+    return Path(os.path.normpath(Path(base, name))).is_relative_to(base)
+
+
 def shown(name: object) -> str:
     r"""A name as any terminal, JSON and page take it: what is no UTF-8 as in caf\xe9, a line's end as \n."""
     text = str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -216,19 +222,22 @@ def write_new(path: Location, data: bytes) -> bool:
         path.write_bytes(data)
         return True
 
+    is_new = True
+
     def take(temporary: Path) -> None:
-        path.hardlink_to(temporary)
+        nonlocal is_new
+        try:
+            path.hardlink_to(temporary)
+        except FileExistsError:
+            is_new = False
         temporary.unlink()
 
-    try:
-        _write(path, data, take)
-    except FileExistsError:
-        return False
-    return True
+    _write(path, data, take)
+    return is_new
 
 
 def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
-    """`take` gives what is written its name. Raises RunError, and FileExistsError where that one is taken."""
+    """`take` gives what is written its name. Raises RunError."""
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -241,8 +250,6 @@ def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, FileExistsError):
-            raise
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
 
 
