@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,8 @@ def test_evaluation_takes_the_centre_square_and_imagenet_normalisation():
 
 def test_training_transforms_give_the_same_kind_of_tensor(digits):
     image = digits.train[0][0]
+    random.seed(0)
+    torch.manual_seed(0)  # erased pixels are normal: one in ten thousand is above 4
     for transform in (train_transform(AugmentSettings(), 32), teacher_train_transform(32, 0.5)):
         tensor = transform(image)
         assert tensor.shape == (3, 32, 32)

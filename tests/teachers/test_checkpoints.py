@@ -171,11 +171,9 @@ def test_a_file_that_cannot_be_opened_is_one_line(tmp_path):
 def test_a_tensor_that_is_said_to_be_larger_than_the_file_is_refused(read):
     """1.5 kB that ask for 40 TB once they are copied."""
     huge = torch.zeros(1).expand(10_000_000, 1_000_000)
-    sparse = torch.sparse_coo_tensor(torch.zeros(2, 0, dtype=torch.long), torch.zeros(0), (10_000_000, 1_000_000))
-    for tensor in (huge, sparse):
-        data = saved({"state_dict": [{"weight": tensor}]})
-        assert len(data) < 10_000
-        with pytest.raises(UsageError, match="holds a tensor of more numbers than the file has"):
-            read(data)
+    data = saved({"state_dict": [{"weight": huge}]})
+    assert len(data) < 10_000
+    with pytest.raises(UsageError, match="holds a tensor of more numbers than the file has"):
+        read(data)
     part = torch.arange(10.0)[2:5]  # of a larger storage, as EMA and tied weights are
     assert torch.equal(read(saved({"weight": part, "again": part}))["again"], part)

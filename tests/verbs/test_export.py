@@ -41,10 +41,10 @@ def test_a_student_in_its_run_is_compared_with_it_on_its_images_and_with_its_tea
     )
     assert found["notes"] == []
     # What int8 costs on validation: the figures are those of the files (8-bit products depend on the machine and its
-    # threads: by an image), and a point at most.
+    # threads: by an image), and three images at most.
     assert whole["val_acc"] == pytest.approx(accuracy(whole["path"], digits.val))
     assert small["val_acc"] == pytest.approx(accuracy(small["path"], digits.val), abs=100.1 / len(digits.val))
-    assert abs(whole["val_acc"] - small["val_acc"]) <= 1
+    assert abs(whole["val_acc"] - small["val_acc"]) <= 100 * 3.1 / len(digits.val)
 
 
 def accuracy(path, split):

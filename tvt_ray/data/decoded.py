@@ -158,7 +158,7 @@ def _checksum(pixels: NDArray[np.uint8]) -> int:
     """CRC-32 of all: a second for some gigabytes."""
     found = 0
     for start in range(0, len(pixels), CHUNK):
-        found = zlib.crc32(pixels[start : start + CHUNK], found)
+        found = zlib.crc32(pixels[start : start + CHUNK].data, found)
     return found
 
 

@@ -11,6 +11,7 @@ probable. The other settings are summed over, on a grid, as a few measurements l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ SEED_SHARE = 0.2  # of what scores and features leave, another seed's doing, bef
 LEVEL_VARIANCE = 10.0
 TAILS = 4.0  # degrees of freedom of the noise
 REWEIGHTINGS = 3
+JITTER = (0.0, 1e-10, 1e-8, 1e-6)  # of the mean variance, added to each in turn until a factor is found
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,18 @@ def _priors(design: Design, settings: Sequence[Setting]) -> tuple[Floats, Floats
 def _log_evidence(design: Design, setting: Setting, latent: Floats) -> float:
     means, variances = _priors(design, [setting])
     covariance = (design.matrix * variances[0]) @ design.matrix.T + setting.left * design.noise
-    factor = linalg.cholesky(covariance, lower=True)
+    factor = _cholesky(covariance)
     off = linalg.solve_triangular(factor, latent - design.matrix @ means[0], lower=True)
     return float(-off @ off / 2 - np.log(np.diag(factor)).sum())
+
+
+def _cholesky(covariance: Floats) -> Floats:
+    """The lower factor; where rounding leaves a covariance that is none, with the least that makes it one again."""
+    for share in JITTER:
+        with contextlib.suppress(linalg.LinAlgError):
+            jitter = share * np.diag(covariance).mean() * np.eye(len(covariance))
+            return np.asarray(linalg.cholesky(covariance + jitter, lower=True))
+    raise linalg.LinAlgError("the covariance of what was measured is none")
 
 
 @dataclass(frozen=True)

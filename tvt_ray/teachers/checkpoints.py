@@ -158,9 +158,9 @@ def _tensors_in(content: Any) -> Iterator[torch.Tensor]:
 
 
 def _is_larger_than_its_numbers(tensor: torch.Tensor) -> bool:
-    """As one that repeats a number by a stride of 0 is, or one of a sparse layout: it grows when it is copied."""
-    if tensor.layout != torch.strided:
-        return True
+    """As one that repeats a number by a stride of 0 is: it grows when it is copied. Sparse ones are refused later."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        return False
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
