@@ -2,12 +2,15 @@
 
 import pytest
 
-from tests.conftest import call
+from tests.conftest import SMALL_SPACES, call
 from tests.data.samples import write_class_folders
+from tests.exports.conftest import write_folder
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.ownership import outside
+from tvt_ray.verbs.evaluate import evaluate
+from tvt_ray.verbs.export import export
 from tvt_ray.verbs.session import session_of
 
 
@@ -95,3 +98,16 @@ def test_places_are_those_that_are_read_or_fetched(tmp_path):
         "distill.init",
         "budget.latency_profile",
     }
+
+
+def test_a_student_in_a_stranger_s_run_is_measured_on_what_the_user_names(stranger, tmp_path):
+    student = write_folder(stranger.path / "distill" / "small", SMALL_SPACES["autoformer"], class_names=("a", "b"))
+    with pytest.raises(UsageError, match=r"was made elsewhere, .*--set data\.name=imagefolder:"):
+        evaluate(student)
+    assert not (stranger.path / "evaluations").exists()
+    exported = export(student, "timm", out=tmp_path / "out")
+    assert exported.checked_on == "noise"
+    assert any("was made elsewhere" in note for note in exported.notes)
+    found = evaluate(student, f"imagefolder:{tmp_path / 'private'}")
+    assert found.quality.num_images > 0
+    assert exported.teacher.name == "resnet20"  # the network alone, whose name leads nowhere
