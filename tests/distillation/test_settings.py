@@ -2,6 +2,7 @@ import pytest
 from pydantic import ValidationError
 
 from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.runs.yaml_text import parse_assignment
 
 
 def test_the_recipe_is_the_published_one():
@@ -21,3 +22,9 @@ def test_settings_go_there_and_back():
 def test_impossible_recipes_cannot_be_written(settings):
     with pytest.raises(ValidationError):
         DistillSettings.model_validate(settings)
+
+
+def test_off_is_what_yaml_makes_of_it_too():
+    assert DistillSettings.model_validate(parse_assignment("amp=off")).amp == "off"
+    with pytest.raises(ValidationError):
+        DistillSettings.model_validate({"amp": True})

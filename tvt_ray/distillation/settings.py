@@ -81,6 +81,12 @@ class DistillSettings(Strict):
             raise ValueError("init is timm:NAME, a file of a ViT's weights, or a student's folder; null: none")
         return str(as_location(init))
 
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _off(cls, value: object) -> object:
+        """YAML reads `off` as false: `--set distill.amp=off` was refused."""
+        return "off" if value is False else value
+
     @field_validator("start")
     @classmethod
     def _known_start(cls, start: str) -> str:
