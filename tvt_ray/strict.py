@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Seed: TypeAlias = Annotated[int, Field(ge=0, lt=2**32)]  # what NumPy's, Optuna's and PyTorch's generators all take
 
+Pixels: TypeAlias = Annotated[int, Field(ge=1, le=4096)]  # along each side of what networks see
+
 
 class Strict(BaseModel):
     """Values that do not change: keys that are not known are refused, as are numbers without end and no numbers."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pydantic import PositiveInt
-
 from tvt_ray.storage.locations import AbsolutePath
-from tvt_ray.strict import Strict
+from tvt_ray.strict import Pixels, Strict
 
 
 class TeacherSettings(Strict):
@@ -17,7 +15,7 @@ class TeacherSettings(Strict):
     # what the training of a timm CNN starts from: published weights, none, or a file
     pretrained: bool | AbsolutePath = True
     # pixels along each side that the teacher sees; None: its own (32 for CIFAR ResNets)
-    image_size: PositiveInt | None = None
+    image_size: Pixels | None = None
 
     def untrained(self) -> TeacherSettings:
         """The same network with random weights, for who asks what it takes: that does not depend on them."""

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import PositiveInt, model_validator
 
 from tvt_ray.vits.blocks import Block, PatchesHead, RelativeBlock
-from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, digest
+from tvt_ray.vits.choices import BlockChoices, Choice, FloatChoices, IntChoices, digest
 from tvt_ray.vits.pieces import Part
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import Patches
@@ -49,7 +49,7 @@ class AutoFormerSpace(Space):
     name: Literal["autoformer"] = "autoformer"
     patch_size: PositiveInt = 16  # pixels along each side of a patch
     embed_dim: IntChoices = (192, 216, 240)  # choices of channels
-    depth: IntChoices = (12, 13, 14)  # choices of blocks
+    depth: BlockChoices = (12, 13, 14)  # choices of blocks
     num_heads: IntChoices = (3, 4)  # choices for each block; each divides each embed_dim, unless head_dim is set
     mlp_ratio: FloatChoices = (3.5, 4.0)  # choices for each block: hidden width of its MLP / embed_dim
     head_dim: PositiveInt | None = None  # channels of a head, 64 in the supernet; None: embed_dim / num_heads

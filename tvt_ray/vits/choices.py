@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from pydantic import AfterValidator
@@ -52,15 +52,28 @@ def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _positive(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not all(0 < v < math.inf for v in values):
         raise ValueError(f"choices are positive numbers; got {list(values)}")
+    if max(values) > LARGEST:
+        raise ValueError(f"choices are at most {LARGEST:,}; got {max(values):,}")
     return values
 
 
-def _counts(values: tuple[int, ...]) -> tuple[int, ...]:
-    if values == (0,):
-        return values
+def few_blocks(values: Iterable[int]) -> None:
+    """Raises ValueError for more blocks than a network could be built of."""
+    if (most := max(values)) > MOST_BLOCKS:
+        raise ValueError(f"a network has at most {MOST_BLOCKS:,} blocks; got {most:,}")
+
+
+def _blocks(values: tuple[int, ...]) -> tuple[int, ...]:
+    few_blocks(values)
     return _positive(values)  # type: ignore[no-any-return]
 
 
+def _counts(values: tuple[int, ...]) -> tuple[int, ...]:
+    return values if values == (0,) else _blocks(values)
+
+
+LARGEST, MOST_BLOCKS = 2**16, 1000
+BlockChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_blocks)]
 IntChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_positive)]
 # of blocks; 0, alone: none
 CountChoices = Annotated[tuple[int, ...], AfterValidator(distinct), AfterValidator(_counts)]

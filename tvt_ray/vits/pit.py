@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, PositiveInt, model_validator
 
 from tvt_ray.vits.blocks import Block, Pool, TokenHead
-from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, digest
+from tvt_ray.vits.choices import Choice, FloatChoices, IntChoices, digest, few_blocks
 from tvt_ray.vits.pieces import IN_CHANNELS, Part, conv_output_size
 from tvt_ray.vits.space import Space
 from tvt_ray.vits.stems import OverlappingPatches
@@ -28,6 +28,7 @@ Triple = tuple[int, int, int]
 def _distinct_triples(triples: tuple[Triple, ...]) -> tuple[Triple, ...]:
     if not triples or len(set(triples)) < len(triples) or any(min(t) < 1 for t in triples):
         raise ValueError(f"depth names at least one triple of positive block counts, each once; got {list(triples)}")
+    few_blocks(sum(triple) for triple in triples)
     return triples
 
 

@@ -10,9 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from functools import cached_property
 from typing import Any, ClassVar, Self, TypeAlias
 
-from pydantic import PositiveInt
-
-from tvt_ray.strict import Strict
+from tvt_ray.strict import Pixels, Strict
 from tvt_ray.vits.blocks import Block
 from tvt_ray.vits.choices import Choice, check_choice, check_keys, choices_of, mutate_indices
 from tvt_ray.vits.pieces import Cost, Part, add_costs
@@ -38,7 +36,7 @@ class Space(Strict):
 
     name: str  # its row in SPACES
     # pixels along each side of what students see; a multiple of every patch size that does not overlap
-    image_size: PositiveInt = 224
+    image_size: Pixels = 224
 
     def parts(self, arch: Arch, num_classes: int) -> tuple[Part, ...]:
         """What its student computes, one after the other: a stem, blocks with pools between them, a head."""
