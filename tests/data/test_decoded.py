@@ -1,7 +1,9 @@
 """Images decoded once."""
 
 import dataclasses
+import os
 import pickle
+import time
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from PIL import Image
 from tests.data.samples import encode, picture, write_class_folders
 from tvt_ray.data import decoded
 from tvt_ray.data.datasets import load_dataset
-from tvt_ray.data.decoded import decode_once, image_facts, verify_images
+from tvt_ray.data.decoded import UNUSED_S, decode_once, image_facts, verify_images
 from tvt_ray.data.images import ArrayImages, DecodedImages, EncodedImages
 from tvt_ray.data.pixels import Decoding
 from tvt_ray.data.settings import DataSettings
@@ -104,6 +106,21 @@ def test_a_file_that_was_damaged_is_made_again(cache, damaged):
     file.write_bytes(damaged(file.read_bytes()))
     data = decode_once(made(*images), largest_size=16)
     assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
+
+
+def test_what_nobody_used_for_months_is_removed_when_others_are_decoded(cache):
+    for first in (0, 10):
+        decode_once(made(*[picture(first + i) for i in range(5)]), largest_size=16)
+    old, used = sorted(cache.glob("*.npz"), key=lambda path: path.stat().st_mtime)
+    long_ago = time.time() - UNUSED_S - 10
+    for index in (old, used):
+        os.utime(index, (long_ago, long_ago))
+    decode_once(made(*[picture(10 + i) for i in range(5)]), largest_size=16)  # looks at it once more
+    decode_once(made(*[picture(20 + i) for i in range(5)]), largest_size=16)
+    assert not old.exists()
+    assert not old.with_suffix(".pixels").exists()
+    assert used.exists()
+    assert len(list(cache.glob("*.pixels"))) == 2
 
 
 def test_a_corrupt_image_is_named_and_nothing_is_left(cache):

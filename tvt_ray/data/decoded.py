@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ SCHEME = "decoded-3"  # changes with what is looked at, what is done to pixels, 
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
+UNUSED_S = 60 * 24 * 3600.0  # seconds after which what nobody used is removed
 CHUNK = 2**24  # bytes that are summed at a time
 
 
@@ -124,6 +126,7 @@ def _decoded(
         if room > RESERVE * free:
             raise OSError(f"{room / 2**30:.1f} GiB are needed, {free / 2**30:.1f} GiB are free")
         facts = _write(file, source, order, side, title, span)
+        _forget_unused(file.parent)
     except OSError as error:
         say(f"decoded images are not kept in {file.parent} ({first_line(error)}): each epoch decodes them again")
         return source, None
@@ -149,9 +152,20 @@ def _read(file: Path, source: EncodedImages) -> DecodedImages | None:
         return None
     if not len(starts) == len(shapes) == len(source) or 3 * shapes.prod(1).sum() != len(pixels):
         return None
+    with contextlib.suppress(OSError):
+        file.touch()  # when it was last used
     if checksum != _checksum(pixels):  # as after a power failure, which leaves zeros: black images
         return None
     return DecodedImages(pixels, starts, shapes, source.fingerprint())
+
+
+def _forget_unused(folder: Path) -> None:
+    """Removes what nobody has used for long: copies of images that may be private, or are gone."""
+    for index in folder.glob("*.npz"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            if time.time() - index.stat().st_mtime > UNUSED_S:
+                index.unlink()
+                _pixel_file(index).unlink()
 
 
 def _checksum(pixels: NDArray[np.uint8]) -> int:
