@@ -16,8 +16,10 @@ from tvt_ray.storage.locations import (
     check_writable,
     first_line,
     keep_if_possible,
+    make_privately,
     shown,
     write_atomically,
+    write_new,
 )
 
 
@@ -223,3 +225,19 @@ def test_the_cache_is_its_users_alone(tmp_path, monkeypatch):
     assert cache_folder().stat().st_mode & 0o777 == 0o700
     cache_folder().chmod(0o755)
     assert cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["with hard links", "without"])
+def test_a_new_file_takes_no_name_that_is_taken(tmp_path, monkeypatch, links):
+    def refuse(path, target):
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:  # as exFAT and many shares
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    assert write_new(tmp_path / "a", b"1")
+    assert not write_new(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"1"
+    make_privately(tmp_path / "key", b"1")
+    make_privately(tmp_path / "key", b"2")
+    assert ((tmp_path / "key").read_bytes(), (tmp_path / "key").stat().st_mode & 0o777) == (b"1", 0o600)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "key"]

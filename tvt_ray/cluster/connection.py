@@ -141,7 +141,10 @@ def keep_token_private() -> None:
 
     Whoever has it runs code as this user. One that others can read is closed to them. Raises RunError.
     """
-    file = Path.home() / ".ray" / "auth_token"
+    try:
+        file = Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # a container's unknown user: Ray says what it lacks
+        return
     try:
         if not file.exists():
             make_privately(file, secrets.token_hex(32).encode())

@@ -226,14 +226,30 @@ def write_new(path: Location, data: bytes) -> bool:
 
     def take(temporary: Path) -> None:
         nonlocal is_new
-        try:
-            path.hardlink_to(temporary)
-        except FileExistsError:
-            is_new = False
-        temporary.unlink()
+        is_new = _take_free(path, temporary)
 
     _write(path, data, take)
     return is_new
+
+
+def _take_free(path: Path, temporary: Path) -> bool:
+    """Gives a file its name unless that is taken, and says whether it was free; the temporary name is gone.
+
+    On filesystems without hard links (exFAT, many network shares) another may take it in the same instant.
+    """
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        temporary.unlink()
+        return False
+    except OSError:
+        if path.exists():
+            temporary.unlink()
+            return False
+        temporary.replace(path)
+        return True
+    temporary.unlink()
+    return True
 
 
 def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
@@ -261,12 +277,8 @@ def make_privately(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = temporary_beside(path)
     new.touch(mode=0o600, exist_ok=False)
-    try:
-        new.write_bytes(data)
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(new)
-    finally:
-        new.unlink()
+    new.write_bytes(data)
+    _take_free(path, new)
 
 
 def temporary_beside(path: Path) -> Path:
