@@ -25,4 +25,10 @@ def keep_freed_memory() -> bool:
     return all(library.mallopt(name, value) for name, value in _SETTINGS)
 
 
+def release_freed_memory() -> None:
+    """Gives the system back what trainings have left free, when they are over and other work, or none, follows."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 _SETTINGS = ((M_MMAP_THRESHOLD, MAPPED), (M_TRIM_THRESHOLD, KEPT), (M_TOP_PAD, AHEAD))

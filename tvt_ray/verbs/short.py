@@ -17,6 +17,7 @@ from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.planning.facts import steps_per_epoch
 from tvt_ray.training.learner import WorkerContext
+from tvt_ray.training.memory import release_freed_memory
 from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits import Arch
@@ -62,6 +63,8 @@ def train_shortly(session: Session, tasks: Sequence[DistillTask]) -> tuple[dict[
             for name, learner in cohort.learners.items()
         }
     session.teacher.cpu()
+    del cohort
+    release_freed_memory()
     return logits, labels
 
 
