@@ -244,9 +244,9 @@ def config_of_run(args: argparse.Namespace) -> RunConfig:
         raise UsageError("--resume needs --run-dir: which run to go on with")
     load_plugins(plugins_of(args))  # a run that was made with plugins is read by who names them again
     folder = RunFolder(args.run_dir)
-    stored = folder.config() if args.config is not None else folder.config_for(overrides(args))
     if args.config is not None:
-        return load_config(args.config, [{"score": {"proxies": stored.score.proxies}}, overrides(args)])
+        return load_config(args.config, [{"score": {"proxies": folder.config().score.proxies}}, overrides(args)])
+    stored = folder.config_for(overrides(args))
     prior = {"score": {"prior": stored.score.zero_cost}}  # of `measured`, where that is asked for now
     return stored.with_(prior, overrides(args))
 

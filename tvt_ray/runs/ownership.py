@@ -21,7 +21,6 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.storage.locations import Location, make_privately, shown, write_atomically
 
 SIGNATURE_FILE = ".signature"
-EMBEDDED = "digits"  # the dataset that lies nowhere
 
 
 def sign(folder: Location, config: bytes, before: bytes | None) -> None:
@@ -66,7 +65,7 @@ def outside(config: RunConfig) -> dict[str, str]:
     kind = data.name.partition(":")[0]
     if DATASETS.get(kind, (None, True))[1]:
         named["data.name"] = data.name
-    elif kind != EMBEDDED:
+    elif kind != RunConfig().data.name:  # which lies in a package
         named["data.root"] = data.root
     named |= {"data.image_root": data.image_root} if data.image_root else {}
     named |= {"teacher.weights": teacher.weights} if teacher.weights else {}

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -129,6 +129,7 @@ class RemotePath:
 
 
 Location: TypeAlias = Path | RemotePath
+T = TypeVar("T")
 
 
 def as_given(path: str | Path) -> Path:
@@ -221,15 +222,7 @@ def write_new(path: Location, data: bytes) -> bool:
             return False
         path.write_bytes(data)
         return True
-
-    is_new = True
-
-    def take(temporary: Path) -> None:
-        nonlocal is_new
-        is_new = _take_free(path, temporary)
-
-    _write(path, data, take)
-    return is_new
+    return _write(path, data, lambda temporary: _take_free(path, temporary))
 
 
 def _take_free(path: Path, temporary: Path) -> bool:
@@ -252,8 +245,8 @@ def _take_free(path: Path, temporary: Path) -> bool:
     return True
 
 
-def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
-    """`take` gives what is written its name. Raises RunError."""
+def _write(path: Path, data: bytes, take: Callable[[Path], T]) -> T:
+    """`take` gives what is written its name: what that returns. Raises RunError."""
     temporary = temporary_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -261,12 +254,13 @@ def _write(path: Path, data: bytes, take: Callable[[Path], object]) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        take(temporary)
+        taken = take(temporary)
         _sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise RunError(f"{path} cannot be written: {error.strerror}") from None
+    return taken
 
 
 def make_privately(path: Path, data: bytes) -> None:

@@ -222,13 +222,13 @@ class Loop(Generic[OneLearner]):
         images, labels = self._placed(next(iter(self.loader)))
         loaded = finished(device)
         batch = self.prepare(0, images, labels)
+        prepared = finished(device)
         for learner in self.learners.values():
             learner.settle_precision(batch)
-        prepared = finished(device)
-        batch = self.prepare(0, images, labels)
+        settled = finished(device)
         for learner in self.learners.values():
             learner.train_step(batch) if learns else learner.rehearse(batch)
-        return loaded - start, finished(device) - prepared
+        return loaded - start, prepared - loaded + finished(device) - settled
 
     def accuracies(self, networks: Mapping[Name, nn.Module], split: Split) -> dict[Name, float]:
         """Top-1 accuracy in percent of each on a split, over all workers."""
