@@ -104,8 +104,28 @@ def test_a_file_that_was_damaged_is_made_again(cache, damaged):
     decode_once(made(*images), largest_size=16)
     (file,) = cache.glob("*.pixels")
     file.write_bytes(damaged(file.read_bytes()))
-    data = decode_once(made(*images), largest_size=16)
-    assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
+    for _ in range(2):  # the second time from the file
+        data = decode_once(made(*images), largest_size=16)
+        assert all(np.array_equal(a, b) for a, b in zip(pixels(data.train), map(np.asarray, images), strict=True))
+    assert file.read_bytes() == b"".join(np.asarray(image).tobytes() for image in images)
+
+
+def test_one_damaged_image_is_decoded_again_where_it_is_read(cache):
+    """Also into what goes to other machines; the others are read from the file."""
+    images = [picture(i, (60, 60)) for i in range(5)]
+    source = decode_once(made(*images), largest_size=16).train.source
+    whole = [np.asarray(source[i]) for i in range(5)]
+    (file,) = cache.glob("*.pixels")
+    content = bytearray(file.read_bytes())
+    third = slice(2 * whole[0].nbytes, 3 * whole[0].nbytes)
+    content[third] = bytes(whole[0].nbytes)
+    file.write_bytes(bytes(content))
+    source = decode_once(made(*images), largest_size=16).train.source
+    assert not np.any(source.pixels[third])  # nothing was decoded yet
+    sent = pickle.loads(pickle.dumps(source.portable(np.array([2, 0]))))
+    assert np.array_equal(np.asarray(sent[0]), whole[2])
+    assert np.array_equal(np.asarray(sent[1]), whole[0])
+    assert np.array_equal(np.asarray(source[2]), whole[2])
 
 
 def test_what_nobody_used_for_months_is_removed_when_others_are_decoded(cache):

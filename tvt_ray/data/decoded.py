@@ -15,6 +15,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +28,11 @@ from tvt_ray.errors import RunError
 from tvt_ray.progress import Meter, say
 from tvt_ray.storage.locations import cache_folder, first_line, temporary_beside, write_atomically
 
-SCHEME = "decoded-3"  # changes with what is looked at, what is done to pixels, and how they are kept
+SCHEME = "decoded-4"  # changes with what is looked at, what is done to pixels, and how they are kept
 MARGIN = 8 / 7  # times the largest size that networks see: what a centre crop of 224 pixels is usually taken from
 ASPECT = 1.5  # width over height that room on the disk is reckoned with
 RESERVE = 0.9  # of the free disk that may be taken
 UNUSED_S = 60 * 24 * 3600.0  # seconds after which what nobody used is removed
-CHUNK = 2**24  # bytes that are summed at a time
 
 
 def decode_once(data: Dataset, largest_size: int) -> Dataset:
@@ -116,7 +116,7 @@ def _decoded(
     """The source decoded, or itself where there is no room; and the facts, where a pass was made now."""
     side = round(MARGIN * largest_size)
     file = _cache_file(source, str(side), ".npz")
-    found, facts = _read(file, source), None
+    found, facts = _read(file, source, side), None
     if found is not None:
         return found, None
     room = 3 * ASPECT * side**2 * len(source)
@@ -130,7 +130,7 @@ def _decoded(
     except OSError as error:
         say(f"decoded images are not kept in {file.parent} ({first_line(error)}): each epoch decodes them again")
         return source, None
-    return _read(file, source) or source, facts
+    return _read(file, source, side) or source, facts
 
 
 def _cache_file(source: ImageSource, what: str, suffix: str) -> Path:
@@ -142,21 +142,38 @@ def _pixel_file(file: Path) -> Path:
     return file.with_suffix(".pixels")
 
 
-def _read(file: Path, source: EncodedImages) -> DecodedImages | None:
+@dataclass(frozen=True)
+class Mender:
+    """Pixels that are not what was written, as after a power failure, which leaves zeros, are decoded once more."""
+
+    file: Path  # the index
+    source: EncodedImages
+    side: int
+    checksums: NDArray[np.uint32]  # CRC-32 of each image's pixels: (n,)
+
+    def __call__(self, index: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Of the image with this number. All images are decoded anew by whoever opens the file after that."""
+        if zlib.crc32(pixels.data) == self.checksums[index]:
+            return pixels
+        self.file.unlink(missing_ok=True)
+        (seen,) = look_at(self.source, [index], side=self.side)
+        assert seen.pixels is not None
+        return seen.pixels
+
+
+def _read(file: Path, source: EncodedImages, side: int) -> DecodedImages | None:
     """None where it is not there, or not whole."""
     try:
         with np.load(file) as index:
-            starts, shapes, checksum = index["starts"], index["shapes"], int(index["checksum"])
+            starts, shapes, checksums = index["starts"], index["shapes"], index["checksums"]
         pixels: NDArray[np.uint8] = np.memmap(_pixel_file(file), np.uint8, "r")
     except (OSError, ValueError, KeyError):
         return None
-    if not len(starts) == len(shapes) == len(source) or 3 * shapes.prod(1).sum() != len(pixels):
+    if not len(starts) == len(shapes) == len(checksums) == len(source) or 3 * shapes.prod(1).sum() != len(pixels):
         return None
     with contextlib.suppress(OSError):
         file.touch()  # when it was last used
-    if checksum != _checksum(pixels):  # as after a power failure, which leaves zeros: black images
-        return None
-    return DecodedImages(pixels, starts, shapes, source.fingerprint())
+    return DecodedImages(pixels, starts, shapes, source.fingerprint(), Mender(file, source, side, checksums))
 
 
 def _forget_unused(folder: Path) -> None:
@@ -168,33 +185,25 @@ def _forget_unused(folder: Path) -> None:
                 _pixel_file(index).unlink()
 
 
-def _checksum(pixels: NDArray[np.uint8]) -> int:
-    """CRC-32 of all: a second for some gigabytes."""
-    found = 0
-    for start in range(0, len(pixels), CHUNK):
-        found = zlib.crc32(pixels[start : start + CHUNK].data, found)
-    return found
-
-
 def _write(
     file: Path, source: EncodedImages, order: Sequence[int], side: int, title: str, span: bool
 ) -> dict[int, ImageFacts]:
     """Pixels first, then the index, which says: complete. Two processes may write the same at a time."""
     temporary = [temporary_beside(path) for path in (_pixel_file(file), file)]
     facts, starts, shapes = {}, np.zeros(len(source), np.int64), np.zeros((len(source), 2), np.int64)
-    checksum = 0
+    checksums = np.zeros(len(source), np.uint32)
     try:
         with temporary[0].open("xb") as pixels:
             for index, seen in _walk(source, order, title, span, side):
                 assert seen.pixels is not None
                 facts[index], starts[index], shapes[index] = seen.facts, pixels.tell(), seen.pixels.shape[:2]
                 written = seen.pixels.tobytes()
-                checksum = zlib.crc32(written, checksum)
+                checksums[index] = zlib.crc32(written)
                 pixels.write(written)
             pixels.flush()
             os.fsync(pixels.fileno())
         with temporary[1].open("xb") as table:
-            np.savez(table, starts=starts, shapes=shapes, checksum=checksum)
+            np.savez(table, starts=starts, shapes=shapes, checksums=checksums)
         temporary[0].replace(_pixel_file(file))
         temporary[1].replace(file)
     finally:

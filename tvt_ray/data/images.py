@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -122,6 +122,8 @@ class DecodedImages:
     starts: NDArray[np.int64]  # where each image begins: (n,)
     shapes: NDArray[np.int64]  # height and width of each: (n, 2)
     original: str  # fingerprint of the images that these were
+    # gives an image's pixels as they were written, of those that are in the array now; None: they need no check
+    mend: Callable[[int, NDArray[np.uint8]], NDArray[np.uint8]] | None = None
 
     def __len__(self) -> int:
         return len(self.shapes)
@@ -131,7 +133,8 @@ class DecodedImages:
         return Image.fromarray(self._pixels(index).reshape(height, width, 3))
 
     def _pixels(self, index: int) -> NDArray[np.uint8]:
-        return self.pixels[self.starts[index] : self.starts[index] + 3 * self.shapes[index].prod()]
+        pixels = self.pixels[self.starts[index] : self.starts[index] + 3 * self.shapes[index].prod()]
+        return self.mend(index, pixels) if self.mend else pixels
 
     def fingerprint(self) -> str:
         """That of the images that were decoded."""
@@ -139,7 +142,7 @@ class DecodedImages:
 
     def portable(self, indices: NDArray[np.int64]) -> DecodedImages:
         """Those at `indices`, in memory."""
-        pixels = np.concatenate([np.empty(0, np.uint8), *(self._pixels(i) for i in indices)])
+        pixels = np.concatenate([np.empty(0, np.uint8), *(self._pixels(i).ravel() for i in indices)])
         shapes = self.shapes[indices]
         return DecodedImages(pixels, np.cumsum(3 * shapes.prod(1)) - 3 * shapes.prod(1), shapes, self.original)
 
