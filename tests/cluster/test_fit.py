@@ -109,6 +109,9 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     history = [json.loads(line) for line in (Path(student["path"]) / "metrics.jsonl").read_text().splitlines()]
     assert len(history) == 4
     assert not any("val_acc" in key for epoch in history for key in epoch)
+    published = [file for file in Path(student["path"]).iterdir() if file.suffix in (".json", ".jsonl", ".md")]
+    assert {"arch.json", "config.json", "README.md"} <= {file.name for file in published}
+    assert not [file.name for file in published if str(tmp_path) in file.read_text()]  # what is published has no places
     code, out, err = call(capsys, *flags)
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["students"] == [student]

@@ -13,7 +13,7 @@ from tvt_ray.training import loop
 from tvt_ray.training.learner import Learner, WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches
 from tvt_ray.training.loop import Loop, Validation
-from tvt_ray.training.pace import Division
+from tvt_ray.training.pace import Division, Pace
 
 CPU = WorkerContext(torch.device("cpu"))
 
@@ -65,6 +65,15 @@ def test_measuring_moves_no_statistics(subject):
     subject.measure(1)
     after = subject.learners["linear"].network.state_dict()
     assert all(torch.equal(value, before[key]) for key, value in after.items())
+
+
+def test_a_step_takes_the_least_that_was_measured_after_warming_up(subject, monkeypatch):
+    """By turns on one thread and on several: what others do meanwhile makes a step longer, and never shorter."""
+    seconds = iter([(0.1, 0.5), (0.1, 0.5), (3.0, 9.0), (1.0, 4.0), (2.0, 8.0), (1.0, 9.0), (5.0, 8.5), (1.0, 5.0)])
+    threads = []
+    monkeypatch.setattr(subject, "_batch_seconds", lambda count, learns: threads.append(count) or next(seconds))
+    assert subject.measure(2) == Pace(load_s=2.0, step_s=8.0, scaling=1.0, on_gpu=False)
+    assert threads == [1, 2] * 4
 
 
 def test_cores_are_divided_as_they_are_told_to_and_one_is_not_measured(subject, monkeypatch):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from tvt_ray.vision_compat import ensure_torchvision
+from tvt_ray.vits import trunk_kernels
 from tvt_ray.vits.trunk_kernels import _convolve, speed_up
 from tvt_ray.vits.trunks import Trunk
 
@@ -88,12 +89,17 @@ def test_a_norm_whose_convolution_others_read_as_well_is_not_folded():
     assert trunk.bn1.forward.__func__ is type(trunk.bn1).forward
 
 
+@pytest.mark.parametrize("at_once", [1, 4 * 8 * 12 * 12 * 2, 2**30], ids=["one image", "two images", "all"])
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
-def test_a_depthwise_convolution_s_gradients_are_float32_s_in_mixed_precision(kernel, stride):
-    """Maps and what comes out are bfloat16; nothing else is rounded on the way back, but what goes to the maps."""
+def test_a_depthwise_convolution_s_gradients_are_float32_s_in_mixed_precision(kernel, stride, at_once, monkeypatch):
+    """Maps and what comes out are bfloat16; nothing else is rounded on the way back, but what goes to the maps.
+
+    However many images are gone back over at once.
+    """
+    monkeypatch.setattr(trunk_kernels, "BYTES_AT_ONCE", at_once)
     torch.manual_seed(0)
     conv = nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=8)
-    maps = torch.randn(2, 8, 12, 12).bfloat16()
+    maps = torch.randn(5, 8, 12, 12).bfloat16()
     given = maps.clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         found = _convolve(conv, None, given)

@@ -22,6 +22,7 @@ from tvt_ray.training.memory import keep_freed_memory
 from tvt_ray.training.pace import Division, Pace, divide, finished, scaling_of
 
 SECONDS_BETWEEN_STATES = 10.0  # at least, so that short epochs are not spent on writing
+TIMES = 3  # that a step is timed
 BYTES_KEPT = 256 * 2**20  # of a worker's share of the images that validate, at most
 OneLearner = TypeVar("OneLearner", bound=Learner)
 Name = TypeVar("Name")
@@ -201,18 +202,20 @@ class Loop(Generic[OneLearner]):
 
     @generators_as_they_were()
     def measure(self, cpus: int, learns: bool = False) -> Pace:
-        """What a batch takes on one thread and on `cpus`, each the second of two.
+        """What a batch takes on one thread and on `cpus` in turn: the least of TIMES each, after one that warms up.
 
+        The least, since others that are at work for a moment would halve a training's pace by a wrong division.
         Nothing of the training moves, unless it `learns`, for who needs it no more: then steps are whole, optimiser
         and all.
         """
         buffers = [buffer for learner in self.learners.values() for buffer in learner.network.buffers()]
         kept, threads = [buffer.clone() for buffer in buffers], torch.get_num_threads()
-        seconds = [self._batch_seconds(count, learns) for count in (1, 1, cpus, cpus)]
+        seconds = [self._batch_seconds(count, learns) for count in (1, cpus) * (1 + TIMES)]
         torch.set_num_threads(threads)
         for buffer, value in zip(buffers, kept, strict=True):
             buffer.copy_(value)
-        (load_s, step_s), (_, many_s) = seconds[1], seconds[3]
+        load_s, step_s = (min(each) for each in zip(*seconds[2::2], strict=True))
+        many_s = min(step for _, step in seconds[3::2])
         return Pace(load_s, step_s, scaling_of(step_s, many_s, cpus), on_gpu=self.worker.device.type == "cuda")
 
     def _batch_seconds(self, threads: int, learns: bool) -> tuple[float, float]:

@@ -11,6 +11,7 @@ Shape suffixes: B = images, C = channels, H, W = map axes.
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits.trunks import Trunk
 
 PROBE_SIZE = 64  # pixels of the image on which it is seen what follows what
+BYTES_AT_ONCE = 2**23  # of float32 maps, in backward
 TOLERANCE = 1e-3  # of the largest value, to which a trunk computes the same with BatchNorm folded
 
 
@@ -121,20 +123,27 @@ class _Float32Gradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Of some images at a time, so that what is of float32 stays in the caches."""
         (maps, weight), (stride, padding, dilation, groups) = ctx.saved_tensors, ctx.sizes
-        asked = list(ctx.needs_input_grad[:3])
-        found = torch.ops.aten.convolution_backward(
-            gradients[0].float(),
-            maps.float(),
-            weight,
-            [len(weight)],
-            list(stride),
-            list(padding),
-            list(dilation),
-            False,
-            [0, 0],
-            groups,
-            asked,
-        )
-        of_maps = None if found[0] is None else found[0].to(maps.dtype)
-        return of_maps, found[1], found[2], *(None,) * len(ctx.sizes)
+        num_parts = min(math.ceil(4 * max(maps.numel(), gradients[0].numel()) / BYTES_AT_ONCE), len(maps))
+        parts = zip(maps.tensor_split(num_parts), gradients[0].tensor_split(num_parts), strict=True)
+        found = [
+            torch.ops.aten.convolution_backward(
+                gradient.float(),
+                some.float(),
+                weight,
+                [len(weight)],
+                list(stride),
+                list(padding),
+                list(dilation),
+                False,
+                [0, 0],
+                groups,
+                list(ctx.needs_input_grad[:3]),
+            )
+            for some, gradient in parts
+        ]
+        of_maps, *of_rest = zip(*found, strict=True)
+        joined = None if of_maps[0] is None else torch.cat([each.to(maps.dtype) for each in of_maps])
+        sums = [None if each[0] is None else torch.stack(each).sum(0) for each in of_rest]
+        return joined, *sums, *(None,) * len(ctx.sizes)
