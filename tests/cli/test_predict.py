@@ -1,6 +1,7 @@
 """tvt predict, with a student of random weights."""
 
 import csv
+import io
 import json
 import random
 import subprocess
@@ -12,9 +13,11 @@ from safetensors.torch import save
 
 from tests.conftest import REPO, SMALL_SPACES, call, once
 from tests.data.samples import encode, picture
+from tvt_ray.cli.predict import _as_csv
 from tvt_ray.exports import EXPORTS
 from tvt_ray.exports.folder import StudentCard, load_student, save_student
 from tvt_ray.exports.formats import Wish
+from tvt_ray.inference import Prediction
 from tvt_ray.vits import build_student
 
 SPACE = SMALL_SPACES["autoformer"]
@@ -193,3 +196,22 @@ def test_onnx_files_need_onnxruntime(capsys, tmp_path, monkeypatch):
     code, _, err = call(capsys, "predict", onnx_file, tmp_path / "a.png")
     assert (code, err.count("\n")) == (2, 1)
     assert "onnxruntime, which is not installed: pip install tvt_ray[export]" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=HYPERLINK(1)", "'=HYPERLINK(1)"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("+1+1", "'+1+1"),
+        ("-cmd|' /C calc'!A0", "'-cmd|' /C calc'!A0"),
+        ("-1", "-1"),
+        ("+2.5e3", "+2.5e3"),
+        ("cat=dog", "cat=dog"),
+    ],
+)
+def test_what_a_spreadsheet_would_run_becomes_text(text, cell):
+    table = _as_csv([Prediction(text, text, 0.5, None), Prediction("b.jpg", None, None, text)])
+    rows = list(csv.reader(io.StringIO(table)))
+    assert rows[1][:2] == [cell, cell]
+    assert rows[2] == ["b.jpg", "", "", cell]

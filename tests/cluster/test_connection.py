@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import signal
 import socket
@@ -21,6 +23,9 @@ from tests.conftest import REPO
 from tvt_ray.cluster import connection
 from tvt_ray.cluster.connection import check_address
 from tvt_ray.errors import UsageError
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.storage.locations import cache_folder, write_atomically
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "the-clusters-own-token-of-some-length"
@@ -238,7 +243,7 @@ with connected("local"):
 
 
 def listening(pids):
-    """Addresses, in hexadecimal, on which these processes wait for connections."""
+    """Addresses, in hexadecimal, and ports on which these processes wait for connections."""
     sockets = set()
     for pid in pids:
         for entry in Path(f"/proc/{pid}/fd").iterdir():
@@ -249,12 +254,16 @@ def listening(pids):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
-                found.add(fields[1].rpartition(":")[0])
+                address, _, port = fields[1].rpartition(":")
+                found.add((address, int(port, 16)))
     return found
 
 
-def test_a_cluster_of_this_machine_listens_on_loopback_alone(tmp_path):
-    environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "token"}
+@pytest.fixture
+def own_ray(tmp_path):
+    """The processes of a Ray that `tvt` starts on this machine, with a home of its own."""
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    environment |= {"XDG_STATE_HOME": str(tmp_path / "state"), "RAY_AUTH_MODE": "token"}
     environment.pop("RAY_ADDRESS", None)
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", LISTENING], stdin=pipe, stdout=pipe, env=environment, text=True)
@@ -263,9 +272,70 @@ def test_a_cluster_of_this_machine_listens_on_loopback_alone(tmp_path):
     while len(family) > size:
         size = len(family)
         family |= {each.pid for each in processes() if each.parent in family}
-    found = listening(family)
+    yield family
     process.stdin.close()
     assert process.wait(timeout=60) == 0
+
+
+def test_a_cluster_of_this_machine_listens_on_loopback_alone(own_ray, tmp_path):
+    found = {address for address, _ in listening(own_ray)}
     assert found
     assert found <= {"0100007F", "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"}
     assert (tmp_path / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
+
+
+NOBODY = 65534
+
+
+def as_nobody(attack):
+    """What a function gives that runs as another user of this machine, in a process of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        try:
+            told = attack()
+        except BaseException as error:  # whatever it is, this process is not pytest's
+            told = f"{type(error).__name__}: {error}"
+        os.write(writing, json.dumps(told).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        told = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    return told
+
+
+def asked_without_a_token(port):
+    """Status and beginning of what a port answers who asks for jobs by HTTP; 0: it does not speak that."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/api/jobs/")
+        answer = connection.getresponse()
+        return answer.status, answer.read(6).decode("latin-1")
+    except (OSError, http.client.HTTPException):
+        return 0, ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_reads_no_secrets_and_runs_no_jobs(own_ray, tmp_path, monkeypatch):
+    """Though the folders above and ports on 127.0.0.1 are open to them. Ray's metrics are, which name no data."""
+    for name in ("CACHE", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    write_atomically(cache_folder() / "decoded" / "photo.pixels", b"private")
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.claim(RunConfig())  # which is signed
+    for above in (tmp_path, *tmp_path.parents[:-2]):
+        above.chmod(0o755)
+    secrets = [tmp_path / ".ray/auth_token", cache_folder() / "decoded/photo.pixels", tmp_path / "state/tvt_ray/key"]
+    assert all(secret.read_bytes() for secret in secrets)
+    assert as_nobody(lambda: os.listdir(tmp_path))  # noqa: PTH208 (in a process that must do little)
+    for secret in secrets:
+        assert as_nobody(secret.read_text).startswith("PermissionError")
+    ports = sorted({port for _, port in listening(own_ray)})
+    answers = as_nobody(lambda: [asked_without_a_token(port) for port in ports])
+    assert 401 in [status for status, _ in answers]  # the dashboard's
+    assert {text for status, text in answers if 200 <= status < 400} <= {"# HELP"}  # metrics, for Prometheus
