@@ -62,6 +62,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.night
 def test_a_fit_reads_its_images_once_and_starts_ray_once(photos, tmp_path):
     words = [sys.executable, "-c", COUNTING, "fit", photos, "--out", tmp_path / "out", *SHORT]
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

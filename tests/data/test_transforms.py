@@ -11,6 +11,7 @@ from tvt_ray.data.transforms import (
     IMAGENET_STD,
     AugmentSettings,
     check_augmentation,
+    eval_batch_size,
     eval_loader,
     eval_tensor,
     normalize,
@@ -67,6 +68,14 @@ def test_an_augmentation_that_timm_does_not_know_is_one_clear_line():
     assert "\n" not in str(error.value)
     with pytest.raises(UsageError, match=r"config teacher_training\.augment\.auto_augment: timm does not"):
         check_augmentation(AugmentSettings(auto_augment="rnd-m9"), "teacher_training")
+
+
+@pytest.mark.parametrize(("size", "images"), [(16, 256), (32, 256), (64, 128), (128, 32), (224, 10), (384, 8)])
+def test_large_images_are_evaluated_few_at_a_time_on_a_cpu(size, images, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert eval_batch_size(size) == images
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert eval_batch_size(size) == 256
 
 
 def test_evaluation_sees_every_image_in_order(digits):

@@ -178,7 +178,7 @@ def pixels_of(images: Tensor) -> Tensor:
 def some_of(split: Split, image_size: int) -> Tensor:
     """Images for all BATCHES together, evenly spread over a split: (8, S, S, 3) uint8. A small split's repeat."""
     places = np.linspace(0, len(split) - 1, sum(BATCHES)).round().astype(np.int64)
-    ((images, _),) = eval_loader(split.take(places), image_size)
+    ((images, _),) = eval_loader(split.take(places), image_size, len(places))
     return pixels_of(images)
 
 

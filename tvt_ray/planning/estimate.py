@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tvt_ray.data.splits import Dataset
+from tvt_ray.data.transforms import eval_batch_size
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.distillation.settings import DistillSettings
@@ -239,7 +240,9 @@ def _head_seconds(teacher: Teacher, data: Dataset) -> float:
 
 def _test_seconds(teacher: Teacher, data: Dataset) -> float:
     """The teacher on the test images, at its own size and at the student's, and twice on those that validate."""
-    images = torch.zeros(NUM_FEATURES, 3, teacher.image_size, teacher.image_size, device=device_here())
+    size = teacher.image_size
+    images = torch.zeros(eval_batch_size(size), 3, size, size, device=device_here())
+    images = images.contiguous(memory_format=torch.channels_last)  # as it sees them then
     teacher.to(device_here()).eval()
     with torch.inference_mode():
         teacher(images)

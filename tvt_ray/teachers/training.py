@@ -224,7 +224,8 @@ def teacher_hits(teacher: Teacher, split: Split, image_size: int | None = None) 
     device = device_here()
     teacher.to(device).eval()
     batches = eval_loader(split, image_size or teacher.image_size)
-    hits = [teacher(images.to(device))[0].argmax(1).cpu() == labels for images, labels in batches]
+    placed = ((images.to(device).contiguous(memory_format=torch.channels_last), labels) for images, labels in batches)
+    hits = [teacher(images)[0].argmax(1).cpu() == labels for images, labels in placed]
     teacher.cpu()
     return torch.cat(hits).numpy()  # type: ignore[no-any-return]
 
