@@ -279,6 +279,31 @@ def test_paths_that_cannot_be_written_are_refused_before_any_work(capsys, tmp_pa
     assert "file/run cannot be made: Not a directory" in err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "imagefolder:{}", "--out", "out"],
+        ["fit", "digits", "--out", "{}"],
+        ["search", "--run-dir", "{}"],
+        ["search", "--config", "{}"],
+        ["report", "{}"],
+        ["inspect", "{}"],
+        ["predict", "{}", "image.png"],
+        ["check-data", "parquet:{}"],
+        ["search", "--teacher-weights", "{}", "--run-dir", "out"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("name", ["n" * 300, "n/" * 3000], ids=["name", "path"])
+def test_a_name_that_no_filesystem_takes_is_one_line(words, name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(capsys, *(word.format(name) for word in words))
+    assert code == 2
+    assert err.count("\n") == 1
+    assert len(err) < 300
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_temporary_folder_too_long_for_sockets_is_refused(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 60)))
     code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "run")

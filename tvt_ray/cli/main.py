@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -32,9 +33,10 @@ from tvt_ray.cli import (
 )
 from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError, UsageError
-from tvt_ray.storage.locations import Location, as_location, first_line
+from tvt_ray.storage.locations import Location, as_location, first_line, shown
 
 Command = Callable[[argparse.Namespace], int]
+MOST_OF_A_NAME = 60  # characters of one that is too long, in a message
 
 # In the order of `tvt --help`: (name, what it does, what adds its flags)
 COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...] = (
@@ -108,6 +110,8 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
 
 
 def _unexpected(args: argparse.Namespace, error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return _fail(2, f"this system takes no name of that length: {shown(error.filename)[:MOST_OF_A_NAME]}…")
     if getattr(args, "debug", False):
         traceback.print_exc()
     advice = "" if getattr(args, "debug", False) else "; --debug shows where, which belongs in a report of it"
