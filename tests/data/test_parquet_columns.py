@@ -121,6 +121,15 @@ def test_what_is_no_parquet_is_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("broken", ["image", "label", "other"])
+def test_a_column_whose_name_is_no_text_is_one_line(write, broken):
+    path = write("image", "label", "other")
+    path.write_bytes(path.read_bytes().replace(broken.encode(), b"\xf2" + broken.encode()[1:]))
+    with pytest.raises(UsageError, match=r"\.parquet cannot be read as Parquet: .*utf-8") as error:
+        choose(path)
+    assert "\n" not in str(error.value)
+
+
 def test_images_that_a_file_names_lie_in_the_dataset_or_where_the_user_says(tmp_path):
     """A file of somebody else's could name any image that this user has."""
     data, private = tmp_path / "data", tmp_path / "private"

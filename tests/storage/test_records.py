@@ -160,6 +160,15 @@ def test_a_damaged_part_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_part_whose_columns_have_names_that_are_no_text_is_named(tmp_path):
+    Records(tmp_path, ROWS).append([make_row(1)])
+    part = next(tmp_path.iterdir())
+    part.write_bytes(part.read_bytes().replace(b"arch_id", b"arch\xf2id"))
+    with pytest.raises(UsageError, match=r"part-000000\.parquet cannot be read \(.*utf-8") as error:
+        rows_in(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_a_part_without_its_columns_is_named(tmp_path):
     pq.write_table(pa.table({"arch_id": ["a"]}), tmp_path / "part-000000.parquet")
     with pytest.raises(UsageError, match=r"part-000000\.parquet has no column space: it was not written by this"):

@@ -121,10 +121,10 @@ def _metadata(path: Path, schema: pa.Schema, key: bytes) -> Any:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """What pyarrow cannot read in the block is a UsageError that names the file."""
+    """What pyarrow cannot read in the block, names of columns too, is a UsageError that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{shown(path)} cannot be read as Parquet: {first_line(error)}") from None
 
 

@@ -136,7 +136,7 @@ class Records(Generic[R]):
             table = pa.Table.from_batches(batches, file.schema_arrow)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError, KeyError) as error:
+        except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:  # the last: of a column's name
             raise UsageError(f"{path} cannot be read ({first_line(error)}); {_ADVICE}") from None
         missing = [name for name in self.codec.schema.names if name not in table.column_names]
         if missing:
