@@ -17,6 +17,7 @@ from tvt_ray.exports import EXPORTS, Export, formats
 from tvt_ray.exports.folder import load_student
 from tvt_ray.exports.formats import Format
 from tvt_ray.inference import OnnxStudent, load_onnx
+from tvt_ray.runs.folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -103,8 +104,8 @@ def test_images_of_another_dataset_serve_as_well(alone):
 
 @pytest.mark.night
 def test_a_dataset_that_was_moved_is_no_reason_not_to_export(student):
-    config = student.parents[1] / "config.yaml"
-    config.write_text(config.read_text().replace("name: digits", "name: imagefolder:/nowhere/photos"))
+    run = RunFolder(student.parents[1])
+    run.claim(run.config().with_(data={"name": "imagefolder:/nowhere/photos"}))
     found = tvt_ray.export(student, "timm", out=student.parent / "timm")
     assert found.checked_on == "noise"
     assert "the run's images are not at hand (dataset 'imagefolder:/nowhere/photos': there is no" in found.notes[0]
