@@ -231,3 +231,13 @@ def test_a_plugin_s_name_is_offered_for_pasting_only_where_it_is_one(tmp_path):
     with pytest.raises(UsageError, match=r"plugins that are no Python modules: x\]; touch") as refused:
         folder.config()
     assert "--set" not in str(refused.value)
+
+
+@pytest.mark.parametrize("plugins", ["[[]]", "[{}]", "[[[1]], {a: b}]"])
+def test_plugins_that_are_no_names_are_refused_in_a_line(plugins, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.make()
+    folder.config_file.write_text(RunConfig().to_yaml().replace("plugins: []", f"plugins: {plugins}"))
+    with pytest.raises(UsageError, match="plugins that are no Python modules") as refused:
+        folder.config()
+    assert "\n" not in str(refused.value)

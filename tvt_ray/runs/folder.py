@@ -131,12 +131,12 @@ class RunFolder:
                 f"reads {FORMAT}): search anew into another --run-dir"
             )
         plugins = values.get("plugins")
-        self._check_plugins(plugins if isinstance(plugins, list) else ())  # what is no list is refused below
+        self._check_plugins(list(map(str, plugins)) if isinstance(plugins, list) else ())  # no list is refused below
         return validate(values)
 
     def _check_plugins(self, names: Sequence[str]) -> None:
         """A run folder may be a stranger's, and a plugin is code: it names none that this process did not ask for."""
-        unknown = [str(name) for name in names if name not in sys.modules]
+        unknown = [name for name in names if name not in sys.modules]
         if unknown:
             names = ", ".join(map(shown, unknown))
             if not all(_MODULE.fullmatch(name) for name in unknown):
