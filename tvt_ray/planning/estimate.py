@@ -30,9 +30,9 @@ from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.head import fast, features_of, num_features
 from tvt_ray.teachers.provide import cached_teacher_path, get_teacher
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.training import TeacherTrainer, trains_head
+from tvt_ray.teachers.training import TeacherTrainer, teacher_hits, trains_head
 from tvt_ray.training.learner import WorkerContext
-from tvt_ray.training.pace import Pace, device_here, divide, finished, step_seconds
+from tvt_ray.training.pace import Pace, device_here, divide, step_seconds
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits, format_count
 
@@ -240,17 +240,11 @@ def _head_seconds(teacher: Teacher, data: Dataset) -> float:
 
 def _test_seconds(teacher: Teacher, data: Dataset) -> float:
     """The teacher on the test images, at its own size and at the student's, and twice on those that validate."""
-    size = teacher.image_size
-    images = torch.zeros(eval_batch_size(size), 3, size, size, device=device_here())
-    images = images.contiguous(memory_format=torch.channels_last)  # as it sees them then
-    teacher.to(device_here()).eval()
-    with torch.inference_mode():
-        teacher(images)
-        start = time.perf_counter()
-        teacher(images)
-        each = (finished(device_here()) - start) / len(images)
-    teacher.cpu()
-    return each * 2 * (len(data.test) + len(data.val))
+    some = data.test.take(np.arange(min(len(data.test), eval_batch_size(teacher.image_size))))
+    teacher_hits(teacher, some)  # which warms up
+    start = time.perf_counter()
+    teacher_hits(teacher, some)
+    return (time.perf_counter() - start) / len(some) * 2 * (len(data.test) + len(data.val))
 
 
 def _per_step(pace: Pace, data: Dataset) -> float:
