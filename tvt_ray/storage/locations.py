@@ -212,16 +212,11 @@ def write_atomically(path: Location, data: bytes) -> None:
         _write(path, data, lambda temporary: temporary.replace(path))
 
 
-def write_new(path: Location, data: bytes) -> bool:
+def write_new(path: Path, data: bytes) -> bool:
     """As `write_atomically`, but where there is such a file already it stays, and False says so.
 
-    Of two processes that write one name at a time one alone does; on an object store, unless that is within an instant.
+    Of two processes that write one name at a time one alone does.
     """
-    if isinstance(path, RemotePath):
-        if path.exists():
-            return False
-        path.write_bytes(data)
-        return True
     return _write(path, data, lambda temporary: _take_free(path, temporary))
 
 

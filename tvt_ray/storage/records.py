@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
+import uuid
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line, write_new
+from tvt_ray.storage.locations import Location, RemotePath, first_line, write_new
 
 PARTS_BEFORE_MERGING = 64  # small parts that a run gathers before they become one
 # A part with as many is left alone until the run ends: each record is rewritten a few times at most.
@@ -21,7 +23,8 @@ RECORDS_NOT_TO_MERGE = 8192
 # What a part may become in memory: so many bytes, and so many times its own. What runs write is some ten times its own.
 MOST_BYTES, MOST_GROWTH, BATCH_ROWS = 2**26, 100, 8192
 _ADVICE = "move it away and --resume makes its rows again"
-_PART_NAME = re.compile(r"part-(\d+)\.parquet")  # copies that a file manager makes ("part-1 (1).parquet") are none
+# Copies that a file manager makes ("part-1 (1).parquet") are none.
+_PART_NAME = re.compile(r"part-(\d+)(-[0-9a-f]{8})?\.parquet")
 
 R = TypeVar("R")
 
@@ -37,15 +40,20 @@ class Codec(Generic[R]):
 
 
 class Records(Generic[R]):
-    """A folder of parts. One driver writes to it."""
+    """A folder of parts. One driver writes to it.
+
+    Where an object store keeps it, names of parts hold their writer's mark: a store gives one name to two writers, of
+    which the later replaces what the earlier wrote, and a driver that lost its lease while it slept may still write.
+    """
 
     def __init__(self, folder: Location, codec: Codec[R]) -> None:
         self.folder, self.codec, self._next = folder, codec, 0
+        self._mark = f"-{uuid.uuid4().hex[:8]}" if isinstance(folder, RemotePath) else ""
         self._pass_over(self._paths())
 
     def _paths(self) -> list[Location]:
         found = [path for path in self.folder.glob("part-*.parquet") if _PART_NAME.fullmatch(path.name)]
-        return sorted(found, key=_number)
+        return sorted(found, key=lambda path: (_number(path), path.name))
 
     def _pass_over(self, paths: Sequence[Location]) -> None:
         """Records on disk are never written over, whoever wrote them."""
@@ -65,8 +73,11 @@ class Records(Generic[R]):
         pq.write_table(table, sink)
         data = sink.getvalue().to_pybytes()
         while True:
-            path = self.folder / f"part-{self._next:06}.parquet"
+            path = self.folder / f"part-{self._next:06}{self._mark}.parquet"
             self._next += 1
+            if isinstance(path, RemotePath):
+                path.write_bytes(data)
+                return path
             if write_new(path, data):  # else another process took the number meanwhile
                 return path
 
@@ -109,9 +120,10 @@ class Records(Generic[R]):
         tables, paths, parts = list[pa.Table](), list[Location](), self._paths()
         self._pass_over(parts)
         for path in reversed(parts):
-            if not path.exists():  # a dangling link, of which reading says more
+            try:
+                table = self._read_part(path)
+            except FileNotFoundError:  # a dangling link, of which reading says more, or another merged it meanwhile
                 break
-            table = self._read_part(path)
             if smaller_than is not None and len(table) >= smaller_than:
                 break
             tables.insert(0, table)
@@ -119,7 +131,8 @@ class Records(Generic[R]):
         if len(paths) > 1:
             self._write(pa.concat_tables(tables, promote_options="default"))
             for path in paths:
-                path.unlink()
+                with contextlib.suppress(FileNotFoundError):  # as above
+                    path.unlink()
 
     def _read_part(self, path: Location) -> pa.Table:
         """Raises FileNotFoundError for one that is gone."""
