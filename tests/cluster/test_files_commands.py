@@ -71,7 +71,7 @@ def test_what_the_docs_name_exists():
         re.sub(r"[^\w-]", "", h.lower().replace(" ", "-")) for h in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     }
     anchors = re.findall(r"\]\(#([\w-]+)\)", text)
-    files = re.findall(r"(?:^|[\s`])((?:kuberay/|configs/)?[\w-]+\.yaml|kuberay/Dockerfile)", text)
+    files = re.findall(r"(?:^|[\s`])((?:kuberay/|configs/|aws/)?[\w-]+\.yaml|kuberay/Dockerfile)", text)
     assert set(anchors) <= headings
     assert len(anchors) >= 3
     assert len(set(files)) >= 5

@@ -111,9 +111,15 @@ class Metadata(Ec2):
     http_put_response_hop_limit: Literal[1]
 
 
+class Profile(Ec2):
+    name: Literal["tvt-ray-head"]  # of aws/access.yaml
+
+
 class Instance(Ec2):
     instance_type: str
     image_id: Annotated[str, Field(pattern="^ami-")]
+    security_group_ids: Annotated[list[Annotated[str, Field(pattern="^sg-")]], Field(min_length=1)]
+    iam_instance_profile: Profile | None = None
     metadata_options: Metadata
     instance_market_options: MarketOptions | None = None
     block_device_mappings: list[BlockDevice]
@@ -126,6 +132,8 @@ def test_providers_and_instances_have_no_unknown_fields():
     machines = {name: Instance.model_validate(t["node_config"]) for name, t in aws["available_node_types"].items()}
     assert machines["gpu_worker"].instance_market_options
     assert machines["head"].instance_market_options is None
+    assert machines["head"].iam_instance_profile
+    assert machines["gpu_worker"].iam_instance_profile is None
     listed = ListProvider.model_validate(load("cluster-onprem.yaml")["provider"])
     assert listed.head_ip not in listed.worker_ips
 
