@@ -111,7 +111,7 @@ def test_without_minutes_a_slow_machine_takes_what_it_needs(capsys, photos, tmp_
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["no/such/folder"], "unknown dataset 'no/such/folder'"),
+        (["no/such/folder"], "there is no no/such/folder"),
         (["PHOTOS", "--minutes", "0"], "--minutes is a number above 0; got 0"),
         (["PHOTOS", "--minutes", "inf"], "--minutes is a number above 0; got inf"),
         (["PHOTOS", "--seed", "-1"], "seed: Input should be greater than or equal to 0 (got -1)"),

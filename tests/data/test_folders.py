@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +69,6 @@ def test_flat_folders_that_are_all_called_like_splits_hold_no_classes(tmp_path):
     assert "no class folders are in test, train, so that the images have no classes" in refused(tmp_path)
 
 
-def test_folders_of_the_same_names_in_each_class_are_suspected(tmp_path):
-    for part in ("part1", "part2"):
-        write_images(tmp_path / part, {"cat": 4, "dog": 4}, seed=len(part))
-    notes = load(tmp_path).notes
-    assert notes[0] == "the folders cat, dog are in each class folder: are they the classes, or splits?"
-
-
 # PATH/SPLIT/CLASS -----------------------------------------------------------------------------------------------------
 
 
@@ -114,14 +108,14 @@ def test_images_and_other_files_that_belong_to_no_class_are_left_out_by_name(tmp
     write_splits(tmp_path, train=5, test=2)
     for name in ("0.png", "train/1.png", "train/2.png"):
         picture(7).save(tmp_path / name)
-    for name in ("README.md", "train/a/notes.txt", "test/b/IMG_1.HEIC", ".DS_Store", "train/a/._0.png"):
+    for name in ("README.md", "train/a/notes.txt", "test/b/IMG_1.RAW", ".DS_Store", "train/a/._0.png"):
         (tmp_path / name).write_text("text")
     data = load(tmp_path)
     check_splits(data, 8, 2, 4)
     assert data.notes == (
         "1 image in no class folder left out (such as 0.png)",
         "2 images in no class folder left out (such as train/1.png)",
-        "3 files are no images and left out: .heic 1, .md 1, .txt 1 (such as README.md)",
+        "3 files are no images and left out: .md 1, .raw 1, .txt 1 (such as README.md)",
     )
 
 
@@ -143,7 +137,7 @@ def test_a_split_without_images_is_refused_by_name(tmp_path):
 
 def test_one_split_beside_a_folder_of_the_same_classes_is_refused(tmp_path):
     """It may be a split of another name, or train may be a class."""
-    write_splits(tmp_path, train=5, holdout=5)
+    write_splits(tmp_path, train=5, gallery=5)
     assert "train and " in refused(tmp_path)
     assert "hold folders of one name (a, b)" in refused(tmp_path)
 
@@ -203,8 +197,8 @@ def test_broken_image_folders_are_refused_by_name(tmp_path):
     folder = write_class_folders(tmp_path / "d", ["a", "b"], 10)
     (folder / "empty").mkdir()
     assert "no images in the class folder(s) empty; images end in .jpg, .png" in refused(folder)
-    (folder / "empty" / "1.heic").touch()
-    assert "no images in the class folder(s) empty (but empty/1.heic); " in refused(folder)
+    (folder / "empty" / "1.raw").touch()
+    assert "no images in the class folder(s) empty (but empty/1.raw); " in refused(folder)
     shutil.rmtree(folder / "empty")
     broken = folder / "b" / "3.png"
     broken.write_bytes(broken.read_bytes()[:60])
@@ -280,3 +274,27 @@ def test_names_that_are_no_text_are_shown_escaped(tmp_path):
     assert data.class_names == ("a", "b", r"caf\xe9")
     verify_images(data)
     assert len(data.fingerprint()) == 16
+
+
+def test_a_class_may_be_called_like_a_split_and_hold_folders(tmp_path):
+    """No other folder is one to train on."""
+    for name in ("test tube", "beaker", "flask"):
+        write_images(tmp_path / name, {"2024": 8}, len(name) * 100)
+    assert load(tmp_path).class_names == ("beaker", "flask", "test tube")
+
+
+def test_one_folder_called_train_beside_others_with_folders_is_refused(tmp_path):
+    """As of vehicles: a train, a car and a bus."""
+    for name, inner in (("train", "steam"), ("car", "sedan"), ("bus", "red")):
+        write_images(tmp_path / name, {inner: 8, f"{inner}2": 8}, len(name) * 100)
+    assert "bus hold folders with images: call both train, val or test if they are splits" in refused(tmp_path)
+
+
+def test_a_class_has_one_name_however_folders_write_it(tmp_path):
+    for form, split, count in (("NFC", "train", 8), ("NFD", "train", 8), ("NFD", "test", 4)):
+        name = unicodedata.normalize(form, "épée")
+        write_images(tmp_path / split, {name: count, f"arc{'' if form == 'NFC' else ' '}": count}, count + ord(form[2]))
+    assert "'arc' and 'arc ' differ in case or blanks alone; --set data.merge_names=true" in refused(tmp_path)
+    data = load(tmp_path, merge_names=True)
+    assert data.class_names == ("arc", "épée")
+    assert [len(data.train) + len(data.val), len(data.test)] == [32, 8]

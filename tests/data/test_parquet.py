@@ -124,3 +124,103 @@ def test_columns_are_those_of_the_first_training_file(tmp_path):
     assert "test.parquet has no column 'label'; it has image, labels" in refused(tmp_path)
     pq.write_table(table.append_column("labels", pa.array([7] * 6)), tmp_path / "test.parquet")
     check_splits(load(tmp_path), 18, 2, 6)
+
+
+# What columns, folders and numbers in names say -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"), [("split", "train", "test"), ("is_test", False, True), ("subset", "Training", "EVAL")]
+)
+@pytest.mark.parametrize("file", ["photos.parquet", "train.parquet"])
+def test_a_column_that_says_the_split_is_followed(tmp_path, name, train, test, file):
+    table = labelled([0, 1] * 15).append_column(name, pa.array([train] * 22 + [test] * 8))
+    pq.write_table(table, tmp_path / file)
+    data = load(tmp_path)
+    check_splits(data, 20, 2, 8)
+    kept = [table["image"][row].as_py()["bytes"] for row in range(22, 30)]
+    assert [data.test.source.encoded[i] for i in data.test.indices] == kept
+    assert data.origins["test"] == f"the column {name}"
+
+
+def test_a_fold_that_is_a_number_says_no_split(tmp_path):
+    pq.write_table(labelled([0, 1] * 15).append_column("fold", pa.array([0, 1, 2] * 10)), tmp_path / "t.parquet")
+    check_splits(load(tmp_path), 22, 2, 6)
+
+
+def test_a_column_and_a_name_that_say_two_splits_are_refused(tmp_path):
+    for split, column in (("train", ["train"] * 20), ("test", ["test"] * 3 + ["train"] * 7)):
+        table = labelled([0, 1] * (len(column) // 2), seed=len(column)).append_column("split", pa.array(column))
+        pq.write_table(table, tmp_path / f"{split}.parquet")
+    assert "test.parquet, row 3: split says train, the file's name test" in refused(tmp_path)
+
+
+def test_a_row_that_says_no_split_among_others_is_refused(tmp_path):
+    table = labelled([0, 1] * 5).append_column("split", pa.array(["train"] * 6 + ["extra"] + ["test"] * 3))
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "t.parquet, row 6: split extra says neither train, val nor test, which other rows say" in refused(tmp_path)
+
+
+def test_files_that_the_names_miss_are_told(tmp_path):
+    write(tmp_path, {"train-00000-of-00003": 20, "test-00000-of-00001": 4})
+    assert (
+        "train has 1 of 3 files, as train-00000-of-00003.parquet is called: others are not here" in load(tmp_path).notes
+    )
+
+
+def test_one_file_twice_is_refused(tmp_path):
+    write(tmp_path, {"train-00000-of-00001": 20, "train-00000-of-00001 (1)": 20})
+    assert "holds one shard twice: train-00000-of-00001 (1).parquet, train-00000-of-00001.parquet" in refused(tmp_path)
+
+
+def test_folders_say_labels_and_splits_as_hive_and_spark_write_them(tmp_path):
+    for number, (split, label, count) in enumerate(
+        [("train", "red fox", 12), ("train", "owl", 12), ("test", "red fox", 4), ("test", "owl", 4)]
+    ):
+        folder = tmp_path / f"split={split}" / f"label={label.replace(' ', '%20')}" / "date=2024-01-02"
+        folder.mkdir(parents=True)
+        pq.write_table(labelled([0] * count, seed=100 * number).drop_columns(["label"]), folder / "part-0.parquet")
+    data = load(tmp_path)
+    check_splits(data, 22, 2, 8)
+    assert data.class_names == ("owl", "red fox")
+
+
+@pytest.mark.parametrize("nothing", [-1, None])
+def test_test_images_without_labels_are_left_out(tmp_path, nothing):
+    pq.write_table(labelled([0, 1] * 10), tmp_path / "train.parquet")
+    pq.write_table(labelled([nothing] * 10, label_type=pa.int64(), seed=50), tmp_path / "test.parquet")
+    data = load(tmp_path)
+    check_splits(data, 14, 2, 4)
+    assert data.notes == ("test.parquet left out: no row has a label",)
+    pq.write_table(labelled([nothing] * 10, label_type=pa.int64()), tmp_path / "train.parquet")
+    assert "train.parquet, row 0: there is no label" in refused(tmp_path)
+
+
+def test_names_of_the_classes_may_stand_in_the_test_file_alone(tmp_path):
+    meta = {b"class_names": b"disc, rect"}
+    pq.write_table(labelled([0, 1] * 10), tmp_path / "train.parquet")
+    pq.write_table(labelled([0, 1] * 3, meta, seed=50), tmp_path / "test.parquet")
+    assert load(tmp_path).class_names == ("disc", "rect")
+
+
+def test_one_class_under_two_names_is_asked_for(tmp_path):
+    pq.write_table(labelled(["cat", "dog", "Cat "] * 10), tmp_path / "train.parquet")
+    pq.write_table(labelled(["CAT", "dog"] * 3, seed=50), tmp_path / "test.parquet")
+    assert "'cat' and 'Cat ' differ in case or blanks alone" in refused(tmp_path)
+    data = load(tmp_path, merge_names=True)
+    assert data.class_names == ("cat", "dog")
+    assert data.test.labels.tolist() == [0, 1] * 3
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("iVBORw0KGgo" + "A" * 5000, r"row 0: iVBORw0KGgoAAAAAAAAA… is no path; where it is base64, decode it first"),
+        ("https://example.org/a.png", "row 0 names https://example.org/a.png: images are read from a disk"),
+    ],
+)
+def test_texts_that_are_no_paths_are_not_repeated_whole(tmp_path, place, message):
+    pq.write_table(pa.table({"image": [place] * 20, "label": [0, 1] * 10}), tmp_path / "train.parquet")
+    said = refused(tmp_path)
+    assert message in said
+    assert len(said) < 400

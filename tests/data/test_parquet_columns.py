@@ -28,7 +28,7 @@ def features(**columns):
 
 
 def choose(path, **settings):
-    return choose_columns(path, DataSettings(**settings))
+    return choose_columns([path], DataSettings(**settings))
 
 
 def test_columns_are_found_by_their_usual_names(write):
@@ -63,14 +63,14 @@ def test_the_only_column_that_hugging_face_calls_an_image_or_a_label_is_taken(wr
     found = choose(write("id", "photo", "plant", huggingface=marked))
     assert (found.image, found.label, found.class_names) == ("photo", "plant", ("fern",))
     two = features(photo={"_type": "Image"}, a={"_type": "ClassLabel"}, b={"_type": "ClassLabel"})
-    with pytest.raises(UsageError, match="a column named label or labels or fine_label is needed; got photo, a, b"):
+    with pytest.raises(UsageError, match="a column named label or labels is needed; got photo, a, b"):
         choose(write("photo", "a", "b", huggingface=two))
 
 
 @pytest.mark.parametrize(
     ("names", "settings", "message"),
     [
-        (("image", "kind"), {}, r"label or labels or fine_label is needed; got image, kind; data\.label_column names"),
+        (("image", "kind"), {}, r"label or labels is needed; got image, kind; data\.label_column names"),
         (("picture", "label"), {}, r"image or img is needed; got picture, label; data\.image_column names another"),
         (("image", "label"), {"label_column": "x"}, r"has no column 'x' \(data\.label_column\); it has image, label"),
         (("image", "label"), {"image_column": "x"}, r"has no column 'x' \(data\.image_column\); it has image, label"),

@@ -1,13 +1,16 @@
 """Pictures in every mode and format, which the tests write and read back."""
 
 import io
+import sys
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from tests.data.samples import picture
-from tvt_ray.data.pixels import WHITE, parse_colour, to_rgb
+from tvt_ray.data.layout import is_image
+from tvt_ray.data.pixels import WHITE, decode, parse_colour, to_rgb
+from tvt_ray.errors import UsageError
 
 STEPS = np.arange(256).reshape(16, 16)  # every grey level once
 
@@ -176,3 +179,99 @@ def test_colours_are_written_as_people_write_them():
     assert parse_colour("#7f7f7f80") == (127, 127, 127)
     with pytest.raises(ValueError, match=r"a colour is written as in white.*; got 'whitish'"):
         parse_colour("whitish")
+
+
+# What Pillow alone reads wrongly --------------------------------------------------------------------------------------
+
+
+def opened_from(data):
+    return decode(data, "a")
+
+
+def test_planes_of_16_bits_are_read_as_such(tmp_path, monkeypatch):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.stack([STEPS, STEPS.T, 255 - STEPS], axis=2)
+    for channels in (pixels, np.concatenate([pixels, np.full((16, 16, 1), 255)], axis=2)):
+        planes = (257 * channels).astype(np.uint16).transpose(2, 0, 1)
+        extra = ["unassalpha"] if len(planes) == 4 else None
+        tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate", extrasamples=extra)
+        assert np.array_equal(np.asarray(opened_from(tmp_path / "a.tif")), pixels)
+        assert np.array_equal(np.asarray(opened_from((tmp_path / "a.tif").read_bytes())), pixels)
+    monkeypatch.setitem(sys.modules, "tifffile", None)
+    with pytest.raises(UsageError, match="corrupt image a: a TIFF with planes of 16 bits; `pip install tifffile"):
+        opened_from(tmp_path / "a.tif")
+
+
+def test_planes_of_8_bits_are_pillows(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.stack([STEPS, STEPS.T, 255 - STEPS], axis=2).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels.transpose(2, 0, 1), photometric="rgb", planarconfig="separate")
+    assert np.array_equal(np.asarray(opened_from(tmp_path / "a.tif")), pixels)
+
+
+def test_cmyk_without_adobes_marker_is_not_inverted():
+    """Pillow takes all CMYK for inverted, as Adobe's programs write it; the marker says which do."""
+    teal = Image.new("RGB", (32, 32), (0, 128, 128)).convert("CMYK")
+    buffer = io.BytesIO()
+    teal.save(buffer, "JPEG", quality=95)
+    adobe = buffer.getvalue()
+    marker = adobe.index(b"\xff\xee")
+    buffer = io.BytesIO()
+    Image.fromarray(255 - np.asarray(teal), "CMYK").save(buffer, "JPEG", quality=95)
+    plain = buffer.getvalue()
+    marker = plain.index(b"\xff\xee")
+    plain = plain[:marker] + plain[marker + 2 + int.from_bytes(plain[marker + 2 : marker + 4], "big") :]
+    for data in (adobe, plain):
+        assert np.allclose(np.asarray(opened_from(data)), (0, 128, 128), atol=4)
+
+
+def swapped_profile():
+    """sRGB, but the first channel is what sRGB calls green, the second blue, the third red."""
+    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    places = {
+        bytes(data[132 + 12 * k : 136 + 12 * k]): 136 + 12 * k for k in range(int.from_bytes(data[128:132], "big"))
+    }
+    offsets = {tag: data[places[tag] : places[tag] + 4] for tag in (b"rXYZ", b"gXYZ", b"bXYZ")}
+    for tag, taken in ((b"rXYZ", b"gXYZ"), (b"gXYZ", b"bXYZ"), (b"bXYZ", b"rXYZ")):
+        data[places[tag] : places[tag] + 4] = offsets[taken]
+    text = bytes(data)
+    return text.replace("sRGB".encode("utf-16-be"), "abcd".encode("utf-16-be"))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_are_those_of_the_profile(mode):
+    given = np.zeros((8, 8, 3), np.uint8) + np.array([40, 200, 120], np.uint8)
+    image = Image.fromarray(given[..., [1, 2, 0]])
+    image = image.quantize(2) if mode == "P" else image.convert(mode)
+    data = stored(image, "PNG", icc_profile=swapped_profile()).fp.getvalue()
+    assert np.allclose(np.asarray(opened_from(data)), (40, 200, 120), atol=3)
+
+
+@pytest.mark.parametrize("profile", [b"no profile", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_profile_that_is_srgb_or_cannot_be_used_changes_nothing(profile, mode):
+    image = picture(1).convert(mode)
+    data = stored(image, "PNG", icc_profile=profile).fp.getvalue()
+    assert np.array_equal(np.asarray(opened_from(data)), np.asarray(image.convert("RGB")))
+
+
+def test_megabytes_of_text_in_a_png_are_no_fault():
+    info = PngImagePlugin.PngInfo()
+    info.add_text("note", "x" * 3_000_000, zip=True)
+    image = picture(1)
+    assert np.array_equal(np.asarray(opened_from(stored(image, "PNG", pnginfo=info).fp.getvalue())), np.asarray(image))
+
+
+def test_of_several_jpegs_in_a_file_the_first_is_read(tmp_path):
+    teal, red = (Image.new("RGB", (64, 64), colour) for colour in ((0, 128, 128), (200, 0, 0)))
+    teal.save(tmp_path / "a.mpo", save_all=True, append_images=[red])
+    assert np.allclose(np.asarray(opened_from(tmp_path / "a.mpo")), (0, 128, 128), atol=4)
+    assert is_image(tmp_path / "a.mpo")
+
+
+def test_heif_is_read_where_its_package_is_here(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    image = Image.new("RGB", (64, 64), (0, 128, 128))
+    heif.from_pillow(image).save(tmp_path / "IMG_1.HEIC", quality=95)
+    assert is_image(tmp_path / "IMG_1.HEIC")
+    assert np.allclose(np.asarray(opened_from(tmp_path / "IMG_1.HEIC")), (0, 128, 128), atol=6)

@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Says how good a trained student is on a dataset, as figures and as a page."
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>")
-    add_options(parser, "dataset", "set", *OUTPUT)
+    add_options(parser, "dataset", "labels", "set", *OUTPUT)
     parser.add_argument("--split", default="test", help="train, val, test (default) or all")
     parser.add_argument(
         "--out",

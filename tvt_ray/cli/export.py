@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--int8", action="store_true", help="a second ONNX file with matrices of 8 bits")
     parser.add_argument("--pixels", action="store_true", help="ONNX takes 8-bit pixels, and normalises them itself")
     parser.add_argument("--out", metavar="DIR", help="folder or URI of the files (default: the student's own)")
-    add_options(parser, "dataset", "set", *OUTPUT)
+    add_options(parser, "dataset", "labels", "set", *OUTPUT)
     parser.set_defaults(command=execute)
 
 

@@ -148,6 +148,9 @@ OPTIONS: dict[str, Option] = {
         {"metavar": "NAME"},
         setting=_dataset,
     ),
+    "labels": _value(
+        "table that gives the dataset's images their labels: .csv, .tsv or .jsonl", "FILE", "data.labels", type=path
+    ),
     "teacher": _value("<teachers>, or auto: a pretrained one that is to be had", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
@@ -194,7 +197,7 @@ OPTIONS: dict[str, Option] = {
     "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
 }
 
-COMMON = ("dataset", "teacher", "teacher-weights", "set", "json", "debug")
+COMMON = ("dataset", "labels", "teacher", "teacher-weights", "set", "json", "debug")
 OUTPUT = ("json", "debug")  # of commands that take no config
 
 

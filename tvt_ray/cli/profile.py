@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Measures the parts of a space's students on this machine, for searches with --max-latency-ms."
-    add_options(parser, "config", "dataset", "max-params", "set", *OUTPUT)
+    add_options(parser, "config", "dataset", "labels", "max-params", "set", *OUTPUT)
     parser.add_argument(
         "--batch-size",
         type=int,

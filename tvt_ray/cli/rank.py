@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Says how well scores rank architectures whose trained accuracy is known."
-    add_options(parser, "config", *COMMON)
+    add_options(parser, "config", *(name for name in COMMON if name != "labels"))
     parser.add_argument(
         "--ground-truth", type=path, nargs="+", required=True, metavar="FILE", help="JSON lines: space, arch, *_acc"
     )
@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images")
     parser.add_argument(
         "--labels",
+        dest="num_labels",
         type=int,
         default=0,
         metavar="K",
@@ -55,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
         check_writable(args.out / "ranking.parquet")
     proxies = args.proxies.split(",") if args.proxies else dict.fromkeys([config.score.zero_cost, "tvt", "params"])
     columns = tuple(args.columns.split(",")) if args.columns else None
-    labels = LabelRequest(args.labels, args.draws, config.seed)
+    labels = LabelRequest(args.num_labels, args.draws, config.seed)
     request = study.RankRequest(
         tuple(args.ground_truth), tuple(proxies), columns, args.band_min, args.band_max, args.seeds, labels
     )

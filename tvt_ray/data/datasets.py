@@ -13,10 +13,11 @@ import numpy as np
 
 from tvt_ray.data.folders import image_folder
 from tvt_ray.data.images import ArrayImages, EncodedImages
-from tvt_ray.data.layout import listing
-from tvt_ray.data.parquet import parquet_dataset
+from tvt_ray.data.layout import how_to_unpack, listing
+from tvt_ray.data.parquet import holds_tables, is_parquet, parquet_dataset
 from tvt_ray.data.pixels import Decoding
 from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.sheets import ENDINGS, is_sheet
 from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
@@ -63,7 +64,8 @@ def check_name(settings: DataSettings) -> None:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise UsageError(f"unknown dataset {settings.name!r}{hint}; choices: {', '.join(describe_datasets())}")
+        place = "" if Path(settings.name).exists() else ", and no folder or file is called so"
+        raise UsageError(f"unknown dataset {settings.name!r}{hint}{place}; choices: {', '.join(describe_datasets())}")
     _, takes_path = DATASETS[name]
     if colon and not takes_path:
         raise UsageError(f"dataset {name!r} takes no path; it is read from data.root ({settings.root})")
@@ -74,12 +76,35 @@ def check_name(settings: DataSettings) -> None:
 
 
 def dataset_name(text: str) -> str:
-    """A name of the table stays. A path alone is an image folder, or Parquet where it is such a file or holds some."""
-    path = Path(text).expanduser()
-    if not text or ":" in text or text in DATASETS or not path.exists():
+    """A name of the table stays. A path alone is an image folder, or Parquet where it is such a file or holds some.
+
+    Raises UsageError for a path that is not there, and for a file that is neither.
+    """
+    if not text or text.partition(":")[0] in DATASETS or "://" in text:
         return text
-    holds_parquet = path.suffix == ".parquet" or any(path.rglob("*.parquet"))
-    return f"{'parquet' if holds_parquet else 'imagefolder'}:{path}"
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return f"{'parquet' if holds_tables(path) else 'imagefolder'}:{path}"
+    if path.exists():
+        return f"{_kind_of_file(path)}:{path}"
+    if len(path.parts) == 1 and not any(char in text for char in "*?[~."):
+        return text  # a name, or a folder's: `check_name` says what there is
+    if any(char in text for char in "*?[") and path.parent.is_dir():
+        raise UsageError(f"{shown(text)} is a pattern; a dataset is a folder: {shown(path.parent)}")
+    there = next(parent for parent in path.absolute().parents if parent.is_dir())
+    close = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], [p.name for p in there.iterdir()], 3)
+    raise UsageError(f"there is no {shown(text)}{f'; {shown(there)} has {listing(close)}' if close else ''}")
+
+
+def _kind_of_file(path: Path) -> str:
+    if is_parquet(path):
+        return "parquet"
+    if is_sheet(path):
+        return "imagefolder"
+    raise UsageError(
+        f"{shown(path)} is no dataset: a folder of class folders, Parquet, or a table of labels "
+        f"({', '.join(ENDINGS)}) is{how_to_unpack([path])}"
+    )
 
 
 def check_outside(path: Location, dataset: str) -> None:

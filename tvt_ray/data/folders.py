@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tvt_ray.data.images import EncodedImages
+from tvt_ray.data.labelled import labelled_images, metadata_of
 from tvt_ray.data.layout import (
     SPLITS,
     WORDS,
     Found,
     counted,
+    how_to_unpack,
     ignored_files,
     is_image,
     listed,
@@ -19,7 +23,10 @@ from tvt_ray.data.layout import (
     walk,
     within,
 )
+from tvt_ray.data.names import unify
 from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.sheets import Files, is_sheet
+from tvt_ray.data.signs import check_are_classes, sheet_of, where_classes_are
 from tvt_ray.data.splits import Loaded, Split, place_splits
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
@@ -33,12 +40,21 @@ def image_folder(settings: DataSettings, path: Path) -> Loaded:
 
     `split_names` says what a split may be called. Folders so called are splits where they hold class folders, else
     classes. With train and val but no test, val is the test split (nothing is chosen on it) and validation is carved
-    from train. Raises UsageError for what cannot be read so; what is left out is in the notes.
+    from train. A table says the classes where `settings.labels` names one, or where it is Hugging Face's metadata.csv.
+
+    Raises UsageError for what cannot be read so, and for folders that look like something else than classes unless
+    `settings.classes` says that they are; what is left out is in the notes.
     """
+    if is_sheet(path) and path.is_file():
+        return labelled_images(settings.model_copy(update={"labels": path}), path.parent)
     if not path.is_dir():
         raise UsageError(f"{shown(path)} is no folder; an image folder is {LAYOUT}")
     folders, files = listed(path)
+    if settings.labels is not None or (places := metadata_of(path)):
+        return labelled_images(settings, path, () if settings.labels is not None else places)
     splits = {folder: split for folder in folders if (split := split_of(folder.name)) and _holds_classes(folder)}
+    if "train" not in splits.values() and any(walk(each, path).images for each in folders if each not in splits):
+        splits = {}  # a class may be called test tube, and hold a folder for each day
     reader = _Reader(path, settings)
     reader.pass_over(files)
     return reader.read_splits(folders, splits) if splits else reader.read_classes(folders)
@@ -88,7 +104,7 @@ class _Reader:
             raise UsageError(f"{shown(self.root)} has the split {have} but none to train on, called {words}")
         self._leave_out([folder for folder in folders if folder not in splits], by_split["train"][0], len(splits))
         chosen = {split: same[0] for split, same in by_split.items() if same}
-        classes = {split: self._class_folders(folder) for split, folder in chosen.items()}
+        classes = self._unified({split: self._class_folders(folder) for split, folder in chosen.items()})
         names = self._check_classes(chosen, classes)
         found = {split: self._split(names, classes[split]) for split in chosen}
         return self.finish(found, names, {split: f"{shown(folder.name)}/" for split, folder in chosen.items()})
@@ -100,10 +116,11 @@ class _Reader:
             if split_of(folder.name) and not num_images:
                 raise UsageError(f"{shown(folder)} holds no images: a split has some, or its folder is not there")
             inner = {below.name for below in listed(folder)[0]} & {below.name for below in listed(train)[0]}
-            if num_splits == 1 and num_images and inner:
+            if num_splits == 1 and num_images and (inner or _holds_classes(folder)):
+                what = f"folders of one name ({listing(sorted(inner))})" if inner else "folders with images"
                 raise UsageError(
-                    f"{shown(train)} and {shown(folder)} hold folders of one name ({listing(sorted(inner))}): call "
-                    f"both train, val or test if they are splits, and neither if they are classes"
+                    f"{shown(train)} and {shown(folder)} hold {what}: call both train, val or test if they are splits, "
+                    "and neither if they are classes"
                 )
             why = "no class folders are in it" if split_of(folder.name) else "its name says no split"
             left = f"with {counted(num_images, 'image')} " if num_images else ""
@@ -113,7 +130,7 @@ class _Reader:
         """Images by class of a split's folder."""
         folders, files = listed(split)
         self.pass_over(files)
-        return {folder.name: self._images(folder) for folder in folders}
+        return self._by_class(split, folders)
 
     def _check_classes(
         self, chosen: Mapping[str, Path], classes: Mapping[str, Mapping[str, Sequence[Path]]]
@@ -135,31 +152,52 @@ class _Reader:
 
     def read_classes(self, folders: Sequence[Path]) -> Loaded:
         """All `folders` are classes."""
-        images = {folder.name: self._images(folder) for folder in folders}
         if not folders:
-            raise UsageError(f"{shown(self.root)} has no class folders: an image folder is {LAYOUT}")
+            raise UsageError(f"{shown(self.root)} has no class folders{self._hint()}; an image folder is {LAYOUT}")
+        images = self._by_class(self.root, folders)
         named = [folder.name for folder in folders if split_of(folder.name)]
         if len(named) == len(folders):
             raise UsageError(
-                f"{shown(self.root)}: no class folders are in {listing(named)}, so that the images have no classes; "
-                f"an image folder is {LAYOUT}"
+                f"{shown(self.root)}: no class folders are in {listing(named)}, so that the images have no classes"
+                f"{self._hint()}; an image folder is {LAYOUT}"
             )
         self._check_filled(self.root, images)
         self.notes += [f"folder {shown(name)} is read as a class: it holds images, no class folders" for name in named]
-        names = list(images)
-        by_split = self._inner_splits(images)
+        by_split = self._inner_splits(images) if self.settings.classes in (None, "outer") else None
         if by_split is None:
-            self._suspect_classes(images)
-            return self.finish({"train": self._split(names, images)}, names, {})
+            if self.settings.classes is None:
+                check_are_classes(self.root, images, self.others)
+                self._say_inner(images)
+            images = self._unified({"train": images})["train"]
+            return self.finish({"train": self._split(list(images), images)}, list(images), {})
+        by_split = self._unified(by_split)
+        names = list(by_split["train"])
         found = {split: self._split(names, by_split[split]) for split in by_split}
         return self.finish(found, names, {split: f"{split} folders in each class" for split in by_split})
 
-    def _suspect_classes(self, images: Mapping[str, Sequence[Path]]) -> None:
-        """Says where all class folders hold folders of the same names, and nothing else."""
-        inner = [{path.relative_to(self.root / name).parts[:-1][:1] for path in images[name]} for name in images]
-        if all(names == inner[0] for names in inner) and () not in inner[0] and len(inner[0]) > 1:
-            same = listing(sorted(name for (name,) in inner[0]))
-            self.notes.append(f"the folders {same} are in each class folder: are they the classes, or splits?")
+    def _say_inner(self, images: Mapping[str, Sequence[Path]]) -> None:
+        """Says where the images of all classes lie in folders below, several of them in one class at least."""
+        inner = {name: {path.relative_to(self.root / name).parts[:-1] for path in images[name]} for name in images}
+        if all(() not in parts for parts in inner.values()) and any(len(parts) > 1 for parts in inner.values()):
+            example = next(f"{name}/{'/'.join(min(parts))}" for name, parts in inner.items() if len(parts) > 1)
+            self.notes.append(
+                f"the classes are {listing(images, 4)}, and folders below them are not told apart; "
+                f"--set data.classes=path makes {shown(example)} a class"
+            )
+
+    def _hint(self) -> str:
+        """Where the classes are to be found instead, where something says so."""
+        found = walk(self.root)
+        if sheet := sheet_of(Files(self.root, found.images), found.others):
+            return f"; --labels {shown(sheet.path)} reads them from there"
+        if packed := how_to_unpack(found.others):
+            return packed
+        with contextlib.suppress(UsageError):  # what is beside a dataset may be closed
+            folders, files = listed(self.root.parent)
+            beside = [each.name for each in folders if any(map(is_image, listed(each)[1]))]
+            if self.root.name in beside and len(beside) > 1 and not any(map(is_image, files)):
+                return f"; is the dataset the folder above, {shown(self.root.parent)}, with {listing(beside, 4)}?"
+        return ""
 
     def _inner_splits(self, images: Mapping[str, Sequence[Path]]) -> dict[str, dict[str, list[Path]]] | None:
         """Images by split and class where each class's lie in split folders of its own; None where they do not."""
@@ -185,6 +223,28 @@ class _Reader:
 
     # Both -------------------------------------------------------------------------------------------------------------
 
+    def _by_class(self, place: Path, folders: Sequence[Path]) -> dict[str, list[Path]]:
+        """Images of the folders in `place` by what `data.classes` calls their class."""
+        outer = {folder.name: self._images(folder) for folder in folders}
+        if self.settings.classes in (None, "outer"):
+            return outer
+        found: dict[str, list[Path]] = {}
+        for path in itertools.chain.from_iterable(outer.values()):
+            parts = path.relative_to(place).parts[:-1]
+            name = parts[-1] if self.settings.classes == "inner" else "/".join(parts)
+            found.setdefault(name, []).append(path)
+        return {name: found[name] for name in sorted(found)}
+
+    def _unified(self, images: Mapping[str, Mapping[str, Sequence[Path]]]) -> dict[str, dict[str, list[Path]]]:
+        """Images by split and class, those of one class together, however folders write its name."""
+        classes, notes = unify(images, self.settings.merge_names, shown(self.root))
+        self.notes += notes
+        found: dict[str, dict[str, list[Path]]] = {split: {} for split in images}
+        for split, by_name in images.items():
+            for name, paths in by_name.items():
+                found[split].setdefault(classes[split][name], []).extend(paths)
+        return found
+
     def _images(self, folder: Path) -> list[Path]:
         found: Found = walk(folder, self.root)
         self.others += found.others
@@ -206,10 +266,9 @@ class _Reader:
             )
         if len(classes) == 1:
             (name,) = classes
-            inner = [below.name for below in listed(folder / name)[0]]
-            hint = f"; is the dataset {shown(folder / name)}, with {listing(inner)}?" if inner else ""
             raise UsageError(
-                f"{shown(folder)} has the single class {shown(name)}; classification needs at least two{hint}"
+                f"{shown(folder)} has the single class {shown(name)}; classification needs at least two"
+                f"{where_classes_are(folder) or self._hint()}"
             )
 
     def _split(self, names: Sequence[str], images: Mapping[str, Sequence[Path]]) -> Split:

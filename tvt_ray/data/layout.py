@@ -22,20 +22,22 @@ SPLITS = ("train", "val", "test")
 
 # As people call them, in any case.
 WORDS = {
-    "train": ("train", "training", "trainset"),
+    "train": ("train", "training", "trainset", "trainval"),
     "val": ("val", "valid", "validation", "dev", "valset", "devset"),
-    "test": ("test", "testing", "eval", "testset"),
+    "test": ("test", "testing", "eval", "testset", "holdout"),
 }
 _SPLIT_OF = {word: split for split, words in WORDS.items() for word in words}
-_SHARD = re.compile(r"[-_.]\d+[-_.]of[-_.]\d+.*$")  # train-00000-of-00012-3f2a…
+SHARD = re.compile(r"[-_.](\d+)[-_.]of[-_.](\d+)")  # which and of how many: train-00000-of-00012-3f2a…
 NUM_LISTED = 8  # names in a sentence
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
     """The endings of what is read, in lower case: .jpg, .png, .gif …"""
+    read = (*formats(), "MPO")
     known = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in known.items() if kind in formats())
+    # A file of several JPEGs (MPO: stereo, or a phone's with its depth) is opened as the first of them.
+    return frozenset(suffix for suffix, kind in known.items() if kind in read)
 
 
 def is_image(path: Path) -> bool:
@@ -100,7 +102,7 @@ def split_of(name: str) -> str | None:
 
 def word_of(name: str) -> str | None:
     """The word that says it, as in `WORDS`."""
-    letters = [part for part in re.split(r"[\W\d_]+", _SHARD.sub("", name).lower()) if part]
+    letters = [part for part in re.split(r"[\W\d_]+", SHARD.split(name)[0].lower()) if part]
     words = [word for word in dict.fromkeys(letters[:1] + letters[-1:]) if word in _SPLIT_OF]
     return words[0] if len({_SPLIT_OF[word] for word in words}) == 1 else None
 
@@ -116,6 +118,40 @@ def listing(names: Iterable[object], limit: int = NUM_LISTED) -> str:
     texts = [shown(name) for name in names]
     more = f" and {len(texts) - limit:,} more" if len(texts) > limit else ""
     return ", ".join(texts[:limit]) + more
+
+
+# Endings of files that hold many images, and what makes class folders or Parquet of one.
+_UNPACK = {
+    ".zip": "unzip {file} -d {folder}",
+    ".tar": "tar -xf {file}",
+    ".tgz": "tar -xf {file}",
+    ".gz": "tar -xf {file}",
+    ".bz2": "tar -xf {file}",
+    ".xz": "tar -xf {file}",
+    ".7z": "7z x {file}",
+    ".rar": "unrar x {file}",
+    ".arrow": """python -c "import datasets; datasets.Dataset.from_file('{file}').to_parquet('train.parquet')\"""",
+    ".npz": 'a folder for each class, or Parquet: python -c "import numpy as np, pyarrow as pa, pyarrow.parquet as pq; '
+    "a = np.load('{file}'); [pq.write_table(pa.table({{'image': [x.tolist() for x in a[s + '_images']], 'label': "
+    "a[s + '_labels'].ravel()}}), s + '.parquet') for s in ('train', 'val', 'test')]\"",
+    ".tfrecord": "write its images as files, or as Parquet with the columns image and label",
+    ".mdb": "write its images as files, or as Parquet with the columns image and label",
+    ".h5": "write its images as files, or as Parquet with the columns image and label",
+    ".hdf5": "write its images as files, or as Parquet with the columns image and label",
+    ".pkl": "it is not opened, since opening it can run code; write its images as files, or as Parquet",
+}
+
+
+def how_to_unpack(paths: Sequence[Path]) -> str:
+    """The end of a sentence that names the first file which holds images packed, and what unpacks it; else nothing."""
+    for path in paths:
+        ending = next((e for e in reversed(path.suffixes) if e.lower().partition("-")[0] in _UNPACK), "")
+        if "ubyte" in path.name:
+            return f"; {shown(path.name)} holds images packed: write them as files, or as Parquet"
+        if ending:
+            how = _UNPACK[ending.lower().partition("-")[0]].format(file=shown(path), folder=shown(path.with_suffix("")))
+            return f"; {shown(path.name)} holds images packed: {how}"
+    return ""
 
 
 def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,10 @@ from numpy.typing import NDArray
 
 from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.layout import listing
+from tvt_ray.data.names import unify
 from tvt_ray.data.settings import DataSettings
+from tvt_ray.data.sheets import LABELS, letters, split_column, split_of_value
+from tvt_ray.data.tensors import encoded, encoder
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line, shown, within_folder
 
@@ -28,12 +33,12 @@ class _Kind(NamedTuple):
     """How a column is found where the settings do not say."""
 
     what: str  # as in data.label_column
-    usual: tuple[str, ...]  # names, the first of which that is there is taken
+    usual: Sequence[str]  # names by their letters, the first of which that is there is taken
     feature: str  # its type in Hugging Face's metadata
 
 
-IMAGE = _Kind("image", ("image", "img"), "Image")
-LABEL = _Kind("label", ("label", "labels", "fine_label"), "ClassLabel")
+IMAGE = _Kind("image", ("image", "img", "imagebytes", "content"), "Image")
+LABEL = _Kind("label", LABELS, "ClassLabel")
 
 
 @dataclass(frozen=True)
@@ -42,24 +47,45 @@ class Columns:
 
     image: str
     label: str
-    class_names: tuple[str, ...] | None  # of that very column, where metadata has them
+    class_names: tuple[str, ...] | None  # of that very column, of the first file whose metadata has them
     notes: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()  # folders in which images may be named by path
+    split: str | None = None  # tells rows of train from those of test
 
 
-def choose_columns(path: Path, settings: DataSettings) -> Columns:
+def choose_columns(paths: Sequence[Path], settings: DataSettings) -> Columns:
     """As the settings say, else by name, else the only column that Hugging Face's metadata calls an image or a label.
 
-    Raises UsageError that lists the columns where there is none.
+    `paths`: those of train first. Raises UsageError that lists the columns of the first where there is none.
     """
-    with reading(path):
-        schema = pq.read_schema(path)
-    label, label_notes = _choose(path, schema, LABEL, settings.label_column)
-    image, image_notes = _choose(path, schema, IMAGE, settings.image_column)
+    schemas = {path: schema_of(path) for path in paths}
+    schema = schemas[paths[0]]
+    label, label_notes = _choose(paths[0], schema, LABEL, settings.label_column)
+    image, image_notes = _choose(paths[0], schema, IMAGE, settings.image_column)
     named = Path(settings.name.partition(":")[2])
     own = named if named.is_dir() else named.parent
     roots = (own, own.resolve(), *([settings.image_root] if settings.image_root else ()))
-    return Columns(image, label, stated_names(path, schema, label), (*label_notes, *image_notes), roots)
+    names = next((found for path in paths if (found := stated_names(path, schemas[path], label))), None)
+    split = split_column([name for name in schema.names if name not in (image, label)])
+    return Columns(image, label, names, (*label_notes, *image_notes), roots, split)
+
+
+def schema_of(path: Path) -> pa.Schema:
+    """Of a file's columns and of those that its folders say, as label=cat. Raises UsageError."""
+    with reading(path):
+        schema = pq.read_schema(path)
+    for name in partition(path):
+        schema = schema if name in schema.names else schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def partition(path: Path) -> dict[str, str]:
+    """What the folders of a file say of its rows, as Hive, Spark and Ray Data write them: label=cat/part-0.parquet."""
+    said = (name.partition("=") for name in path.parts[:-1])
+    return {key: unquote(value) for key, equals, value in said if key and equals and value != _HIVE_NULL}
+
+
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def _choose(path: Path, schema: pa.Schema, kind: _Kind, wanted: str | None) -> tuple[str, list[str]]:
@@ -70,10 +96,10 @@ def _choose(path: Path, schema: pa.Schema, kind: _Kind, wanted: str | None) -> t
             raise UsageError(f"{shown(path)} has no column {wanted!r} ({key}); it has {listing(schema.names)}")
         return wanted, []
     features = _features(path, schema)
-    usual = [name for name in kind.usual if name in schema.names]
+    usual = [name for word in kind.usual for name in schema.names if letters(name) == word]
     marked = [name for name in schema.names if _feature(features, name).get("_type") == kind.feature]
     if not usual and len(marked) != 1:
-        names = " or ".join(kind.usual)
+        names = " or ".join(kind.usual[:2])
         got = listing(schema.names)
         raise UsageError(f"{shown(path)}: a column named {names} is needed; got {got}; {key} names another")
     chosen = (usual or marked)[0]
@@ -135,10 +161,18 @@ class Table:
     path: Path
     images: Sequence[bytes | Path]
     labels: Labels
+    splits: Sequence[str] | None = None  # what the rows say they are of; None: nothing
+    numbers: Sequence[int] | None = None  # of the rows, where they are some of the file's
+    unlabelled: bool = False  # all rows are, and left out: a challenge's test images
 
     def name(self, row: int) -> str:
         """What messages call a row."""
-        return f"{shown(self.path)}, row {row}"
+        return f"{shown(self.path)}, row {row if self.numbers is None else self.numbers[row]}"
+
+    def take(self, rows: Sequence[int]) -> Table:
+        """Some of the rows."""
+        chosen: Any = [self.labels[row] for row in rows]
+        return Table(self.path, [self.images[row] for row in rows], chosen, None, rows)
 
 
 def read_table(path: Path, columns: Columns) -> Table:
@@ -147,13 +181,41 @@ def read_table(path: Path, columns: Columns) -> Table:
     Raises UsageError for a file that is none, lacks a column or names the classes otherwise, and for a row without an
     image or a label, naming it.
     """
+    _check_schema(path, schema_of(path), columns)
+    wanted = [columns.image, columns.label, *filter(None, [columns.split])]
     with reading(path), pq.ParquetFile(path) as file:
-        _check_schema(path, file.schema_arrow, columns)
-        table = file.read([columns.image, columns.label])
+        table = file.read([name for name in wanted if name in file.schema_arrow.names])
     if not table.num_rows:
         return Table(path, [], [])
+    for name in wanted:
+        if name not in table.column_names and name in partition(path):
+            table = table.append_column(name, pa.array([partition(path)[name]] * len(table)))
+    if _says_nothing(table.column(columns.label)):
+        return Table(path, [], [], unlabelled=True)
     labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
-    return Table(path, _read_images(table.column(columns.image), path, columns.roots), labels)
+    images = _read_images(table.column(columns.image), table.field(columns.image), path, columns.roots)
+    return Table(path, images, labels, _read_splits(table, path, columns.split))
+
+
+def _read_splits(table: pa.Table, path: Path, column: str | None) -> list[str] | None:
+    """None where the column is not there or says nothing. Raises UsageError for a row that alone says nothing."""
+    if column is None or column not in table.column_names:
+        return None
+    values = _plain(table.column(column)).to_pylist()
+    said = [None if value is None else split_of_value(column, _text(value)) for value in values]
+    if not any(said):
+        return None
+    silent = next((row for row, split in enumerate(said) if split is None), None)
+    if silent is not None:
+        raise UsageError(
+            f"{shown(path)}, row {silent}: {column} {shown(values[silent])} says neither train, val nor test, which "
+            "other rows say"
+        )
+    return [split for split in said if split]
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 def _check_schema(path: Path, schema: pa.Schema, columns: Columns) -> None:
@@ -182,23 +244,48 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _read_images(column: pa.ChunkedArray, path: Path, roots: Sequence[Path]) -> list[bytes | Path]:
+def _read_images(column: pa.ChunkedArray, field: pa.Field, path: Path, roots: Sequence[Path]) -> list[bytes | Path]:
     column = _plain(column)
+    if encode := encoder(field):
+        return [_as_file(path, row, value, encode) for row, value in enumerate(column.to_pylist())]
     contents, places = _image_fields(column)
     if contents is None and places is None and column.null_count < len(column):
         raise UsageError(
-            f"{shown(path)}: images are encoded bytes, a file's path as text, or a struct with a field `bytes` or "
-            f"`path`; got {column.type}"
+            f"{shown(path)}: images are encoded bytes, a file's path as text, a struct with a field `bytes` or `path`, "
+            f"or pixels as lists or tensors; got {column.type}"
         )
     rows = [field.to_pylist() if field is not None else [None] * len(column) for field in (contents, places)]
     missing = next((row for row, pair in enumerate(zip(*rows, strict=True)) if not any(pair)), None)
     if missing is not None:
         raise UsageError(f"{shown(path)}, row {missing}: there is no image")
-    return [content or _placed(path, row, place, roots) for row, (content, place) in enumerate(zip(*rows, strict=True))]
+    return [
+        _as_file(path, row, content, encoded) if content else _placed(path, row, place, roots)
+        for row, (content, place) in enumerate(zip(*rows, strict=True))
+    ]
+
+
+def _as_file(path: Path, row: int, value: Any, encode: Callable[[Any], bytes]) -> bytes:
+    if value is None:
+        raise UsageError(f"{shown(path)}, row {row}: there is no image")
+    try:
+        return encode(value)
+    except (ValueError, TypeError, KeyError, EOFError) as error:
+        raise UsageError(f"{shown(path)}, row {row}: no image: {first_line(error)}") from None
 
 
 def _placed(file: Path, row: int, place: str, roots: Sequence[Path]) -> Path:
-    """A file's text may lead anywhere: into folders of the user that it is not for."""
+    """A file's text may lead anywhere: into folders of the user that it is not for, and over the network."""
+    if place.startswith(_BASE64) or len(place) > _LONGEST_PATH:
+        raise UsageError(
+            f"{shown(file)}, row {row}: {shown(place[:20])}… is no path; where it is base64, decode it first: "
+            "table.set_column(i, 'image', [[base64.b64decode(t) for t in table['image'].to_pylist()]])"
+        )
+    if "://" in place:
+        raise UsageError(
+            f"{shown(file)}, row {row} names {shown(place[:80])}: images are read from a disk; fetch them into a "
+            "folder first"
+        )
+    place = place.replace("\\", "/") if "\\" in place and not (file.parent / place).exists() else place  # of Windows
     found = file.parent / place
     if not any(within_folder(root, found) for root in roots):
         raise UsageError(
@@ -206,6 +293,10 @@ def _placed(file: Path, row: int, place: str, roots: Sequence[Path]) -> Path:
             f"meant: --set data.image_root={shown(found.parent)}"
         )
     return found
+
+
+_BASE64 = ("/9j/", "iVBORw0KGgo", "R0lGOD", "UklGR", "data:image/")  # how JPEG, PNG, GIF, WebP and data URLs begin
+_LONGEST_PATH = 4096  # characters: Linux' own
 
 
 def _image_fields(column: pa.ChunkedArray) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None]:
@@ -239,6 +330,13 @@ def _read_labels(column: pa.ChunkedArray, path: Path, named: bool) -> Labels:
     raise UsageError(f"{shown(path)}: labels are whole numbers, texts, bytes or truth values; got {kind}")
 
 
+def _says_nothing(labels: pa.ChunkedArray) -> bool:
+    """Whether no row has a label, or all have -1, as public datasets' test splits."""
+    if labels.null_count == len(labels):
+        return True
+    return pa.types.is_integer(labels.type) and set(pc.unique(labels).to_pylist()) == {-1}
+
+
 def _whole_numbers(values: Sequence[Any], path: Path) -> list[int]:
     for row, value in enumerate(values):
         if not np.isfinite(float(value)) or value != int(value):
@@ -247,15 +345,16 @@ def _whole_numbers(values: Sequence[Any], path: Path) -> list[int]:
 
 
 def class_labels(
-    columns: Columns, tables: Mapping[str, Sequence[Table]]
-) -> tuple[list[str], dict[str, NDArray[np.int64]]]:
-    """(class names, class numbers of each split's rows). `tables`: by split, the training split first.
+    columns: Columns, tables: Mapping[str, Sequence[Table]], merge: bool | None = None
+) -> tuple[list[str], dict[str, NDArray[np.int64]], list[str]]:
+    """(class names, class numbers of each split's rows, notes). `tables`: by split, the training split first.
 
     With names in the metadata a number is a place among them, and a text one of them. Without, the classes are the
-    training split's different labels in their order, whatever numbers lie between. Raises UsageError for a label that
-    is none of these, naming file and row.
+    training split's different labels in their order, whatever numbers lie between. Texts that `unify` takes for one
+    name are one class; `merge` as there. Raises UsageError for a label that is none of these, naming file and row.
     """
     names = columns.class_names
+    tables, notes = _unified(columns, tables, merge)
     first = next(iter(tables.values()))
     values = list(names) if names is not None else _distinct(first)
     by_value = {value: number for number, value in enumerate(values)}
@@ -273,7 +372,35 @@ def class_labels(
         return [index[label] for label in table.labels]
 
     found = {split: [number for table in read for number in numbers(table)] for split, read in tables.items()}
-    return [str(value) for value in values], {split: np.array(each, np.int64) for split, each in found.items()}
+    return [str(value) for value in values], {split: np.array(each, np.int64) for split, each in found.items()}, notes
+
+
+def _unified(
+    columns: Columns, tables: Mapping[str, Sequence[Table]], merge: bool | None
+) -> tuple[Mapping[str, Sequence[Table]], list[str]]:
+    """(the tables with each text as the name of its class, notes)."""
+    texts = {split: [label for table in read for label in _texts(table)] for split, read in tables.items()}
+    if not any(texts.values()):
+        return tables, []
+    train = next(iter(tables))
+    said = {f"{split} rows": each for split, each in texts.items()} if columns.class_names else {}
+    said = {
+        "train": list(columns.class_names or texts[train]),
+        **(said or {s: t for s, t in texts.items() if s != train}),
+    }
+    classes, notes = unify(said, merge, shown(tables[train][0].path))
+
+    def renamed(split: str, table: Table) -> Table:
+        known = classes[f"{split} rows" if columns.class_names else "train" if split == train else split]
+        return (
+            table if not _texts(table) else dataclasses.replace(table, labels=[known[text] for text in _texts(table)])
+        )
+
+    return {split: [renamed(split, table) for table in read] for split, read in tables.items()}, notes
+
+
+def _texts(table: Table) -> Sequence[str]:
+    return [] if _holds_numbers(table) else [str(label) for label in table.labels]
 
 
 def _holds_numbers(table: Table) -> bool:

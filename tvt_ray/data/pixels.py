@@ -15,7 +15,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageChops,
+    ImageCms,
+    ImageColor,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import first_line, shown
@@ -23,10 +33,12 @@ from tvt_ray.storage.locations import first_line, shown
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, each 0 to 255
 WHITE: Colour = (255, 255, 255)
 # Part of a dataset's fingerprint: it changes with the rules below, so that what was made of other pixels is not reused.
-SCHEME = "rgb-1"
+SCHEME = "rgb-2"
 # What is tried, by content: PIL's own decoders of images that people have. Others start programs (EPS: Ghostscript), or
 # have had few eyes on them. HEIF is read where a package has taught PIL to.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "PCX", "SGI")
+CMYK_MARKER = "adobe"  # of PIL's info of a JPEG: its program wrote CMYK the other way round, as PIL takes all to be
+PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes of text in a PNG, beside which its pixels are whole
 PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
 MAX_PIXELS = 2 * PIL_PIXELS  # beyond, PIL refuses an image
 _LIFTED = threading.Lock()  # of who has lifted PIL's limit
@@ -52,7 +64,7 @@ def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iter
     try:
         with _open(data) as image:
             _check_size(image, name, decoding)
-            yield image
+            yield _from_planes(data) if _has_wide_planes(image) else image
     except UsageError:
         raise
     except FileNotFoundError:
@@ -91,15 +103,21 @@ def to_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
       is not finite becomes 0.
     - Whatever is transparent is composed on `background`: alpha channels, and a colour or palette entry that is.
     - CMYK, YCbCr, HSV and LAB are converted, palettes looked up, one bit becomes black and white.
+    - Colours are those of the profile that the image holds (ICC), as sRGB; one that cannot be read counts as none.
 
     Raises what PIL raises for an image that is not whole.
     """
     image.load()
+    if image.mode == "CMYK" and image.format == "JPEG" and CMYK_MARKER not in image.info:
+        inverted = ImageChops.invert(image)
+        inverted.info.update(image.info)
+        image = inverted
     image = _upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.mode == "LAB":
         return _from_lab(image)
+    image = _in_srgb(image)
     return _composed(image, background) if image.has_transparency_data else image.convert("RGB")
 
 
@@ -130,12 +148,15 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 def _scaled(values: NDArray[Any], image: Image.Image) -> NDArray[np.uint8]:
     if values.dtype.itemsize == 2:
-        levels: NDArray[np.uint8] = ((np.arange(65536) + 128) // 257).astype(np.uint8)[values]
+        levels: NDArray[np.uint8] = _LEVELS[values]
         return levels
     if image.mode == "F":
         return _stretched(values, (1, 255, 65535))
     # Older versions of PIL open PNG files of 16 bits as integers of 32.
     return _stretched(values, (65535,) if image.format == "PNG" else (255, 65535))
+
+
+_LEVELS = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # of 16 bits in 8
 
 
 def _stretched(values: NDArray[Any], tops: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -155,6 +176,38 @@ def _from_lab(image: Image.Image) -> Image.Image:
     converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
     assert converted is not None  # only where it converts in place
     return converted
+
+
+def _in_srgb(image: Image.Image) -> Image.Image:
+    """In the colours of sRGB, by the profile that the image holds; as it is without one."""
+    profile = image.info.get("icc_profile")
+    if not isinstance(profile, bytes) or not profile:
+        return image
+    colours = image.convert("RGB") if image.mode in ("P", "RGBX") and not image.has_transparency_data else image
+    alpha = image.getchannel("A") if image.mode in ("RGBA", "LA") else None
+    if alpha is not None:
+        colours = image.convert("RGB" if image.mode == "RGBA" else "L")
+    transform = _to_srgb(profile, colours.mode) if colours.mode in ("RGB", "L", "CMYK") else None
+    if transform is None:
+        return image
+    converted = transform.apply(colours)
+    if alpha is not None:
+        converted.putalpha(alpha)
+    elif "transparency" in image.info and image.mode == "RGB":  # a colour of before
+        converted.putalpha(image.convert("RGBA").getchannel("A"))
+    return converted
+
+
+@functools.lru_cache(64)
+def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """None for sRGB itself, for a profile of other channels than the image's, and for one that cannot be read."""
+    try:
+        given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if mode == "RGB" and "srgb" in (given.profile.profile_description or "").lower():
+            return None
+        return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
 
 
 def _composed(image: Image.Image, background: Colour) -> Image.Image:
@@ -182,10 +235,35 @@ def _open(data: bytes | Path) -> Image.Image:
             return image()
 
 
+def _has_wide_planes(image: Image.Image) -> bool:
+    """TIFF with a plane of 16 bits for each channel, as tifffile writes RGB: PIL takes planes for pixels."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+        return False
+    tags = image.tag_v2
+    bits = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,))
+    return tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and len(bits) > 1 and max(bits) > 8
+
+
+def _from_planes(data: bytes | Path) -> Image.Image:
+    """The first page, as 8 bits. Raises OSError where tifffile is not here, ValueError for other kinds of planes."""
+    try:
+        import tifffile
+    except ImportError:
+        raise OSError("a TIFF with planes of 16 bits; `pip install tifffile imagecodecs` has them read") from None
+    pixels = tifffile.imread(io.BytesIO(data) if isinstance(data, bytes) else data, key=0)
+    if pixels.ndim != 3 or pixels.dtype != np.uint16 or pixels.shape[0] not in (3, 4):
+        raise ValueError(f"planes of {pixels.dtype} {pixels.shape}; 3 or 4 of 16 bits are read")
+    return Image.fromarray(_LEVELS[pixels.transpose(1, 2, 0)])
+
+
 @functools.cache
 def formats() -> tuple[str, ...]:
     """Of FORMATS those that PIL has here."""
     Image.init()
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 

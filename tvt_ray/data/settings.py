@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, PositiveInt, field_validator
 
@@ -28,9 +29,16 @@ class DataSettings(Strict):
     background: str = "white"
     # width times height of the largest image that is read; the default is PIL's own limit
     max_pixels: PositiveInt = MAX_PIXELS
-    # column of Parquet files with the images; None: image, img, or the one that metadata calls an image
+    # table (.csv, .tsv, .jsonl) that gives the images of an image folder their labels; None: their folders do
+    labels: AbsolutePath | None = None
+    # which folders of an image folder are the classes: outer, those in PATH; inner, those in which images lie; path,
+    # the whole way down to them, as in Apple/rust; None: outer, unless they look like something else
+    classes: Literal["outer", "inner", "path"] | None = None
+    # class names that differ in case or blanks alone: true makes them one class, false keeps them apart; None: refused
+    merge_names: bool | None = None
+    # column of Parquet files with the images, or of a table of labels with their files; None: it is found
     image_column: str | None = None
-    # column of Parquet files with the labels; None: the first of label, labels and fine_label that is there
+    # column with the labels; None: the first that is there of label, labels, fine_label … or another that can be it
     label_column: str | None = None
 
     @field_validator("name")
@@ -52,4 +60,4 @@ class DataSettings(Strict):
 
 
 # What says where data is, and what of it may be read, but not what it is: a run may go on with others.
-WHERE = ("name", "root", "image_root", "download", "max_pixels")
+WHERE = ("name", "root", "image_root", "labels", "download", "max_pixels")

@@ -68,6 +68,7 @@ def outside(config: RunConfig) -> dict[str, str]:
     elif kind != RunConfig().data.name:  # which lies in a package
         named["data.root"] = data.root
     named |= {"data.image_root": data.image_root} if data.image_root else {}
+    named |= {"data.labels": data.labels} if data.labels else {}
     named |= {"teacher.weights": teacher.weights} if teacher.weights else {}
     named |= {} if isinstance(teacher.pretrained, bool) else {"teacher.pretrained": teacher.pretrained}
     named |= {"teacher.name": teacher.name} if "hub:" in teacher.name or "/" in teacher.name else {}
