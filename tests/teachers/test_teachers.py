@@ -67,7 +67,7 @@ def test_what_is_wrong_with_settings_is_said_before_any_work(tmp_path):
     torch.save(CifarResNet(20, 5).state_dict(), tmp_path / "t.pth")
     cases = [
         (TeacherSettings(weights=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
-        (TeacherSettings(weights=tmp_path / "folder"), "there is no file .*folder"),
+        (TeacherSettings(weights=tmp_path / "folder"), "folder is a folder with no files of weights in it; name one"),
         (TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "absent.pt"), r"there is no file .*absent\.pt"),
         (TeacherSettings(name="timm:resnet19"), "timm has no model 'resnet19'; near: .*resnet18"),
         (TeacherSettings(weights=tmp_path / "page.pth"), r"page\.pth cannot be read as weights: it is text"),

@@ -1,6 +1,7 @@
 """From a file's content to one state, and from a state into a network."""
 
 import argparse
+import json
 
 import pytest
 import torch
@@ -9,11 +10,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from tvt_ray.errors import UsageError
-from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers import build_empty, build_teacher
 from tvt_ray.teachers.cifar_resnet import CifarResNet
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Backbone, Teacher
-from tvt_ray.teachers.weights import WRAPPERS, bare_names, load_weights, read_state
+from tvt_ray.teachers.weights import WRAPPERS, bare_names, candidates, class_names_in, load_weights, read_state
 
 STATE = {"conv.weight": torch.ones(2, 3), "conv.bias": torch.ones(2), "norm.num_batches_tracked": torch.tensor(3)}
 OTHER = {key: value + 1 for key, value in STATE.items()}
@@ -117,7 +118,7 @@ def test_an_average_that_is_not_read_is_named(read, average):
 def test_of_several_networks_one_is_taken_and_that_is_said(read):
     state, notes = read({"student": OTHER, "teacher": OTHER, "net": STATE})
     assert same(state, STATE)
-    assert notes == ["the weights under net are taken; not those under teacher"]
+    assert notes == ["the weights under net are taken; not those under teacher, student"]
 
 
 def test_entries_that_are_no_tensors_are_counted(read):
@@ -141,7 +142,7 @@ def test_other_floats_become_float32_and_that_is_said(read, dtype):
         ({"best": torch.tensor(0.9)}, "holds no state dict"),
         ({3: torch.ones(2)}, "its keys are 3;"),
         ({}, "its keys are none;"),
-        ([STATE], "holds no state dict .*, but a list;"),
+        ([3], "holds no state dict .*, but a list;"),
         (torch.ones(2), "but a Tensor;"),
         (
             nn.Linear(2, 2),
@@ -253,3 +254,106 @@ def test_names_that_do_not_fit_are_counted_with_an_example_each():
     del state["net.conv.weight"], state["net.conv.bias"]
     with pytest.raises(UsageError, match=r": 2 missing \(such as net\.conv\.weight\), 1 unknown \(such as a\)$"):
         load(state)
+
+
+# What fits a network, whatever a script put before or beside --------------------------------------------------------
+
+NUM_CLASSES = 5
+
+
+def resnet(seed=0):
+    torch.manual_seed(seed)
+    return {key: value.clone() for key, value in CifarResNet(20, NUM_CLASSES).state_dict().items()}
+
+
+def under(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+def inside(part, state):
+    return {key.replace("layer1.", f"layer1.{part}."): value for key, value in state.items()}
+
+
+def fitting(content):
+    return candidates(content, lambda state: build_empty(TeacherSettings(name="resnet20"), NUM_CLASSES, state))
+
+
+HEADLESS = {key: value for key, value in resnet().items() if not key.startswith("linear")}
+FORMS = {
+    "a criterion beside": under("model.", resnet()) | {"criterion.weight": torch.ones(3)},
+    "Lightning's": {"state_dict": under("net.", resnet()) | {"loss_fn.pos_weight": torch.ones(3)}, "epoch": 3},
+    "Fabric's": under("_forward_module.", resnet()),
+    "FSDP's": under("_fsdp_wrapped_module.", resnet()),
+    "fastai's": {"model": under("0.model.", resnet()), "opt": {}},
+    "robustness'": {"model": under("normalizer.", {"mean": torch.zeros(3)}) | under("model.", resnet())},
+    "compiled inside": inside("_orig_mod", resnet()),
+    "checkpointed inside": inside("_checkpoint_wrapped_module", resnet()),
+    "of MMPretrain": {
+        "state_dict": under("backbone.", HEADLESS)
+        | {"head.fc.weight": resnet()["linear.weight"], "head.fc.bias": resnet()["linear.bias"]}
+    },
+    "in a list": [resnet(), {"epoch": 1}],
+    "in a list under a key": {"models": [resnet()]},
+    "under any key": {"whatever": resnet()},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_are_found_whatever_a_script_put_around_them(form):
+    (found,) = fitting(FORMS[form])
+    assert same(found.state, resnet())
+
+
+@pytest.mark.parametrize(
+    ("content", "places"),
+    [
+        ({"state_dict": under("encoder_q.", resnet()) | under("encoder_k.", resnet(1))}, {"encoder_q", "encoder_k"}),
+        ({"params": resnet(), "params_ema": resnet(1)}, {"params", "params_ema"}),
+    ],
+)
+def test_all_that_fit_are_found(content, places):
+    assert {each.place.removeprefix("state_dict.") for each in fitting(content)} == places
+
+
+def test_what_lacks_a_part_or_has_two_heads_does_not_fit():
+    assert fitting(HEADLESS) == []
+    assert fitting({key: value for key, value in resnet().items() if "running_mean" not in key}) == []
+    heads = {"a.weight": torch.ones(5, 64), "b.weight": torch.ones(5, 64), "c": torch.ones(5)}
+    assert fitting(HEADLESS | heads) == []
+
+
+def test_shards_are_read_by_their_index(tmp_path):
+    state, names = resnet(), sorted(resnet())
+    shards = {"a.safetensors": names[:40], "b.safetensors": names[40:]}
+    for shard, held in shards.items():
+        save_file({name: state[name].contiguous() for name in held}, tmp_path / shard)
+    index = {"weight_map": {name: shard for shard, held in shards.items() for name in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    for place in (tmp_path, tmp_path / "model.safetensors.index.json"):
+        assert same(
+            build_teacher(TeacherSettings(name="resnet20", weights=place), NUM_CLASSES).backbone.network.state_dict(),
+            state,
+        )
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(UsageError, match=r"there is no file .*b\.safetensors"):
+        build_teacher(TeacherSettings(weights=tmp_path), NUM_CLASSES)
+    index["weight_map"]["linear.bias"] = "../elsewhere.safetensors"
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UsageError, match="is no index of weights"):
+        build_teacher(TeacherSettings(weights=tmp_path), NUM_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"class_to_idx": {"b": 1, "a": 0}}, ("a", "b")),
+        ({"classes": ["b", "a"], "model": {}}, ("b", "a")),
+        ({"meta": {"CLASSES": ["x", "y"]}}, ("x", "y")),
+        ({"config": {"id2label": {"0": "x", "1": "y"}}}, ("x", "y")),
+        ({"class_to_idx": {"b": 0, "a": 7}}, None),
+        ({"classes": 10}, None),
+        ([], None),
+    ],
+)
+def test_what_a_file_calls_its_classes(content, names):
+    assert class_names_in(content) == names

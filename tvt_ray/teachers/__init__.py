@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
+from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location
-from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.checkpoints import read_content, told
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, State, Teacher
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_pretrained
-from tvt_ray.teachers.weights import load_weights, read_state
+from tvt_ray.teachers.weights import as_float32, candidates, describe, load_weights, read_state
 
 Maps: TypeAlias = tuple[Tensor, ...]
 # Makes the untrained network that settings name; the state is what will be loaded into it, None where it is trained.
@@ -142,12 +144,26 @@ def build_teacher(settings: TeacherSettings, num_classes: int, weights: Location
     Raises UsageError for an unknown timm model (names near ones), a missing file, or weights that do not fit.
     """
     weights = weights or settings.weights
-    state = read_state(weights) if weights else None
-    teacher = TEACHERS[kind_of(settings.name)](settings, num_classes, state)
-    if state is None or weights is None:
-        return teacher
+    if weights is None:
+        return build_empty(settings, num_classes, None)
+    content = read_content(weights)
+    found = candidates(content, lambda state: build_empty(settings, num_classes, state))
+    tell = functools.partial(_tell, weights)
+    for note in describe(found):
+        tell(note)
+    state = as_float32(weights, found[0].state, tell) if found else read_state(weights)
+    teacher = build_empty(settings, num_classes, state)
     load_weights(teacher, state, weights)
     return teacher.freeze()
+
+
+def _tell(weights: Location, note: str) -> None:
+    say(f"teacher weights: {weights}: {note}")
+
+
+def build_empty(settings: TeacherSettings, num_classes: int, state: State | None) -> Teacher:
+    """The network that settings name, for a state that is to come; without one, from what it starts with."""
+    return TEACHERS[kind_of(settings.name)](settings, num_classes, state)
 
 
 __all__ = ["TEACHERS", "State", "Teacher", "build_teacher", "check_settings", "describe_teachers", "kind_of"]

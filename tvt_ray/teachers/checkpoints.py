@@ -15,6 +15,7 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line
+from tvt_ray.storage.locations import Location, first_line, shown
+from tvt_ray.strict import parse_json
 
 RESAVE = "where it was made, save the weights alone: torch.save(model.state_dict(), 'weights.pth')"
 AGAIN = "copy or download it again"
@@ -39,6 +41,8 @@ PROGRAMS = ("/constants.pkl", "archive_format", "serialized_exported_program.jso
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 TORCH_PICKLE = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that torch.save's older format begins with
 SNIFF_BYTES = 1024
+INDEX = ".index.json"  # how the names of indices end that say which file has which weight
+ENDINGS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 class StandIn:
@@ -57,18 +61,55 @@ class StandIn:
 
 
 def read_content(path: Location) -> Any:
-    """What safetensors or torch.save wrote, tensors on the CPU.
+    """What safetensors or torch.save wrote, tensors on the CPU: a file, the index of several, or a folder of them.
 
     Raises UsageError that says what the file is instead, and what to do about it.
     """
+    if isinstance(path, Path) and path.is_dir():
+        path = _in_folder(path)
+    if path.name.endswith(INDEX):
+        return _read_shards(path)
     try:
         data = path.read_bytes()
+    except FileNotFoundError:
+        raise UsageError(f"teacher weights: there is no file {path}") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
     problem = describe_stranger(data)
     if problem:
         raise unreadable(path, problem)
     return _read_safetensors(path, data) if _is_safetensors(data) else _read_torch(path, data)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The index in a folder, or the only file of weights."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    files = [name for name in names if name.endswith(INDEX)] or [name for name in names if name.endswith(ENDINGS)]
+    if len(files) == 1:
+        return folder / files[0]
+    if any(name.endswith(".distcp") for name in names):
+        convert = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shown(folder)} weights.pth"
+        raise UsageError(f"{shown(folder)} is a distributed checkpoint; {convert} makes a file of it")
+    raise UsageError(f"{shown(folder)} is a folder with {len(files) or 'no'} files of weights in it; name one")
+
+
+def _read_shards(index: Location) -> Any:
+    """What the files hold that an index of Hugging Face's names, each beside it. Raises UsageError."""
+    try:
+        names = parse_json(index.read_text())["weight_map"]
+        files = sorted(set(names.values()))
+        if not all(isinstance(name, str) and Path(name).name == name for name in files):
+            raise ValueError("files beside it are meant")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise unreadable(index, f"is no index of weights ({first_line(error)}); {AGAIN}") from None
+    whole: dict[str, Any] = {}
+    for name in files:
+        shard = read_content(index.parent / name)
+        whole |= shard if isinstance(shard, Mapping) else {}
+    missing = [name for name in names if name not in whole]
+    if missing:
+        raise unreadable(index, f"names {missing[0]}, which {names[missing[0]]} lacks; {AGAIN}")
+    return whole
 
 
 def unreadable(path: Location, problem: str) -> UsageError:

@@ -17,6 +17,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location, cache_folder, keep_if_possible, write_atomically
 from tvt_ray.teachers import build_teacher
+from tvt_ray.teachers.given import given_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import TeacherTraining, train_teacher, trains_head
@@ -58,7 +59,7 @@ def get_teacher(
     given weights do not fit.
     """
     if settings.weights:
-        return build_teacher(settings, data.num_classes), settings.weights
+        return given_teacher(settings, data), settings.weights
     cached = cached_teacher_path(settings, training, data)
     places: list[Location] = [kept_in / cached.name] if kept_in is not None else []
     places.append(cached)

@@ -1,13 +1,17 @@
-"""Teachers' weights: a file's content as one plain state dict, and a state dict in a network.
+"""Teachers' weights: a file's content as plain state dicts, and a state dict in a network.
 
-Of several networks in one file one is taken, and that is said: an exponential moving average (EMA) before what it
-averages, since scripts that keep one report its accuracy; then the first of `WRAPPERS`.
+Where a network is known, what fits it is found by names' ends and shapes, whatever a script put before or beside. Of
+several that fit, whoever has images measures them (teachers/given.py); else one is taken, and that is said: an
+exponential moving average (EMA) before what it averages, since scripts that keep one report its accuracy; then the
+first of `WRAPPERS`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -24,6 +28,7 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "mo
 # What DataParallel, Lightning and modules that hold the network put before each of its names.
 PREFIXES = ("module.", "model.", "net.", "backbone.")
 COMPILED = "_orig_mod"  # a part of the names of whatever torch.compile has made
+INSIDE = (COMPILED, "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "_layer")
 AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts here
 COUNTER = "num_batches_tracked"  # BatchNorm's, without which it works as well
 
@@ -38,7 +43,7 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
 
     Raises UsageError where there is no such file, or none of weights.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UsageError(f"{what}: there is no file {path}")
     content = read_content(path)
     found = list(find_states(content))
@@ -48,7 +53,7 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
         tell(f"{what}: {path}: {note}")
     _, entries = found[0]
     state = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key != AVERAGED}
-    return _as_float32(
+    return as_float32(
         path,
         {bare: state[key] for key, bare in bare_names(state).items()},
         lambda note: tell(f"{what}: {path}: {note}"),
@@ -57,15 +62,86 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
 
 def find_states(content: Any, place: Place = ()) -> Iterator[Found]:
     """Every state dict in a file's content, with the keys that lead to it, the preferred one first."""
+    if isinstance(content, list | tuple):
+        for number, part in enumerate(content):
+            yield from find_states(part, (*place, str(number)))
+        return
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         return
     averages = [key for key in content if is_average(key)]
-    inside = [
-        found for key in (*averages, *WRAPPERS) if key in content for found in find_states(content[key], (*place, key))
-    ]
+    order = dict.fromkeys([*averages, *(key for key in WRAPPERS if key in content), *content])
+    inside = [found for key in order for found in find_states(content[key], (*place, key))]
     yield from inside
     if not inside and any(isinstance(value, Tensor) and value.ndim for value in content.values()):
         yield place, content
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Weights in a file that fit a network."""
+
+    place: str  # the keys and the prefix under which they stand; empty: the file itself
+    state: State  # by the network's own names
+
+
+def candidates(content: Any, build: Callable[[State], Teacher]) -> list[Candidate]:
+    """All weights in a file's content that fill the network that `build` makes for them, the preferred one first.
+
+    Of each state dict, whatever stands under one prefix and has all names and shapes. A classifier of another name fits
+    where one pair of tensors has its shapes. What else is there (a criterion, a queue) is passed over.
+    """
+    found = list[Candidate]()
+    for place, entries in find_states(content):
+        tensors = {_without_wrappers(key): value for key, value in entries.items() if isinstance(value, Tensor)}
+        network = build(tensors)
+        for prefix in _prefixes(tensors):
+            state = _filling(network, tensors, prefix)
+            if state is not None:
+                found.append(Candidate(".".join([*place, *filter(None, [prefix.rstrip(".")])]), state))
+    return found
+
+
+def describe(found: Sequence[Candidate]) -> Iterator[str]:
+    """What a person may not expect of the first of these, if anything."""
+    if found and (len(found) > 1 or any(map(is_average, found[0].place.split(".")))):
+        yield _choice(found[0].place, [other.place for other in found[1:]])
+
+
+def _choice(place: str, others: Sequence[str]) -> str:
+    left = f"; not those under {', '.join(others)}" if others else ""
+    what = "moving averages (EMA)" if any(map(is_average, place.split("."))) else "weights"
+    return f"the {what} under {place} are taken{left}"
+
+
+def _without_wrappers(name: str) -> str:
+    """Without the parts that compiling, sharding and checkpointing put between a network's own."""
+    return ".".join(part for part in name.split(".") if part not in INSIDE)
+
+
+def _prefixes(names: Collection[str]) -> list[str]:
+    """What names may have before a network's own: nothing, or some of their first parts; that of more names first."""
+    counts = Counter(".".join(parts[:depth]) for parts in (name.split(".") for name in names) for depth in range(1, 5))
+    return ["", *(f"{prefix}." for prefix, _ in counts.most_common())]
+
+
+def _filling(teacher: Teacher, tensors: State, prefix: str) -> State | None:
+    """The network's state of what stands under a prefix; None where that lacks some of it."""
+    own = teacher.backbone.network.state_dict()
+    names = {bare: name for name, bare in bare_names(own).items()}
+    under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    given = {names.get(key, key): value for key, value in teacher.backbone.own_names(under).items()}
+    state = {key: given[key] for key in own if key in given and given[key].shape == own[key].shape}
+    lacking = [key for key in own if key not in state and not key.endswith(COUNTER)]
+    head = [key for key in lacking if len(own[key]) == teacher.num_classes and own[key].ndim <= 2]
+    if lacking != head or len(state) <= len(head):
+        return None
+    taken = {id(value) for value in state.values()}
+    for key in head:
+        fit = [value for value in tensors.values() if value.shape == own[key].shape and id(value) not in taken]
+        if len(fit) != 1:
+            return None
+        state[key] = fit[0]
+    return state
 
 
 def is_average(key: str) -> bool:
@@ -73,14 +149,14 @@ def is_average(key: str) -> bool:
     return "ema" in re.split("[^a-z]+", key.lower())
 
 
-def _describe_choice(content: Mapping[str, Any], taken: Found, *others: Found) -> Iterator[str]:
+def _describe_choice(content: Any, taken: Found, *others: Found) -> Iterator[str]:
     """What a person may not expect of it, if anything."""
     place, entries = taken
     averaged = any(map(is_average, place))
     if others or averaged:
-        left = f"; not those under {', '.join('.'.join(other) for other, _ in others)}" if others else ""
-        yield f"the {'moving averages (EMA)' if averaged else 'weights'} under {'.'.join(place)} are taken{left}"
-    unread = [key for key, value in content.items() if is_average(key) and isinstance(value, StandIn | list)]
+        yield _choice(".".join(place), [".".join(other) for other, _ in others])
+    keyed = content if isinstance(content, Mapping) else {}
+    unread = [key for key, value in keyed.items() if is_average(key) and isinstance(value, StandIn | list)]
     if unread and not averaged:
         yield f"the moving averages (EMA) under {unread[0]} are no state dict and not read; other weights are taken"
     no_tensors = [key for key, value in entries.items() if not isinstance(value, Tensor)]
@@ -102,7 +178,39 @@ def _stateless(path: Location, content: Any) -> UsageError:
     return unreadable(path, f"holds no state dict (names to tensors), but a {type(content).__name__}; {RESAVE}")
 
 
-def _as_float32(path: Location, state: State, tell: Callable[[str], None]) -> State:
+def class_names_in(content: Any) -> tuple[str, ...] | None:
+    """What a file calls its classes, in the order of the classifier's rows; None where it does not say."""
+    if not isinstance(content, Mapping):
+        return None
+    inner = [content, *(content[key] for key in NAMED_IN if isinstance(content.get(key), Mapping))]
+    for each in inner:
+        for key in CLASS_NAMES:
+            names = _in_rows(each.get(key))
+            if names:
+                return names
+    return None
+
+
+def _in_rows(said: Any) -> tuple[str, ...] | None:
+    """A list of texts, or a mapping of names to rows, or of rows to names, of as many rows as names."""
+    if isinstance(said, Mapping):
+        rows = {str(name): row for name, row in said.items()}
+        if not all(isinstance(row, int) for row in rows.values()):  # id2label
+            rows = {str(name): int(row) for row, name in said.items() if str(row).isdigit()}
+        named = {row: name for name, row in rows.items()}
+        return tuple(named[row] for row in range(len(named))) if sorted(named) == list(range(len(said))) else None
+    if isinstance(said, list | tuple) and said and all(isinstance(name, str) for name in said):
+        return tuple(said)
+    return None
+
+
+# Where training scripts write the names of classes, and in which mappings of theirs.
+CLASS_NAMES = ("class_to_idx", "classes", "class_names", "CLASSES", "label_names", "labels", "id2label", "label2id")
+NAMED_IN = ("meta", "hyper_parameters", "hparams", "args", "config", "metadata", "extra")
+
+
+def as_float32(path: Location, state: State, tell: Callable[[str], None]) -> State:
+    """Of half precision, say. Raises UsageError for tensors that are quantised, sparse, complex or without numbers."""
     for key, value in state.items():
         if value.is_quantized or value.is_meta or value.is_complex() or value.layout != torch.strided:
             raise unreadable(path, f"holds tensors that are quantized, sparse, complex or without data (such as {key})")

@@ -19,7 +19,7 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.storage.locations import Location, as_location
-from tvt_ray.teachers.checkpoints import told
+from tvt_ray.teachers.checkpoints import INDEX, told
 from tvt_ray.teachers.published import create_published
 from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
@@ -131,7 +131,7 @@ def _from_path(path: Location) -> Source:
         raise UsageError(f"there is no file or folder {path}; give timm:NAME, a file, or a student's folder")
     if path.name == WEIGHTS_FILE and (path.parent / ARCH_FILE).is_file():
         path = path.parent  # whose description says more
-    if path.is_file():
+    if path.is_file() or list(path.glob(f"*{INDEX}")):
         source = parse_source(str(path), read_state(path, what=KEY))
         say(f"{KEY}: {path} does not say what heads it has; they are taken to have {HEAD_DIM} channels each")
         return source
