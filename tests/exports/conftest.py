@@ -8,7 +8,7 @@ from safetensors.torch import save
 from tests.conftest import SMALL_SPACES, once
 from tvt_ray.exports import EXPORTS, StudentCard, write_trained
 from tvt_ray.exports.folder import load_student
-from tvt_ray.exports.formats import Wish
+from tvt_ray.exports.formats import Wish, drawn
 from tvt_ray.vits import build_student
 
 CLASSES = ("ants", "bees", "wasps")
@@ -31,7 +31,8 @@ def exported(space, name, pixels=False):
 
     def make(folder):
         student = load_student(write_folder(folder / "student", SMALL_SPACES[space]))
-        EXPORTS[name].on_demand.write(folder, student, Wish(int8=name == "onnx" and not pixels, pixels=pixels))
+        int8 = name == "onnx" and not pixels
+        EXPORTS[name].on_demand.write(folder, student, Wish(int8, pixels, drawn(student.image_size) if int8 else None))
 
     return once(f"{space}-{name}{'-pixels' if pixels else ''}", make)
 

@@ -46,6 +46,12 @@ def test_a_student_in_its_run_is_compared_with_it_on_its_images_and_with_its_tea
     assert whole["val_acc"] == pytest.approx(accuracy(whole["path"], digits.val))
     assert small["val_acc"] == pytest.approx(accuracy(small["path"], digits.val), abs=100.1 / len(digits.val))
     assert abs(whole["val_acc"] - small["val_acc"]) <= 100 * 3.1 / len(digits.val)
+    assert small["lost"] == pytest.approx(whole["val_acc"] - small["val_acc"])
+    assert small["lost_ci95"][0] <= small["lost"] <= small["lost_ci95"][1]
+    assert (whole["lost"], whole["lost_ci95"]) == (None, None)
+    card = (student / "README.md").read_text()
+    assert f"{small['bytes']:,} bytes instead of {whole['bytes']:,}" in card
+    assert card.count("## 8 bits") == 1
 
 
 def accuracy(path, split):
@@ -73,15 +79,20 @@ def test_a_table_says_what_was_written_and_what_it_takes(capsys, student):
 
 @pytest.mark.night
 def test_a_student_away_from_its_run_says_what_cannot_be_compared(capsys, alone, tmp_path):
-    code, out, err = call(capsys, "export", alone, "--int8", "--out", tmp_path / "out", "--json")
+    code, out, err = call(capsys, "export", alone, "--int8", "--out", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert (
+        "--int8 is calibrated on training images, and the student's folder lies in no run that says its images" in err
+    )
+    code, out, err = call(capsys, "export", alone, "--out", tmp_path / "out", "--json")
     assert code == 0, err
     found = json.loads(out.splitlines()[-1])
     assert (found["teacher"], found["checked_on"]) == (None, "noise")
-    assert [each["val_acc"] for each in found["files"]] == [None, None]
+    assert [each["val_acc"] for each in found["files"]] == [None]
     assert len(found["notes"]) == 2
     assert "lies in no run that says its images: the files were compared with the student on noise" in err
     assert "there is no teacher to compare with" in err
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "model.int8.onnx", "model.onnx"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "model.onnx"]
     assert sorted(file.name for file in alone.iterdir()) == ["arch.json", "metrics.jsonl", "model.safetensors"]
 
 

@@ -19,7 +19,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>")
     parser.add_argument("--format", default="onnx", metavar="NAME", help="<formats> (default: onnx)")
-    parser.add_argument("--int8", action="store_true", help="a second ONNX file with matrices of 8 bits")
+    parser.add_argument("--int8", action="store_true", help="a second ONNX file of 8 bits, calibrated on images")
     parser.add_argument("--pixels", action="store_true", help="ONNX takes 8-bit pixels, and normalises them itself")
     parser.add_argument("--out", metavar="DIR", help="folder or URI of the files (default: the student's own)")
     add_options(parser, "dataset", "labels", "set", *OUTPUT)
@@ -45,6 +45,8 @@ def _print(found: ExportSummary) -> None:
     rows.append(["student in PyTorch", _size(found.student.bytes), _ms(found.student.latency_ms), "", ""])
     for each in found.files:
         accuracy = "" if each.val_acc is None else f"{each.val_acc:.2f}"
+        if each.lost is not None and each.lost_ci95 is not None:
+            accuracy += f" ({-each.lost:+.2f}, 95 %: {-each.lost_ci95[1]:+.2f} to {-each.lost_ci95[0]:+.2f})"
         name = each.path.rpartition("/")[2]
         rows.append([name, _size(each.bytes), _ms(each.latency_ms), f"{each.max_abs_diff:.1e}", accuracy])
     columns = ["", "size", "ms an image", "difference", "val %"]

@@ -28,14 +28,16 @@ from tvt_ray.vits.student import TimmModel
 ONNX_FILE, INT8_FILE, PROGRAM_FILE = "model.onnx", "model.int8.onnx", "model.pt2"
 TOLERANCE = 1e-4  # of logits
 BATCHES = (1, 7)  # images at a time
+CALIBRATION_BATCH = 16
 
 
 @dataclass(frozen=True)
 class Wish:
     """What is asked of a format beside the student itself."""
 
-    int8: bool = False  # a second file, whose matrices are of 8 bits
+    int8: bool = False  # a second file, whose weights and activations are of 8 bits
     pixels: bool = False  # the file takes 8-bit pixels and normalises them itself
+    calibration: Tensor | None = None  # of int8: training images, (n, S, S, 3) uint8
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,13 @@ def _plain(name: str, wish: Wish) -> None:
 def _write_onnx(folder: Path, student: DistilledStudent, wish: Wish) -> list[str]:
     model = graphs.onnx_bytes(student, "uint8" if wish.pixels else "float")
     (folder / ONNX_FILE).write_bytes(model)
-    if wish.int8:
-        (folder / INT8_FILE).write_bytes(graphs.quantised(model))
-    return [ONNX_FILE, INT8_FILE] if wish.int8 else [ONNX_FILE]
+    if not wish.int8:
+        return [ONNX_FILE]
+    assert wish.calibration is not None
+    prepare = _load_onnx(folder / ONNX_FILE).prepare
+    batches = [prepare(each) for each in torch.split(wish.calibration, CALIBRATION_BATCH)]  # type: ignore[no-untyped-call]
+    (folder / INT8_FILE).write_bytes(graphs.quantised(model, batches))
+    return [ONNX_FILE, INT8_FILE]
 
 
 def _load_onnx(file: Path) -> Computes:
@@ -175,9 +181,12 @@ def pixels_of(images: Tensor) -> Tensor:
     return (255 * (images * std + mean)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def some_of(split: Split, image_size: int) -> Tensor:
-    """Images for all BATCHES together, evenly spread over a split: (8, S, S, 3) uint8. A small split's repeat."""
-    places = np.linspace(0, len(split) - 1, sum(BATCHES)).round().astype(np.int64)
+def some_of(split: Split, image_size: int, count: int = sum(BATCHES)) -> Tensor:
+    """Images evenly spread over a split, by default for all BATCHES together: (count, S, S, 3) uint8.
+
+    A small split's repeat.
+    """
+    places = np.linspace(0, len(split) - 1, count).round().astype(np.int64)
     ((images, _),) = eval_loader(split.take(places), image_size, len(places))
     return pixels_of(images)
 
@@ -200,10 +209,9 @@ def largest_difference(file: Computes, student: DistilledStudent, pixels: Tensor
     return worst
 
 
-def accuracy_of(file: Computes, split: Split, image_size: int, match: ClassMatch) -> float:
-    """Top-1 on a split, percent. `match`: which of the student's classes the split's are."""
-    right = [found == label for found, label in _named(file, split, image_size, match)]
-    return 100 * float(np.mean(np.concatenate(right)))
+def hits_of(file: Computes, split: Split, image_size: int, match: ClassMatch) -> NDArray[np.bool_]:
+    """Which images of a split are named right: (n,). `match`: which of the student's classes the split's are."""
+    return np.concatenate([found == label for found, label in _named(file, split, image_size, match)])
 
 
 def _named(file: Computes, split: Split, image_size: int, match: ClassMatch) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -60,6 +60,13 @@ def _pixels(card: StudentCard) -> str:
     return f"{card.space.image_size} x {card.space.image_size} pixels"
 
 
+def with_section(card: str, title: str, text: str) -> str:
+    """The card with this section: in its old one's place, else at the end."""
+    section = f"## {title}\n{text}\n"
+    found = re.search(rf"^## {re.escape(title)}\n.*?(?=^## |\Z)", card, re.MULTILINE | re.DOTALL)
+    return card[: found.start()] + section + card[found.end() :] if found else f"{card.rstrip()}\n{section}"
+
+
 def _accuracy(card: StudentCard, origin: Origin) -> str:
     """With Wilson's interval, where the number of test images is known."""
     top1, count = card.results.get("test_acc"), origin.data.get("test")

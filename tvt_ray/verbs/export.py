@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import tempfile
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from tvt_ray.data.datasets import check_outside, load_dataset
@@ -20,21 +23,25 @@ from tvt_ray.exports import EXPORTS, describe_formats
 from tvt_ray.exports.folder import DistilledStudent, load_student
 from tvt_ray.exports.formats import (
     INT8_FILE,
+    ONNX_FILE,
     TOLERANCE,
     Computes,
     Format,
     Wish,
-    accuracy_of,
     computes,
     drawn,
+    hits_of,
     largest_difference,
     some_of,
 )
-from tvt_ray.exports.model_card import CARD_FILE, model_card
+from tvt_ray.exports.graphs import CALIBRATION_IMAGES
+from tvt_ray.exports.model_card import CARD_FILE, model_card, with_section
 from tvt_ray.latency.measure import STUDENT_S, Bench, in_rounds
 from tvt_ray.latency.profile import this_device
 from tvt_ray.progress import say
+from tvt_ray.quality.comparison import estimate
 from tvt_ray.quality.evaluation import ClassMatch, match_classes
+from tvt_ray.quality.statistics import Interval
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
 from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically
@@ -55,7 +62,9 @@ class ExportedFile:
     int8: bool
     max_abs_diff: float  # of logits, on the images that it was checked on
     latency_ms: float  # for one image
-    val_acc: float | None  # percent; None where it was not asked for (without int8), or nothing validates
+    val_acc: float | None  # percent; None where it was not asked for (without int8)
+    lost: float | None = None  # of int8: points of val_acc below the file of 32 bits, and
+    lost_ci95: Interval | None = None  # their interval over other images of the kind
 
 
 @dataclass(frozen=True)
@@ -94,10 +103,11 @@ def export(
 ) -> ExportSummary:
     """Writes a student as onnx, pt2 or timm into `out`, by default its own folder, with its model card.
 
-    `int8`: a second ONNX file, of 8-bit matrices. `pixels`: the ONNX file takes 8-bit pixels. Every file is compared
-    with the student at one and at seven images, which come from `dataset`, named as in `evaluate`, else from that of
-    the run that the student's folder lies in, else are noise. Raises UsageError for what is wrong beforehand, and
-    RunError where a file computes something else, which is then not kept.
+    `int8`: a second ONNX file, of 8-bit weights and activations, calibrated on training images. `pixels`: the ONNX file
+    takes 8-bit pixels. Every file is compared with the student at one and at seven images, which come from `dataset`,
+    named as in `evaluate`, else from that of the run that the student's folder lies in, else are noise. Raises
+    UsageError for what is wrong beforehand, int8 without images among it, and RunError where a file computes something
+    else, which is then not kept.
     """
     form, wish, path = _format_of(format), Wish(int8=int8, pixels=pixels), folder_of(student)
     asked = asked_of(dataset, settings)
@@ -108,6 +118,7 @@ def export(
     subject = _Subject.of(path, loaded, asked)
     if subject.data:
         check_outside(out, subject.data.name)
+    wish = dataclasses.replace(wish, calibration=subject.calibration() if int8 else None)
     for note in subject.notes:
         say(f"note: {note}")
     with process_as_it_was(), tempfile.TemporaryDirectory() as folder:
@@ -117,7 +128,7 @@ def export(
         found = subject.compare(format, files, wish, out, sizes)
         for file in sorted(Path(folder).iterdir()):
             write_atomically(out / file.name, file.read_bytes())
-    subject.write_card(out)
+    subject.write_card(out, found)
     return found
 
 
@@ -175,11 +186,22 @@ class _Subject:
         differences = {each: largest_difference(file, self.student, pixels) for each, file in files.items()}
         for each, difference in differences.items():
             _check_difference(each, difference)
-        accuracies = self._accuracies(files) if wish.int8 else {}
+        hits = self._hits(files) if wish.int8 else {}
+        costs = {INT8_FILE: estimate((hits[ONNX_FILE].astype(float) - hits[INT8_FILE])[None])} if hits else {}
         teacher = self._teacher()
         times = _latencies(files, [self.student, *([teacher] if teacher else [])], pixels[:1])
         listed = tuple(
-            ExportedFile(name, str(out / each), sizes[each], each == INT8_FILE, difference, time, accuracies.get(each))
+            ExportedFile(
+                name,
+                str(out / each),
+                sizes[each],
+                each == INT8_FILE,
+                difference,
+                time,
+                100 * float(hits[each].mean()) if each in hits else None,
+                costs[each].value if each in costs else None,
+                costs[each].ci95 if each in costs else None,
+            )
             for (each, difference), time in zip(differences.items(), times, strict=False)
         )
         ours, *theirs = times[len(files) :]
@@ -194,34 +216,61 @@ class _Subject:
             notes=self.notes,
         )
 
-    def _accuracies(self, files: Mapping[str, Computes]) -> dict[str, float]:
-        """Percent on validation."""
+    def calibration(self) -> torch.Tensor:
+        """Training images for int8. Raises UsageError where there are none."""
+        if self.data is None:
+            raise UsageError(
+                f"--int8 is calibrated on training images, and {self.notes[0].partition(':')[0]}; --dataset names them"
+            )
+        return some_of(self.data.train, self.student.image_size, min(len(self.data.train), CALIBRATION_IMAGES))
+
+    def _hits(self, files: Mapping[str, Computes]) -> dict[str, NDArray[np.bool_]]:
+        """Which images that validate are named right, by file."""
         if self.data is None:
             return {}
         split, size = self.data.val, self.student.image_size
-        return {name: accuracy_of(file, split, size, self.match) for name, file in files.items()}
+        return {name: hits_of(file, split, size, self.match) for name, file in files.items()}
 
     def _teacher(self) -> Teacher | None:
         """With any weights: how long it takes does not depend on them. None where it is not known."""
         settings = self.trained_on.teacher
         return None if settings is None else build_teacher(settings, len(self.student.class_names)).freeze()
 
-    def write_card(self, out: Location) -> None:
-        """README.md. One that is there is kept, since people complete it; elsewhere goes a copy of the student's."""
-        if (out / CARD_FILE).is_file():
-            return
-        own = self.path / CARD_FILE
-        card = own.read_bytes() if own.is_file() else model_card(self.trained_on.card_with_origin()).encode()
-        write_atomically(out / CARD_FILE, card)
+    def write_card(self, out: Location, found: ExportSummary) -> None:
+        """README.md. One that is there is kept, since people complete it; elsewhere goes a copy of the student's.
+
+        What int8 costs is written into it, in a section of its own that later exports replace.
+        """
+        there, own = out / CARD_FILE, self.path / CARD_FILE
+        kept = next((each.read_bytes() for each in (there, own) if each.is_file()), None)
+        card = model_card(self.trained_on.card_with_origin()) if kept is None else kept.decode(errors="replace")
+        small = next((each for each in found.files if each.int8), None)
+        if small is not None:
+            card = with_section(card, "8 bits", _int8_text(small, found, len(self.data.val) if self.data else 0))
+        if small is not None or not there.is_file():
+            write_atomically(there, card.encode())
+
+
+def _int8_text(small: ExportedFile, found: ExportSummary, num_images: int) -> str:
+    """What the card says of the smaller file."""
+    whole = next(each for each in found.files if not each.int8)
+    said = f"`{INT8_FILE}` has weights and activations of 8 bits: {small.bytes:,} bytes instead of {whole.bytes:,}."
+    said += f" One image takes {small.latency_ms:.2f} ms instead of {whole.latency_ms:.2f} ({found.device}, "
+    said += f"{found.threads} threads)."
+    if small.lost is None or small.lost_ci95 is None:
+        return said
+    low, high = small.lost_ci95
+    return (
+        f"{said} Of {num_images:,} images that validate it names {small.val_acc:.2f} % right, {small.lost:+.2f} points "
+        + (f"lost (95 % interval {low:+.2f} to {high:+.2f}).")
+    )
 
 
 def _dataset(trained_on: TrainedOn, asked: Mapping[str, Any]) -> tuple[Dataset | None, tuple[str, ...]]:
     """What a file is compared on, and why there is nothing."""
     if names_a_dataset(asked):
         return load_dataset(trained_on.settings(asked)), ()
-    missing = (
-        "the files were compared with the student on noise, and what int8 costs is not known; --dataset gives images"
-    )
+    missing = "the files were compared with the student on noise; --dataset gives images"
     if trained_on.config is None:
         return None, (f"the student's folder lies in no run that says its images: {missing}",)
     try:
