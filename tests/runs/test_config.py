@@ -324,3 +324,15 @@ def test_a_stored_run_that_says_what_it_read_is_the_same_as_one_that_is_asked_fo
     stored = with_settings("score.proxies=[attention_similarity, l2_norm, rank_sum, log_norm]")
     assert difference(RunConfig(), stored) is None
     assert difference(with_settings("score={name: tvt}"), stored) is None
+
+
+def test_epochs_that_are_set_win_over_a_floor_that_was_set_before():
+    """As `--set teacher_training.epochs=1` over a recipe's floor."""
+    recipe = RunConfig().with_(teacher_training={"epochs": 20, "min_steps": 400})
+    assert recipe.teacher_training.min_steps == 400
+    asked = recipe.with_({"teacher_training": {"epochs": 1}})
+    assert (asked.teacher_training.epochs, asked.teacher_training.min_steps) == (1, 0)
+    assert asked.teacher_training.num_epochs(100) == 1
+    both = recipe.with_({"teacher_training": {"epochs": 1, "min_steps": 9}})
+    assert (both.teacher_training.epochs, both.teacher_training.min_steps) == (1, 9)
+    assert recipe.with_({"teacher_training": {"lr": 0.1}}).teacher_training.min_steps == 400

@@ -265,7 +265,10 @@ def with_lengths(config: RunConfig, facts: DataFacts, speeds: Speeds, minutes: f
     config = config.with_(search={"num_samples": samples})
     if inherits(config):
         return with_inherited_lengths(config, facts, speeds, seconds)
-    teaching = {"epochs": teacher_epochs or config.teacher_training.epochs}
+    teaching = {
+        "epochs": teacher_epochs or config.teacher_training.epochs,
+        "min_steps": config.teacher_training.min_steps,
+    }
     return with_epochs(config.with_(teacher_training=teaching), facts, speeds, seconds)
 
 

@@ -71,7 +71,7 @@ class RunConfig(Strict):
 
     def with_(self, *layers: Mapping[str, Any], **changes: Any) -> RunConfig:
         """As of any settings. Raises UsageError that names the key, what was wrong and what is allowed."""
-        return validate(merged(self.model_dump(mode="json"), *layers, changes))
+        return validate(merged(self.model_dump(mode="json"), *map(_winning, (*layers, changes))))
 
     def ranked_by(self, score: str) -> RunConfig:
         """With another score; `measured` keeps the present one for what was not measured.
@@ -87,6 +87,14 @@ class RunConfig(Strict):
     def to_yaml(self) -> str:
         """Every setting, defaults included, as `load_config` reads it."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _winning(layer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A layer that sets the teacher's epochs sets no floor below them that an earlier one had."""
+    teaching = layer.get("teacher_training")
+    if not isinstance(teaching, Mapping) or "epochs" not in teaching or "min_steps" in teaching:
+        return layer
+    return {**layer, "teacher_training": {**teaching, "min_steps": 0}}
 
 
 # What decides which rows a run has and what is in them, beside what is read: a run folder holds rows of one identity.
