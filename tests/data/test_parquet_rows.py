@@ -229,9 +229,9 @@ def test_images_that_are_none_are_refused_naming_file_and_row(write, images, mes
 
 
 def test_corrupt_images_are_refused_naming_file_and_row(write):
-    data = load(write(with_images([encode(picture(i)) for i in range(19)] + [b"no image"])))
+    path = write(with_images([encode(picture(i)) for i in range(19)] + [b"no image"]))
     with pytest.raises(UsageError, match=r"corrupt image .*train-0\.parquet, row 19: "):
-        verify_images(data)
+        verify_images(load(path))
 
 
 def test_a_column_that_is_there_twice_is_refused(write):

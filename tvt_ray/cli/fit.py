@@ -33,7 +33,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "a score's name for whom it puts first",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and how long it would take")
-    add_options(parser, "labels", "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed")
+    add_options(
+        parser, "labels", "group-by", "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed"
+    )
     add_options(parser, "set", *OUTPUT, "ray-address")
     parser.set_defaults(command=execute, resume_command=resume_command)
 

@@ -151,6 +151,11 @@ OPTIONS: dict[str, Option] = {
     "labels": _value(
         "table that gives the dataset's images their labels: .csv, .tsv or .jsonl", "FILE", "data.labels", type=path
     ),
+    "group-by": _value(
+        "what says which images belong together, on one side of a split: a pattern of their paths, or a column",
+        "WHAT",
+        "data.group_by",
+    ),
     "teacher": _value("<teachers>, or auto: a pretrained one that is to be had", "NAME", "teacher.name"),
     "teacher-weights": _value("its trained weights (safetensors or a state dict)", "FILE", "teacher.weights"),
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
@@ -197,7 +202,7 @@ OPTIONS: dict[str, Option] = {
     "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
 }
 
-COMMON = ("dataset", "labels", "teacher", "teacher-weights", "set", "json", "debug")
+COMMON = ("dataset", "labels", "group-by", "teacher", "teacher-weights", "set", "json", "debug")
 OUTPUT = ("json", "debug")  # of commands that take no config
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tvt_ray.data.folders import image_folder
+from tvt_ray.data.grouping import grouped
 from tvt_ray.data.images import ArrayImages, EncodedImages
 from tvt_ray.data.layout import how_to_unpack, listing
 from tvt_ray.data.parquet import holds_tables, is_parquet, parquet_dataset
@@ -41,7 +42,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
     loaded = Loaded(*loader(settings, Path(path)))
     loaded = loaded._replace(class_names=tuple(shown(name) for name in loaded.class_names))  # as any terminal takes it
     _check_classes(settings.name, loaded)
-    return _carved(settings, loaded)
+    return _carved(settings, grouped(loaded, settings))
 
 
 def recarved(data: Dataset, settings: DataSettings) -> Dataset:
@@ -155,7 +156,7 @@ def _missing(split: Split, names: Sequence[str]) -> list[str]:
 
 def _carved(settings: DataSettings, loaded: Loaded) -> Dataset:
     """With test and validation split off the training images where they were not given."""
-    train, test, val, names, notes, origins = loaded
+    train, test, val, names, notes, origins, _ = loaded
     lacking = {name: _missing(split, names) for name, split in _given(loaded).items()}
     said = [f"{name} has no images of {listing(classes)}" for name, classes in lacking.items() if classes]
     wanted = [name for name, split in (("test", test), ("validation", val)) if split is None]

@@ -44,6 +44,7 @@ class _Row:
     label: str
     split: str | None  # None: nothing says one
     said: str  # where it stands
+    group: str | None  # what the column `data.group_by` has; None: there is no such column
 
 
 def metadata_of(path: Path) -> list[Place]:
@@ -113,7 +114,8 @@ class _Reader:
                 unlabelled += 1
             else:
                 split = place.split if says_split is None else self._split(sheet, says_split, number)
-                found.append(_Row(paths[0], label, split, sheet.row(number)))
+                group = self._group(sheet, number)
+                found.append(_Row(paths[0], label, split, sheet.row(number), group))
         if absent:
             example = shown(sheet.columns[names][absent[0]])
             self.notes.append(f"{counted(len(absent), 'row')} of {sheet.path.name} left out: no such image ({example})")
@@ -122,6 +124,10 @@ class _Reader:
         if not found:
             raise UsageError(f"{shown(sheet.path)}: no row has an image below {shown(place.root)} and a label")
         return found
+
+    def _group(self, sheet: Sheet, number: int) -> str | None:
+        column = sheet.columns.get(self.settings.group_by or "")
+        return None if column is None else column[number] or ""
 
     def _split(self, sheet: Sheet, column: str, number: int) -> str | None:
         value = sheet.columns[column][number]
@@ -155,7 +161,9 @@ class _Reader:
         }
         tables = listing(within(self.root, place.sheet.path) for place in places)
         origins = dict.fromkeys(found, tables) if len(found) > 1 else {}
-        return place_splits(found, [shown(name) for name in names], self.notes, origins)
+        groups = {split: [row.group for row in each if row.group is not None] for split, each in by_split.items()}
+        groups = {split: each for split, each in groups.items() if each}
+        return place_splits(found, [shown(name) for name in names], self.notes, origins, groups)
 
     def _once(self, rows: Sequence[_Row]) -> list[_Row]:
         """Raises UsageError for an image with two labels, or of two splits."""

@@ -56,7 +56,13 @@ def parquet_dataset(settings: DataSettings, path: Path) -> Loaded:
     others = [file for file in beside.others if not is_parquet(file)] + [
         file for file in beside.images if file not in used
     ]
-    return place_splits(found, names, (*columns.notes, *notes, *ignored_files(others, path, "Parquet file")), origins)
+    groups = {
+        "train" if split == ALL else split: [group for table in each for group in table.groups]
+        for split, each in tables.items()
+        if columns.group
+    }
+    notes = [*columns.notes, *notes, *ignored_files(others, path, "Parquet file")]
+    return place_splits(found, names, notes, origins, groups)
 
 
 def _labelled(

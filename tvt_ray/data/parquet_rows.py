@@ -51,6 +51,7 @@ class Columns:
     notes: tuple[str, ...] = ()
     roots: tuple[Path, ...] = ()  # folders in which images may be named by path
     split: str | None = None  # tells rows of train from those of test
+    group: str | None = None  # tells which rows belong together
 
 
 def choose_columns(paths: Sequence[Path], settings: DataSettings) -> Columns:
@@ -67,7 +68,8 @@ def choose_columns(paths: Sequence[Path], settings: DataSettings) -> Columns:
     roots = (own, own.resolve(), *([settings.image_root] if settings.image_root else ()))
     names = next((found for path in paths if (found := stated_names(path, schemas[path], label))), None)
     split = split_column([name for name in schema.names if name not in (image, label)])
-    return Columns(image, label, names, (*label_notes, *image_notes), roots, split)
+    group = settings.group_by if settings.group_by in schema.names else None
+    return Columns(image, label, names, (*label_notes, *image_notes), roots, split, group)
 
 
 def schema_of(path: Path) -> pa.Schema:
@@ -163,6 +165,7 @@ class Table:
     labels: Labels
     splits: Sequence[str] | None = None  # what the rows say they are of; None: nothing
     numbers: Sequence[int] | None = None  # of the rows, where they are some of the file's
+    groups: Sequence[str] = ()  # of the rows; empty: no column says them
     unlabelled: bool = False  # all rows are, and left out: a challenge's test images
 
     def name(self, row: int) -> str:
@@ -172,7 +175,8 @@ class Table:
     def take(self, rows: Sequence[int]) -> Table:
         """Some of the rows."""
         chosen: Any = [self.labels[row] for row in rows]
-        return Table(self.path, [self.images[row] for row in rows], chosen, None, rows)
+        groups = [self.groups[row] for row in rows] if self.groups else ()
+        return Table(self.path, [self.images[row] for row in rows], chosen, None, rows, groups)
 
 
 def read_table(path: Path, columns: Columns) -> Table:
@@ -182,7 +186,7 @@ def read_table(path: Path, columns: Columns) -> Table:
     image or a label, naming it.
     """
     _check_schema(path, schema_of(path), columns)
-    wanted = [columns.image, columns.label, *filter(None, [columns.split])]
+    wanted = list(dict.fromkeys([columns.image, columns.label, *filter(None, [columns.split, columns.group])]))
     with reading(path), pq.ParquetFile(path) as file:
         table = file.read([name for name in wanted if name in file.schema_arrow.names])
     if not table.num_rows:
@@ -194,7 +198,10 @@ def read_table(path: Path, columns: Columns) -> Table:
         return Table(path, [], [], unlabelled=True)
     labels = _read_labels(table.column(columns.label), path, columns.class_names is not None)
     images = _read_images(table.column(columns.image), table.field(columns.image), path, columns.roots)
-    return Table(path, images, labels, _read_splits(table, path, columns.split))
+    groups = (
+        [] if columns.group is None else [_text(value) for value in _plain(table.column(columns.group)).to_pylist()]
+    )
+    return Table(path, images, labels, _read_splits(table, path, columns.split), groups=groups)
 
 
 def _read_splits(table: pa.Table, path: Path, column: str | None) -> list[str] | None:

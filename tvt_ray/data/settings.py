@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,9 @@ class DataSettings(Strict):
     # which folders of an image folder are the classes: outer, those in PATH; inner, those in which images lie; path,
     # the whole way down to them, as in Apple/rust; None: outer, unless they look like something else
     classes: Literal["outer", "inner", "path"] | None = None
+    # what says which images belong together (a patient, a clip), so that a split that is carved keeps them on one side:
+    # a pattern whose last group, or whole, is found in their paths, as in 'patient(\d+)'; or a column of a table
+    group_by: str | None = None
     # class names that differ in case or blanks alone: true makes them one class, false keeps them apart; None: refused
     merge_names: bool | None = None
     # column of Parquet files with the images, or of a table of labels with their files; None: it is found
@@ -51,6 +55,15 @@ class DataSettings(Strict):
     @classmethod
     def _is_colour(cls, text: str) -> str:
         parse_colour(text)
+        return text
+
+    @field_validator("group_by")
+    @classmethod
+    def _is_pattern(cls, text: str | None) -> str | None:
+        try:
+            re.compile(text or "")
+        except re.error as error:
+            raise ValueError(f"a pattern or a column's name; got {text!r}: {error}") from None
         return text
 
     @property

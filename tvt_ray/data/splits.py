@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +28,7 @@ class Split:
     source: ImageSource
     all_labels: NDArray[np.int64]
     indices: Indices
+    all_groups: Indices | None = None  # the group of each image of the source; None: none belong together
 
     @classmethod
     def whole(cls, source: ImageSource, labels: Sequence[int] | NDArray[np.int64]) -> Split:
@@ -38,6 +40,11 @@ class Split:
         """Of the split's images, in order: (n,) int64."""
         return self.all_labels[self.indices]
 
+    @property
+    def groups(self) -> Indices | None:
+        """Numbers of the groups of the split's images, in order: those of one look alike, or are said to be of one."""
+        return None if self.all_groups is None else self.all_groups[self.indices]
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -47,7 +54,7 @@ class Split:
 
     def take(self, indices: Indices) -> Split:
         """The images at these places of the split."""
-        return Split(self.source, self.all_labels, self.indices[indices])
+        return Split(self.source, self.all_labels, self.indices[indices], self.all_groups)
 
     def portable(self) -> Split:
         """The same split for another machine: holds its own images and no others."""
@@ -94,20 +101,26 @@ class Loaded(NamedTuple):
     class_names: Sequence[str]
     notes: Sequence[str] = ()  # what a person should know of how it was read
     origins: Mapping[str, str] = {}  # of train, val and test, where each is from
+    groups: Mapping[str, Sequence[str]] = {}  # by split, of its images in order, what a column says they are of
 
 
 def place_splits(
-    found: Mapping[str, Split], class_names: Sequence[str], notes: Sequence[str] = (), origins: Mapping[str, str] = {}
+    found: Mapping[str, Split],
+    class_names: Sequence[str],
+    notes: Sequence[str] = (),
+    origins: Mapping[str, str] = {},
+    groups: Mapping[str, Sequence[str]] = {},
 ) -> Loaded:
     """What the splits that were found are used for. `found`, `origins`: by name, train among them.
 
     With val but no test, val is the test split: nothing is chosen on it, so validation is carved from train.
     """
     if "val" not in found or "test" in found:
-        return Loaded(found["train"], found.get("test"), found.get("val"), class_names, notes, origins)
+        return Loaded(found["train"], found.get("test"), found.get("val"), class_names, notes, origins, groups)
     said = "there is no test split: val is used as it, and validation is carved from train"
     moved = {"test" if name == "val" else name: origin for name, origin in origins.items()}
-    return Loaded(found["train"], found["val"], None, class_names, (said, *notes), moved)
+    told = {"test" if name == "val" else name: each for name, each in groups.items()}
+    return Loaded(found["train"], found["val"], None, class_names, (said, *notes), moved, told)
 
 
 @dataclass(frozen=True)
@@ -156,26 +169,60 @@ class Dataset:
 def carve(split: Split, fraction: float, seed: int, leave: int = 1) -> tuple[Split, Split]:
     """Splits off `fraction` of the images, the same share of every class: (rest, carved).
 
-    Of each class at least one image is carved and `leave` stay, though a share would be less. So every class of
-    `split` has `leave` + 1 images; raises ValueError where one has fewer.
+    All images of a group (`Split.groups`) go to one side, as near to the share as that allows. Of each class at least
+    one image is carved and `leave` stay, though a share would be less; a class of so few groups that this cannot be has
+    its groups parted. So every class of `split` has `leave` + 1 images; raises ValueError where one has fewer.
     """
-    from sklearn.model_selection import train_test_split  # takes over a second, and scoring workers carve nothing
-
+    groups = split.groups
     classes, counts = np.unique(split.labels, return_counts=True)
     if counts.min(initial=leave + 1) <= leave:
         raise ValueError(f"class {classes[counts.argmin()]} has {counts.min()} images; {leave + 1} are needed to carve")
-    size = min(max(round(fraction * len(split)), len(classes)), len(split) - len(classes))
-    rest, carved = train_test_split(np.arange(len(split)), test_size=size, stratify=split.labels, random_state=seed)
+    if groups is None or len(np.unique(groups)) == len(split):
+        groups = None
+        rest, carved = _by_share(split, fraction, seed, len(classes))
+    else:
+        rest, carved = _by_groups(split, fraction, seed, groups)
+        classes = np.tile(classes, 2)  # a group that goes for one class may be another's too
     for label in classes:
-        rest, carved = _top_up(split.labels == label, rest, carved, 1)
-        carved, rest = _top_up(split.labels == label, carved, rest, leave)
+        rest, carved = _top_up(split.labels == label, rest, carved, 1, groups)
+        carved, rest = _top_up(split.labels == label, carved, rest, leave, groups)
     return split.take(np.sort(rest)), split.take(np.sort(carved))
 
 
-def _top_up(mine: NDArray[np.bool_], giver: Indices, taker: Indices, wanted: int) -> tuple[Indices, Indices]:
-    """(giver, taker) after the first of a class's images, `mine`, went over until the taker has as many as `wanted`.
+def _by_share(split: Split, fraction: float, seed: int, num_classes: int) -> tuple[Indices, Indices]:
+    from sklearn.model_selection import train_test_split  # takes over a second, and scoring workers carve nothing
 
-    Stratifying rounds the share of a small class to none, or to all of it.
+    size = min(max(round(fraction * len(split)), num_classes), len(split) - num_classes)
+    rest, carved = train_test_split(np.arange(len(split)), test_size=size, stratify=split.labels, random_state=seed)
+    return rest, carved
+
+
+def _by_groups(split: Split, fraction: float, seed: int, groups: Indices) -> tuple[Indices, Indices]:
+    """One of so many folds that one is about the share, or all but one where most is carved."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    share = min(fraction, 1 - fraction)
+    most = min(len(np.unique(groups)), int(np.bincount(split.labels).max()))
+    folds = StratifiedGroupKFold(max(2, min(round(1 / share), most)), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes with fewer images than folds, which are topped up
+        rest, carved = next(iter(folds.split(np.zeros(len(split)), split.labels, groups)))
+    return (rest, carved) if fraction <= 0.5 else (carved, rest)
+
+
+def _top_up(
+    mine: NDArray[np.bool_], giver: Indices, taker: Indices, wanted: int, groups: Indices | None
+) -> tuple[Indices, Indices]:
+    """(giver, taker) after images of a class, `mine`, went over until the taker has as many as `wanted`.
+
+    Stratifying rounds the share of a small class to none, or to all of it. Whole groups go, the smallest first, while
+    the giver keeps some of the class; then the class's first images by themselves.
     """
+    while groups is not None and mine[taker].sum() < wanted:
+        held, sizes = np.unique(groups[giver[mine[giver]]], return_counts=True)
+        if len(held) < 2:
+            break
+        goes = np.isin(groups[giver], held[sizes.argmin()])
+        giver, taker = giver[~goes], np.concatenate([taker, giver[goes]])
     moved = giver[mine[giver]][: max(0, wanted - int(mine[taker].sum()))]
     return giver[~np.isin(giver, moved)], np.concatenate([taker, moved])

@@ -38,6 +38,8 @@ class Duplicates:
     within_class: Repeats  # in one class of one split
     between_classes: Repeats
     between_splits: Repeats
+    alike: Repeats = Repeats(0, ())  # not the same file, but of one group: they look alike, or are said to be of one
+    alike_between_splits: Repeats = Repeats(0, ())  # images that validate or test, of a group that is learned from
 
 
 class _Copy(NamedTuple):
@@ -66,7 +68,42 @@ def find_duplicates(data: Dataset) -> Duplicates:
         within_class=repeats(_alike),
         between_classes=repeats(functools.partial(_unlike, key=lambda copy: copy.label)),
         between_splits=repeats(functools.partial(_unlike, key=lambda copy: copy.split)),
+        alike=_alike_images(data),
+        alike_between_splits=_leaked(data),
     )
+
+
+def _alike_images(data: Dataset) -> Repeats:
+    """Images that are of one group with others that are not the same file."""
+    held = _by_group(data)
+    some = [copies for copies in held.values() if len({digest for digest, _ in copies}) > 1]
+    example = [name_of(data, copy.split, copy.position) for _, copy in some[0][:2]] if some else []
+    return Repeats(sum(map(len, some)), tuple(example))
+
+
+def _leaked(data: Dataset) -> Repeats:
+    """Images that validate or test and are of one group with one of a split before theirs, of another content."""
+    order, pairs = list(data.splits), list[_Pair]()
+    for copies in _by_group(data).values():
+        for digest, copy in copies:
+            before = order[: order.index(copy.split)]
+            known = [other for its, other in copies if other.split in before and its != digest]
+            if known and not any(its == digest and other.split in before for its, other in copies):
+                pairs.append((copy, known[0]))
+    example = [name_of(data, copy.split, copy.position) for copy in pairs[0]] if pairs else []
+    return Repeats(len(pairs), tuple(example))
+
+
+def _by_group(data: Dataset) -> Mapping[int, list[tuple[str, _Copy]]]:
+    """(content, image) of each group with more than one image; none where groups are not known."""
+    found: dict[int, list[tuple[str, _Copy]]] = defaultdict(list)
+    for name, split in data.splits.items():
+        if split.groups is None:
+            return {}
+        rows = zip(split.groups.tolist(), content_hashes(split), split.labels.tolist(), strict=True)
+        for position, (group, digest, label) in enumerate(rows):
+            found[group].append((digest, _Copy(name, label, position)))
+    return {group: copies for group, copies in found.items() if len(copies) > 1}
 
 
 def duplicate_notes(data: Dataset) -> list[str]:
@@ -74,7 +111,9 @@ def duplicate_notes(data: Dataset) -> list[str]:
     if not all(isinstance(split.source, EncodedImages) for split in data.splits.values()):
         return []
     found = find_duplicates(data)
-    return tell(dataclasses.replace(found, within_class=Repeats(0, ())))
+    carved = any(origin.startswith(CARVED) for origin in data.origins.values())
+    alike = found.alike if carved else Repeats(0, ())
+    return tell(dataclasses.replace(found, within_class=Repeats(0, ()), alike=alike))
 
 
 def tell(found: Duplicates) -> list[str]:
@@ -83,6 +122,12 @@ def tell(found: Duplicates) -> list[str]:
         (found.within_class, "twice in one class", "it counts double"),
         (found.between_classes, "in more than one class", "at most one of the labels is right"),
         (found.between_splits, "in more than one split", "accuracy there counts what was seen in training"),
+        (
+            found.alike_between_splits,
+            "of validation or test nearly as in training",
+            "accuracy there counts what was nearly seen in training",
+        ),
+        (found.alike, "like another, or said to be of one group", "a split that is carved keeps them on one side"),
     )
     return [
         f"{counted(repeats.num_images, 'image')} {where}, such as {' and '.join(repeats.example)}: {why}"
