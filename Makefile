@@ -11,7 +11,7 @@ OTHER_PYTHON ?= $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (
   python3.12 -c 'import sys; print(sys.executable)' 2> /dev/null)
 NUM_SAMPLES ?= 5000
 
-.PHONY: search fuzz test test-unit test-all test-every test-lowest-ray check clean
+.PHONY: search fuzz lab-interrupts test test-unit test-all test-every test-lowest-ray check clean
 
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
@@ -33,6 +33,10 @@ test-every: $(VENV)/.installed-test
 # Damaged files of every kind that is read, for half an hour.
 fuzz: $(VENV)/.installed-test
 	TVT_FUZZ_EXAMPLES=20000 $(PYTEST) tests/test_fuzz.py
+
+# Ctrl-C at 60 moments of a search, a fit and a distillation: an hour.
+lab-interrupts: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks interrupts
 
 # The cluster's tests with the lowest Ray that setup.cfg allows, in a virtual environment of its own.
 LOWEST_RAY := $(shell sed -n 's/.*ray\[default,train,tune\]>=//p' setup.cfg).0

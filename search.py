@@ -1,9 +1,10 @@
 """python search.py --num-samples 5000: scores untrained ViTs against a trained teacher and keeps the best."""
 
-import sys
-
-from tvt_ray.cli.main import run, script_parser
-from tvt_ray.cli.search import add
+from tvt_ray.cli.interrupts import end_at_once, leave
 
 if __name__ == "__main__":
-    sys.exit(run(script_parser("search.py", add)))
+    end_at_once()
+    from tvt_ray.cli.main import run, script_parser
+    from tvt_ray.cli.search import add
+
+    leave(run(script_parser("search.py", add)))

@@ -1,8 +1,15 @@
-"""python -m tvt_ray: the `tvt` command."""
+"""python -m tvt_ray, and the command `tvt`."""
 
-import sys
+from tvt_ray.cli.interrupts import end_at_once, leave
 
-from tvt_ray.cli.main import main
+
+def main() -> None:
+    """Ends the process with the command's exit code."""
+    end_at_once()
+    from tvt_ray.cli import main as commands
+
+    leave(commands.main())
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,5 +1,7 @@
 """The two ways in which a run ends other than well."""
 
+from collections.abc import Callable
+
 LONGEST_START, LONGEST_END = 2500, 500  # characters of a message that are kept: files may hold what is repeated in it
 
 
@@ -19,3 +21,7 @@ class UsageError(_LineError, ValueError):
 
 class RunError(_LineError, RuntimeError):
     """A run that started could not finish: one line that says where its results are and how to go on. Exit code 1."""
+
+
+# Called before a process is ended for a reason that an interrupt brings about too: ends it itself where there was one.
+FIRST_TO_END: list[Callable[[], object]] = []

@@ -114,7 +114,7 @@ def test_image_manifest_and_constraints_are_of_one_ray(job):
     dockerfile, version = text_of("kuberay/Dockerfile"), pins()["ray"]
     assert job["rayClusterSpec"]["rayVersion"] == version  # authOptions is refused without it
     assert f"FROM rayproject/ray:{version}-py311-cpu\n" in dockerfile
-    assert "pip install --no-cache-dir -e '.[weights]' -c constraints.txt" in dockerfile
+    assert "pip install --no-cache-dir --require-hashes -r requirements-linux.txt" in dockerfile
     images = {container["image"] for pod in pods_of(job) for container in pod["containers"]}
     assert len(images) == 1
     assert dockerfile.count(images.pop()) == 2  # docker build, docker push
@@ -124,7 +124,7 @@ def test_the_image_holds_what_the_manifest_names():
     dockerfile = text_of("kuberay/Dockerfile")
     assert f"WORKDIR {IMAGE_FOLDER}\n" in dockerfile
     copied = [name for line in re.findall(r"COPY --chown=\S+ (.*) \S+", dockerfile) for name in line.split()]
-    assert {"constraints.txt", "setup.cfg", "pyproject.toml", "tvt_ray", "configs", "search.py"} <= set(copied)
+    assert {"requirements-linux.txt", "setup.cfg", "pyproject.toml", "tvt_ray", "configs", "search.py"} <= set(copied)
     assert all((REPO / name).exists() for name in copied)
     named = re.findall(rf"{IMAGE_FOLDER}/([\w./-]+)", text_of(MANIFEST))
     assert named

@@ -13,7 +13,7 @@ from pydantic.alias_generators import to_pascal
 from ray._private.authentication.authentication_token_setup import AUTH_MODE_ENV_VAR, _get_default_token_path
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from tests.cluster.files import INSTALLED_AT, LAUNCHED, load, pins
+from tests.cluster.files import INSTALLED_AT, LAUNCHED, load, pins, text_of
 from tests.conftest import REPO
 
 
@@ -181,7 +181,7 @@ def test_commands_run_each_in_its_own_shell(kind, launched, home):
     (start,) = (call for call in calls if call.startswith("ray start"))
     assert start.endswith(" [token]")
     assert ("--head" if kind == "head" else "--address=192.0.2.10:6379") in start
-    install = f"uv pip install --quiet --python {home}/tvt_env/bin/python -e {home}/tvt_ray"
+    install = f"uv pip install --quiet --python {home}/tvt_env/bin/python --no-deps -e {home}/tvt_ray"
     assert any(call.startswith(install) for call in calls)
     assert (home / ".local/bin/ray").resolve() == home / "tvt_env/bin/ray"
     assert (home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
@@ -207,16 +207,30 @@ def test_what_the_installation_reads_is_mounted(launched):
     setup = configparser.ConfigParser()
     setup.read(REPO / "setup.cfg")
     readme = setup["metadata"]["long_description"].removeprefix("file:").strip()
-    needed = ["pyproject.toml", "setup.cfg", "constraints.txt", "tvt_ray", readme, setup["metadata"]["license_files"]]
+    needed = ["pyproject.toml", "setup.cfg", "requirements-linux.txt", "tvt_ray", readme]
+    needed += [setup["metadata"]["license_files"]]
     assert {str(INSTALLED_AT / name) for name in needed} <= launched["file_mounts"].keys()
 
 
-def test_installs_hold_to_the_constraints(launched):
+def test_machines_install_by_hash_and_nothing_else(launched):
     whole = prepared(launched)
     for key in ("head_setup_commands", "worker_setup_commands"):
-        installs = [command for command in whole[key] if f"-e {INSTALLED_AT}" in command]
-        assert len(installs) == 1
-        assert f"-c {INSTALLED_AT}/constraints.txt" in installs[0]
+        requirements, package = (command for command in whole[key] if "pip install" in command)
+        assert requirements.endswith(f"--require-hashes -r {INSTALLED_AT}/requirements-linux.txt")
+        assert package.endswith(f"--no-deps -e {INSTALLED_AT}")
+
+
+def test_every_requirement_has_hashes_and_the_version_of_the_constraints():
+    setup = configparser.ConfigParser()
+    setup.read(REPO / "setup.cfg")
+    blocks = re.split(r"\n(?=[a-z])", text_of("requirements-linux.txt"))[1:]
+    locked = dict(re.match(r"([\w.-]+)(?:\[[\w,]+\])?==([\w.+]+)", block).groups() for block in blocks)
+    assert all("--hash=sha256:" in block for block in blocks)
+    wanted = setup["options"]["install_requires"] + setup["options.extras_require"]["weights"]
+    assert {name.lower() for name in re.findall(r"^([\w-]+)", wanted, re.MULTILINE)} <= locked.keys()
+    assert "boto3" in locked  # Ray's autoscaler calls AWS by it
+    both = pins().keys() & locked.keys()
+    assert [pins()[name] for name in both] == [locked[name] for name in both]
 
 
 def test_the_constraints_pin_every_requirement():

@@ -118,6 +118,7 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     assert json.loads(out.splitlines()[-1])["students"] == [student]
 
 
+@pytest.mark.night
 def test_without_weights_of_others_students_begin_with_stages_from_chance(
     cluster, capsys, photos, tmp_path, monkeypatch
 ):

@@ -75,9 +75,10 @@ def _ends_in_order(process: subprocess.Popen[str], folder: Path, number: signal.
     before = len(readings(folder))
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
+    assert process.returncode == (130 if number == signal.SIGINT else 1), err
     assert out == ""
-    assert err.splitlines()[-1].startswith("error: stopped after ")
+    begins = "error: interrupted; go on with: " if number == signal.SIGINT else "error: stopped after "
+    assert err.splitlines()[-1].startswith(begins)
     assert f"python search.py --run-dir {folder} --resume" in err.splitlines()[-1]
     assert "Traceback" not in err
     assert "*** SIG" not in err

@@ -163,3 +163,11 @@ def test_a_name_of_two_images_and_other_files_are_refused(tmp_path):
     (tmp_path / "u.csv").write_bytes("file,label\ncaf\xe9.png,a\n".encode("latin-1"))
     assert "u.csv cannot be read as a table in UTF-8" in refused(tmp_path, labels=tmp_path / "u.csv")
     assert "cannot be read: No such file" in refused(tmp_path, labels=tmp_path / "gone.csv")
+
+
+def test_labels_of_several_classes_are_told(tmp_path):
+    write_flat(tmp_path, 0, 20)
+    table = write_table(tmp_path / "t.csv", [f"{i:04},{'A|B' if i % 2 else 'A'}" for i in range(20)])
+    data = load(tmp_path, labels=table)
+    assert data.class_names == ("A", "A|B")
+    assert data.notes == ("labels of several classes, as A|B, are each read as a class of its own",)

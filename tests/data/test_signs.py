@@ -103,3 +103,10 @@ def test_a_table_beside_images_without_folders_is_named(tmp_path):
     write_flat(tmp_path / "images", 0, 12)
     table = write_table(tmp_path / "labels.csv", rows(0, 12))
     assert f"--labels {table} reads them from there" in refused(tmp_path)
+
+
+def test_of_several_tables_that_of_the_most_images_is_named(tmp_path):
+    write_flat(tmp_path / "images", 0, 18)
+    write_table(tmp_path / "test.csv", rows(12, 6))
+    table = write_table(tmp_path / "train.csv", rows(0, 12))
+    assert f"--labels {table} reads them from there" in refused(tmp_path)

@@ -30,15 +30,15 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Reads and prints."""
+    if args.path is not None and args.dataset is not None:
+        raise UsageError(f"one dataset at a time: {args.path} or --dataset {args.dataset}")
+    args.dataset = args.path if args.dataset is None else args.dataset
+    config = own_config_of(args)
     from tvt_ray.data.datasets import check_outside
     from tvt_ray.planning.recipe import OWN
     from tvt_ray.storage.locations import check_writable
     from tvt_ray.verbs.check_data import describe_data
 
-    if args.path is not None and args.dataset is not None:
-        raise UsageError(f"one dataset at a time: {args.path} or --dataset {args.dataset}")
-    args.dataset = args.path if args.dataset is None else args.dataset
-    config = own_config_of(args)
     if args.out:
         check_outside(args.out, config.data.name)
         check_writable(args.out / "contact_sheet.png")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from tvt_ray.cli.options import OUTPUT, add_options, overrides
+from tvt_ray.cli.options import OUTPUT, add_options, asked_now
 from tvt_ray.cli.output import print_json, print_rivals, print_students, seconds_text
 
 SEEDED = ("probe", "teacher_training", "distill")  # sections whose seed --seed is too
@@ -49,10 +49,11 @@ def resume_command(args: argparse.Namespace) -> str:
 def execute(args: argparse.Namespace) -> int:
     """Plans, fits and prints."""
     from tvt_ray.strict import merged
-    from tvt_ray.verbs.fit import check_fit, fit, plan_fit
 
     seeds = {} if args.seed is None else {name: {"seed": args.seed} for name in SEEDED}
-    settings = merged(seeds, overrides(args))
+    settings = merged(seeds, asked_now(args))
+    from tvt_ray.verbs.fit import check_fit, fit, plan_fit
+
     baselines = args.baselines.split(",") if args.baselines else []
     if args.dry_run:
         check_fit(settings, args.run_dir, args.minutes, baselines)

@@ -7,12 +7,9 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from tvt_ray import __version__
 from tvt_ray.cli import (
@@ -31,6 +28,7 @@ from tvt_ray.cli import (
     search,
     teacher,
 )
+from tvt_ray.cli.interrupts import INTERRUPTED, Interrupts
 from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line, shown
@@ -58,7 +56,7 @@ COMMANDS: tuple[tuple[str, str, Callable[[argparse.ArgumentParser], None]], ...]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done; 2 wrong usage or data, one line; 1 the run failed, one line."""
+    """Exit codes: 0 done; 2 wrong usage or data, one line; 1 the run failed, one line; 130 interrupted, one line."""
     return run(build_parser(), argv)
 
 
@@ -84,8 +82,9 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
     args = parser.parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is escaped, as on standard error
         sys.stdout.reconfigure(errors="backslashreplace")
+    interrupts = Interrupts(lambda: _interrupted(args))
     try:
-        with _interruptible(), _stdout_for(args):
+        with interrupts, _stdout_for(args):
             for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network
                 if isinstance(getattr(args, name, None), str):
                     setattr(args, name, as_location(getattr(args, name)))
@@ -93,23 +92,37 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
             code = command(args)
             sys.stdout.flush()
             return code
-    except UsageError as error:
+    except BaseException as error:
+        if interrupts.asked:  # whatever came of it: what was told to end tells of itself otherwise
+            return _interrupted(args)
+        return _failed(args, error)
+
+
+def _interrupted(args: argparse.Namespace) -> int:
+    return _fail(INTERRUPTED, f"interrupted{_resume_hint(args)}")
+
+
+def _failed(args: argparse.Namespace, error: BaseException) -> int:
+    """The exit code, after the line."""
+    try:
+        raise error
+    except UsageError:
         if getattr(args, "debug", False) and error.__cause__:
             traceback.print_exc()
         return _fail(2, str(error))
-    except RunError as error:
+    except RunError:
         return _fail(1, str(error))
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         return _fail(1, f"interrupted{f' ({error})' if str(error) else ''}{_resume_hint(args)}")
     except BrokenPipeError:
         # What is left in the buffer would raise again when Python exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _fail(1, f"standard output was closed before all was written{_resume_hint(args)}")
-    except Exception as error:
+    except Exception:
         return _unexpected(args, error)
 
 
-def _unexpected(args: argparse.Namespace, error: Exception) -> int:
+def _unexpected(args: argparse.Namespace, error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return _fail(2, f"this system takes no name of that length: {shown(error.filename)[:MOST_OF_A_NAME]}…")
     if getattr(args, "debug", False):
@@ -118,7 +131,7 @@ def _unexpected(args: argparse.Namespace, error: Exception) -> int:
     return _fail(1, f"not expected: {type(error).__name__}: {_told(error)}{advice}{_resume_hint(args)}")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """What an error says in a line: of one that Ray brings from another process, whose first lines are a traceback's
     head in colour, the last.
     """
@@ -133,23 +146,6 @@ def _stdout_for(args: argparse.Namespace) -> Iterator[None]:
     args.stdout = sys.stdout
     with contextlib.redirect_stdout(sys.stderr) if getattr(args, "json", False) else contextlib.nullcontext():
         yield
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM is handled like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _resume_hint(args: argparse.Namespace) -> str:

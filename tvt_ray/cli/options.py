@@ -127,7 +127,7 @@ def _value(help: str, metavar: str, key: str | None = None, **arguments: Any) ->
 
 
 def _dataset(text: str) -> str:
-    from tvt_ray.data.datasets import dataset_name  # imports torch
+    from tvt_ray.data.datasets import dataset_name
 
     return dataset_name(text)
 
@@ -229,18 +229,29 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
     return merged({}, *layers, *map(parse_assignment, args.set))
 
 
+def asked_now(args: argparse.Namespace) -> dict[str, Any]:
+    """`overrides`, of a dataset that is there: what is not is said before torch is imported. Raises UsageError."""
+    from tvt_ray.data.datasets import check_place
+
+    asked = overrides(args)
+    check_place(str(asked.get("data", {}).get("name", "")))
+    return asked
+
+
 def config_of(args: argparse.Namespace) -> RunConfig:
     """The config that the flags ask for. Raises UsageError."""
+    asked = asked_now(args)
     from tvt_ray.runs.config import load_config
 
-    return load_config(args.config, [overrides(args)])
+    return load_config(args.config, [asked])
 
 
 def own_config_of(args: argparse.Namespace) -> RunConfig:
     """The same; without a file, images of one's own get the recipe for them. Raises UsageError."""
+    asked = asked_now(args)
     from tvt_ray.planning.recipe import own_config
 
-    return own_config(overrides(args)) if args.config is None else config_of(args)
+    return own_config(asked) if args.config is None else config_of(args)
 
 
 def config_of_run(args: argparse.Namespace) -> RunConfig:

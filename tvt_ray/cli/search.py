@@ -39,10 +39,13 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def resume_command(args: argparse.Namespace) -> str:
-    """What goes on with a search that was cut short."""
+    """What goes on with a search that was cut short, and with what was to follow it."""
     from tvt_ray.runs.folder import RunFolder
 
-    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args))
+    wishes = (("refine", args.refine), ("distill-top-k", args.distill_top_k))
+    which = "".join(f" --{name} {number}" for name, number in wishes if number is not None)
+    which += " --by-score" if args.by_score else ""
+    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args), which)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -24,7 +24,6 @@ from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, first_line, shown, within_folder
 from tvt_ray.strict import parse_json
-from tvt_ray.vision_compat import ensure_torchvision
 
 Loader = Callable[[DataSettings, Path], Loaded]
 
@@ -36,9 +35,8 @@ def load_dataset(settings: DataSettings) -> Dataset:
     """
     check_name(settings)
     name, _, path = settings.name.partition(":")
-    loader, takes_path = DATASETS[name]
-    if takes_path and not Path(path).exists():
-        raise UsageError(f"dataset {settings.name!r}: there is no {path}")
+    loader, _ = DATASETS[name]
+    check_place(settings.name)
     loaded = Loaded(*loader(settings, Path(path)))
     loaded = loaded._replace(class_names=tuple(shown(name) for name in loaded.class_names))  # as any terminal takes it
     _check_classes(settings.name, loaded)
@@ -95,6 +93,13 @@ def dataset_name(text: str) -> str:
     there = next(parent for parent in path.absolute().parents if parent.is_dir())
     close = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], [p.name for p in there.iterdir()], 3)
     raise UsageError(f"there is no {shown(text)}{f'; {shown(there)} has {listing(close)}' if close else ''}")
+
+
+def check_place(name: str) -> None:
+    """Raises UsageError for a name with a path that is not there; it imports no torch, and is asked first."""
+    kind, _, path = name.partition(":")
+    if DATASETS.get(kind, (None, False))[1] and path and "://" not in path and not Path(path).expanduser().exists():
+        raise UsageError(f"dataset {name!r}: there is no {shown(path)}")
 
 
 def _kind_of_file(path: Path) -> str:
@@ -193,6 +198,8 @@ def digits(settings: DataSettings, path: Path) -> Loaded:
 
 def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> Any:
     """One of torchvision's dataset classes; a failed download becomes one line."""
+    from tvt_ray.vision_compat import ensure_torchvision  # imports torch
+
     ensure_torchvision()
     from torchvision import datasets
 

@@ -11,12 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.looking import Seen, look_at
-from tvt_ray.data.near import MOST_IMAGES, SIDE, near_groups, thumbnail
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.splits import Indices, Loaded, Split
 from tvt_ray.errors import RunError, UsageError
@@ -24,6 +21,7 @@ from tvt_ray.progress import Meter
 from tvt_ray.storage.locations import cache_folder, shown, write_atomically
 
 SCHEME = "near-1"  # changes with what is compared and how
+MOST_IMAGES = 20_000  # that are compared with each other: seconds on two cores
 LEAST_SIDE = 16  # pixels: smaller images have too little in them to tell a copy from another of its class
 QUIET = 1000  # images that are compared without a line about it
 
@@ -58,6 +56,8 @@ def grouped(loaded: Loaded, settings: DataSettings) -> Loaded:
 
 def _alike(splits: Mapping[str, Split]) -> Indices:
     """The group of each image of all splits, one after the other; kept in the cache by the images' contents."""
+    from tvt_ray.data.near import SIDE, near_groups, thumbnail  # imports torch
+
     told = [
         f"{split.source.fingerprint()} {hashlib.sha256(split.indices.tobytes()).hexdigest()}"
         for split in splits.values()
@@ -67,7 +67,7 @@ def _alike(splits: Mapping[str, Split]) -> Indices:
     if (known := _recall(file, count)) is not None:
         return known
     thumbnails, hashes = np.empty((count, SIDE, SIDE, 3), np.uint8), list[str]()
-    for number, (digest, seen) in enumerate(_looked_at(splits, count)):
+    for number, (digest, seen) in enumerate(_looked_at(splits, count, 2 * SIDE)):
         assert seen.pixels is not None
         is_large = min(seen.pixels.shape[:2]) >= LEAST_SIDE
         thumbnails[number] = thumbnail(seen.pixels) if is_large else 0
@@ -87,13 +87,13 @@ def _recall(file: Path, count: int) -> Indices | None:
     return np.frombuffer(data, np.int64) if len(data) == 8 * count else None
 
 
-def _looked_at(splits: Mapping[str, Split], count: int) -> Iterator[tuple[str, Seen]]:
+def _looked_at(splits: Mapping[str, Split], count: int, side: int) -> Iterator[tuple[str, Seen]]:
     """(hash, what is seen) of each image of all splits."""
     with Meter("comparing images", count, "images") if count > QUIET else contextlib.nullcontext() as meter:
         for split in splits.values():
             assert isinstance(split.source, EncodedImages)
             order = split.indices.tolist()
-            for index, seen in zip(order, look_at(split.source, order, side=2 * SIDE), strict=True):
+            for index, seen in zip(order, look_at(split.source, order, side=side), strict=True):
                 yield split.source.hashes[index], seen
                 if meter:
                     meter.advance(1)
@@ -119,6 +119,9 @@ def _by_name(split: Split, settings: DataSettings) -> Sequence[str]:
 
 def _joined(groups: NDArray[np.int64], said: Sequence[str]) -> Indices:
     """Groups of images that either of both puts together."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     count = len(groups)
     _, first = np.unique(groups, return_inverse=True)
     _, second = np.unique(np.asarray(said), return_inverse=True)

@@ -151,6 +151,9 @@ class _Reader:
                     raise UsageError(
                         f"{row.said}: the class {shown(row.label)} has no training image; train has {listing(names)}"
                     )
+        several = [name for name in names if len(parts := set(name.split("|")) - {""}) > 1 and parts & set(names)]
+        if several:
+            self.notes.append(f"labels of several classes, as {shown(several[0])}, are each read as a class of its own")
         self._say_left_out({row.image for row in rows})
         found = {
             split: Split.whole(

@@ -19,7 +19,6 @@ MOST_BITS = 12  # of 64 that differ, in those that are looked at closer
 MOST_RMS = 20.0  # levels of 255 by which those differ that count as one, at SIDE pixels, and
 LEAST_CORRELATION = 0.9  # of their pixels
 LEAST_SPREAD = 4.0  # standard deviation in levels: emptier images look like one another
-MOST_IMAGES = 20_000  # that are compared with each other: seconds on two cores
 ROWS, PAIRS = 1024, 50_000  # compared at a time
 
 

@@ -54,7 +54,8 @@ def check_are_classes(root: Path, images: Mapping[str, Sequence[Path]], tables: 
 
 
 def sheet_of(files: Files, tables: Sequence[Path]) -> Sheet | None:
-    """The first table with labels that names most of the images, or most of whose rows name one; None: none does."""
+    """Of tables with labels that name most of the images, or most of whose rows name one, that of the most images."""
+    named = dict[int, Sheet]()
     for path in filter(is_sheet, tables):
         with contextlib.suppress(UsageError):  # whatever else a table is, it says no classes
             sheet = read_sheet(path)
@@ -62,8 +63,8 @@ def sheet_of(files: Files, tables: Sequence[Path]) -> Sheet | None:
             label_column(sheet, [names])
             found = [each[0] for each in map(files.find, sheet.columns[names]) if each]
             if len(found) >= MOSTLY * sheet.num_rows or len(set(found)) >= MOSTLY * len(files.paths):
-                return sheet
-    return None
+                named.setdefault(len(set(found)), sheet)
+    return named[max(named)] if named else None
 
 
 def _says_folders(sheet: Sheet, files: Files, images: Mapping[str, Sequence[Path]]) -> bool:

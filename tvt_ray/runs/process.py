@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from tvt_ray.errors import FIRST_TO_END
 from tvt_ray.progress import say
 from tvt_ray.training.loaders import generators_as_they_were
 
@@ -64,8 +65,11 @@ def on_sigterm(stop: Callable[[str], None]) -> Iterator[None]:
 def end_without_ray(reason: str, command: str) -> None:
     """Says what happened and how to go on, and ends the process, as Ray is about to: nothing waits for it any more.
 
-    What was handed on for writing is on disk a moment later.
+    What was handed on for writing is on disk a moment later. A terminal's Ctrl-C ends Ray's processes too: then it was
+    no loss, and who was interrupted ends as such.
     """
+    for end in FIRST_TO_END:
+        end()
     say(f"error: {reason}; what was written is kept; go on with: {command}")
     time.sleep(WRITING_S)
     os._exit(1)
