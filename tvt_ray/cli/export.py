@@ -45,14 +45,15 @@ def _print(found: ExportSummary) -> None:
     rows.append(["student in PyTorch", _size(found.student.bytes), _ms(found.student.latency_ms), "", ""])
     for each in found.files:
         accuracy = "" if each.val_acc is None else f"{each.val_acc:.2f}"
-        if each.lost is not None and each.lost_ci95 is not None:
-            accuracy += f" ({-each.lost:+.2f}, 95 %: {-each.lost_ci95[1]:+.2f} to {-each.lost_ci95[0]:+.2f})"
         name = each.path.rpartition("/")[2]
         rows.append([name, _size(each.bytes), _ms(each.latency_ms), f"{each.max_abs_diff:.1e}", accuracy])
     columns = ["", "size", "ms an image", "difference", "val %"]
     print_table(f"{found.student.name}, on {found.device}, {found.threads} threads", columns, rows)
     print(f"difference   the largest of any logit, on {found.checked_on}, by 1 and by 7")
     for each in found.files:
+        if each.lost is not None and each.lost_ci95 is not None:
+            low, high = each.lost_ci95
+            print(f"int8         {each.lost:.2f} points of test accuracy are lost (95 %: {low:.2f} to {high:.2f})")
         print(f"{each.format:<12} {each.path}")
     print(f"card         {found.card}")
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import itertools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +26,17 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **kwargs})
 
     def error(self, message: str) -> Any:
-        """Without the usage text before it."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        """Without the usage text before it, and with the flag that is nearest to one that there is not."""
+        unknown = re.search(r"unrecognized arguments: (?:.* )?(--[\w-]+)", message)
+        close = difflib.get_close_matches(unknown[1], self._flags(), 1, 0.5) if unknown else []
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        self.exit(2, f"{self.prog}: error: {message}{hint}\n")
+
+    def _flags(self) -> list[str]:
+        """Its own, and those of its commands."""
+        inner = [action.choices.values() for action in self._actions if isinstance(action.choices, dict)]
+        parsers = [self, *(each for each in itertools.chain(*inner) if isinstance(each, argparse.ArgumentParser))]
+        return sorted({flag for parser in parsers for flag in parser._option_string_actions})
 
     def format_help(self) -> str:
         """Tables are read now: importing them takes seconds, and parsing does without."""

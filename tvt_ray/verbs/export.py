@@ -63,7 +63,7 @@ class ExportedFile:
     max_abs_diff: float  # of logits, on the images that it was checked on
     latency_ms: float  # for one image
     val_acc: float | None  # percent; None where it was not asked for (without int8)
-    lost: float | None = None  # of int8: points of val_acc below the file of 32 bits, and
+    lost: float | None = None  # of int8: points of test accuracy below the file of 32 bits, and
     lost_ci95: Interval | None = None  # their interval over other images of the kind
 
 
@@ -186,8 +186,11 @@ class _Subject:
         differences = {each: largest_difference(file, self.student, pixels) for each, file in files.items()}
         for each, difference in differences.items():
             _check_difference(each, difference)
-        hits = self._hits(files) if wish.int8 else {}
-        costs = {INT8_FILE: estimate((hits[ONNX_FILE].astype(float) - hits[INT8_FILE])[None])} if hits else {}
+        hits = self._hits(files, "val") if wish.int8 else {}
+        costs = {}
+        if wish.int8:  # on test images, since students may have learned from those that validate
+            tested = self._hits(files, "test")
+            costs[INT8_FILE] = estimate((tested[ONNX_FILE].astype(float) - tested[INT8_FILE])[None])
         teacher = self._teacher()
         times = _latencies(files, [self.student, *([teacher] if teacher else [])], pixels[:1])
         listed = tuple(
@@ -224,11 +227,10 @@ class _Subject:
             )
         return some_of(self.data.train, self.student.image_size, min(len(self.data.train), CALIBRATION_IMAGES))
 
-    def _hits(self, files: Mapping[str, Computes]) -> dict[str, NDArray[np.bool_]]:
-        """Which images that validate are named right, by file."""
-        if self.data is None:
-            return {}
-        split, size = self.data.val, self.student.image_size
+    def _hits(self, files: Mapping[str, Computes], name: str) -> dict[str, NDArray[np.bool_]]:
+        """Which images of a split are named right, by file."""
+        assert self.data is not None  # else int8 was refused
+        split, size = self.data.split(name), self.student.image_size
         return {name: hits_of(file, split, size, self.match) for name, file in files.items()}
 
     def _teacher(self) -> Teacher | None:
@@ -246,7 +248,7 @@ class _Subject:
         card = model_card(self.trained_on.card_with_origin()) if kept is None else kept.decode(errors="replace")
         small = next((each for each in found.files if each.int8), None)
         if small is not None:
-            card = with_section(card, "8 bits", _int8_text(small, found, len(self.data.val) if self.data else 0))
+            card = with_section(card, "8 bits", _int8_text(small, found, len(self.data.test) if self.data else 0))
         if small is not None or not there.is_file():
             write_atomically(there, card.encode())
 
@@ -260,10 +262,8 @@ def _int8_text(small: ExportedFile, found: ExportSummary, num_images: int) -> st
     if small.lost is None or small.lost_ci95 is None:
         return said
     low, high = small.lost_ci95
-    return (
-        f"{said} Of {num_images:,} images that validate it names {small.val_acc:.2f} % right, {small.lost:+.2f} points "
-        + (f"lost (95 % interval {low:+.2f} to {high:+.2f}).")
-    )
+    fewer = f"{small.lost:.2f} points fewer right (95 % interval {low:.2f} to {high:.2f})"
+    return f"{said} Of {num_images:,} test images it names {fewer}."
 
 
 def _dataset(trained_on: TrainedOn, asked: Mapping[str, Any]) -> tuple[Dataset | None, tuple[str, ...]]:
