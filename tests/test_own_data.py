@@ -45,12 +45,12 @@ def walk_page(capsys, folder):
     return printed
 
 
-@pytest.mark.slow
 def _plain(text):
     """Without what a network's features reach: their last bits are the processor's, which few images tell."""
     return re.sub(r"(?m)^(labels .*)$", lambda line: re.sub(r"\d+\.\d", "N", line[1]), text)
 
 
+@pytest.mark.slow
 def test_what_the_page_shows_is_what_is_printed(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)  # as where the page was written

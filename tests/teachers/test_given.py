@@ -11,6 +11,8 @@ from tvt_ray.teachers.given import given_teacher
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.training import TeacherTraining, judge, train_teacher
 
+pytestmark = pytest.mark.slow  # a teacher is trained
+
 SETTINGS = TeacherSettings(name="resnet20")
 
 
