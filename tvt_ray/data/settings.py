@@ -62,7 +62,7 @@ class DataSettings(Strict):
     def _is_pattern(cls, text: str | None) -> str | None:
         try:
             re.compile(text or "")
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"a pattern or a column's name; got {text!r}: {error}") from None
         return text
 

@@ -91,7 +91,7 @@ class RunConfig(Strict):
 
 def _winning(layer: Mapping[str, Any]) -> Mapping[str, Any]:
     """A layer that sets the teacher's epochs sets no floor below them that an earlier one had."""
-    teaching = layer.get("teacher_training")
+    teaching = layer.get("teacher_training") if isinstance(layer, Mapping) else None
     if not isinstance(teaching, Mapping) or "epochs" not in teaching or "min_steps" in teaching:
         return layer
     return {**layer, "teacher_training": {**teaching, "min_steps": 0}}
