@@ -7,7 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.samples import check_splits, labelled, picture, write_class_folders
-from tvt_ray.data.datasets import DATASETS, check_outside, dataset_name, describe_datasets, load_dataset, recarved
+from tvt_ray.data.datasets import (
+    DATASETS,
+    check_name,
+    check_outside,
+    dataset_name,
+    describe_datasets,
+    load_dataset,
+    recarved,
+)
 from tvt_ray.data.decoded import decode_once
 from tvt_ray.data.images import ArrayImages
 from tvt_ray.data.settings import DataSettings
@@ -199,3 +207,9 @@ def test_other_settings_load_a_dataset_anew(tmp_path):
     carved = settings.model_copy(update={"val_fraction": 0.3})
     decoded = decode_once(data, 32)
     assert recarved(decoded, carved).fingerprint() == load_dataset(carved).fingerprint()
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\0b"])
+def test_a_name_that_no_file_can_have_is_one_line(name):
+    with pytest.raises(UsageError, match="unknown dataset"):
+        check_name(DataSettings(name=name))

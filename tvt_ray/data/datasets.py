@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def check_name(settings: DataSettings) -> None:
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, 1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
-        place = "" if Path(settings.name).exists() else ", and no folder or file is called so"
+        place = "" if os.path.exists(settings.name) else ", and no folder or file is called so"  # noqa: PTH110 (of any text)
         raise UsageError(f"unknown dataset {settings.name!r}{hint}{place}; choices: {', '.join(describe_datasets())}")
     _, takes_path = DATASETS[name]
     if colon and not takes_path:
