@@ -15,7 +15,6 @@ from tvt_ray.data.sheets import (
     Files,
     Sheet,
     file_column,
-    is_sheet,
     label_column,
     read_sheet,
     split_column,
@@ -220,8 +219,3 @@ def in_order(names: set[str]) -> list[str]:
 def _is_number(name: str) -> bool:
     digits = name.removeprefix("-")
     return digits.isascii() and digits.isdigit() and str(int(name)) == name
-
-
-def tables_in(paths: Sequence[Path]) -> list[Path]:
-    """Those of files that may be tables of labels."""
-    return [path for path in paths if is_sheet(path)]

@@ -57,7 +57,7 @@ def find_duplicates(data: Dataset) -> Duplicates:
     for name, split in data.splits.items():
         for position, (digest, label) in enumerate(zip(content_hashes(split), split.labels.tolist(), strict=True)):
             copies[digest].append(_Copy(name, label, position))
-    groups = [group for group in copies.values() if len(group) > 1]
+    groups, held = [group for group in copies.values() if len(group) > 1], _by_group(data)
 
     def repeats(find: Callable[[Sequence[_Copy]], _Pair | None]) -> Repeats:
         pairs = [pair for pair in map(find, groups) if pair is not None]
@@ -68,23 +68,25 @@ def find_duplicates(data: Dataset) -> Duplicates:
         within_class=repeats(_alike),
         between_classes=repeats(functools.partial(_unlike, key=lambda copy: copy.label)),
         between_splits=repeats(functools.partial(_unlike, key=lambda copy: copy.split)),
-        alike=_alike_images(data),
-        alike_between_splits=_leaked(data),
+        alike=_alike_images(data, held),
+        alike_between_splits=_leaked(data, held),
     )
 
 
-def _alike_images(data: Dataset) -> Repeats:
+_Held: TypeAlias = Mapping[int, list[tuple[str, _Copy]]]
+
+
+def _alike_images(data: Dataset, held: _Held) -> Repeats:
     """Images that are of one group with others that are not the same file."""
-    held = _by_group(data)
     some = [copies for copies in held.values() if len({digest for digest, _ in copies}) > 1]
     example = [name_of(data, copy.split, copy.position) for _, copy in some[0][:2]] if some else []
     return Repeats(sum(map(len, some)), tuple(example))
 
 
-def _leaked(data: Dataset) -> Repeats:
+def _leaked(data: Dataset, held: _Held) -> Repeats:
     """Images that validate or test and are of one group with one of a split before theirs, of another content."""
     order, pairs = list(data.splits), list[_Pair]()
-    for copies in _by_group(data).values():
+    for copies in held.values():
         for digest, copy in copies:
             before = order[: order.index(copy.split)]
             known = [other for its, other in copies if other.split in before and its != digest]
@@ -94,7 +96,7 @@ def _leaked(data: Dataset) -> Repeats:
     return Repeats(len(pairs), tuple(example))
 
 
-def _by_group(data: Dataset) -> Mapping[int, list[tuple[str, _Copy]]]:
+def _by_group(data: Dataset) -> _Held:
     """(content, image) of each group with more than one image; none where groups are not known."""
     found: dict[int, list[tuple[str, _Copy]]] = defaultdict(list)
     for name, split in data.splits.items():

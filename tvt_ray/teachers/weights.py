@@ -30,6 +30,7 @@ PREFIXES = ("module.", "model.", "net.", "backbone.")
 COMPILED = "_orig_mod"  # a part of the names of whatever torch.compile has made
 INSIDE = (COMPILED, "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "_layer")
 AVERAGED = "n_averaged"  # torch.optim.swa_utils.AveragedModel counts here
+DEEPEST = 50  # keys that lead to a state
 COUNTER = "num_batches_tracked"  # BatchNorm's, without which it works as well
 
 Place: TypeAlias = tuple[str, ...]  # the keys that lead to a state
@@ -60,17 +61,28 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
     )
 
 
-def find_states(content: Any, place: Place = ()) -> Iterator[Found]:
-    """Every state dict in a file's content, with the keys that lead to it, the preferred one first."""
+def find_states(content: Any) -> Iterator[Found]:
+    """Every state dict in a file's content, with the keys that lead to it, the preferred one first, and each once.
+
+    A file may hold itself, or one part under many keys at each of many levels.
+    """
+    yield from _find_states(content, (), set())
+
+
+def _find_states(content: Any, place: Place, seen: set[int]) -> Iterator[Found]:
+    if id(content) in seen or len(place) > DEEPEST:
+        return
     if isinstance(content, list | tuple):
+        seen.add(id(content))
         for number, part in enumerate(content):
-            yield from find_states(part, (*place, str(number)))
+            yield from _find_states(part, (*place, str(number)), seen)
         return
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         return
+    seen.add(id(content))
     averages = [key for key in content if is_average(key)]
     order = dict.fromkeys([*averages, *(key for key in WRAPPERS if key in content), *content])
-    inside = [found for key in order for found in find_states(content[key], (*place, key))]
+    inside = [found for key in order for found in _find_states(content[key], (*place, key), seen)]
     yield from inside
     if not inside and any(isinstance(value, Tensor) and value.ndim for value in content.values()):
         yield place, content
@@ -93,9 +105,10 @@ def candidates(content: Any, build: Callable[[State], Teacher]) -> list[Candidat
     found = list[Candidate]()
     for place, entries in find_states(content):
         tensors = {_without_wrappers(key): value for key, value in entries.items() if isinstance(value, Tensor)}
-        network = build(tensors)
+        teacher = build(tensors)
+        own = teacher.backbone.network.state_dict()
         for prefix in _prefixes(tensors):
-            state = _filling(network, tensors, prefix)
+            state = _filling(teacher, own, tensors, prefix)
             if state is not None:
                 found.append(Candidate(".".join([*place, *filter(None, [prefix.rstrip(".")])]), state))
     return found
@@ -124,9 +137,8 @@ def _prefixes(names: Collection[str]) -> list[str]:
     return ["", *(f"{prefix}." for prefix, _ in counts.most_common())]
 
 
-def _filling(teacher: Teacher, tensors: State, prefix: str) -> State | None:
-    """The network's state of what stands under a prefix; None where that lacks some of it."""
-    own = teacher.backbone.network.state_dict()
+def _filling(teacher: Teacher, own: State, tensors: State, prefix: str) -> State | None:
+    """The network's state, as `own`, of what stands under a prefix; None where that lacks some of it."""
     names = {bare: name for name, bare in bare_names(own).items()}
     under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     given = {names.get(key, key): value for key, value in teacher.backbone.own_names(under).items()}
