@@ -1,6 +1,7 @@
 """What lies in a folder, which split a name means, and what is said of the rest."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tvt_ray.data.layout import (
     SPLITS,
     WORDS,
     counted,
+    how_to_unpack,
     ignored_files,
     image_suffixes,
     is_image,
@@ -173,3 +175,16 @@ def test_files_that_are_left_out_are_counted_by_ending_with_an_example():
 def test_a_path_is_seen_from_the_datasets_folder():
     assert within(Path("/d"), Path("/d/a/1.png")) == "a/1.png"
     assert within(Path("/d"), Path("/e/1.png")) == "/e/1.png"
+
+
+def test_commands_that_are_offered_hold_names_as_a_shell_takes_them_whole():
+    zipped, arrow, npz = (how_to_unpack([Path(f"/a b/$(id); x'\".{end}")]) for end in ("zip", "arrow", "npz"))
+    for said in (zipped, arrow, npz):
+        words = shlex.split(said.split("packed: ")[1])
+        assert any(word.startswith("/a b/$(id); x'\".") for word in words)
+    assert shlex.split(zipped.split("packed: ")[1])[0] == "unzip"
+    for said in (arrow, npz):
+        program = shlex.split(said.split("packed: ")[1])
+        assert program[:2] == ["python", "-c"]
+        compile(program[2], "offered", "exec")
+        assert "$(id)" not in program[2]

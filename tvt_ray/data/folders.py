@@ -19,6 +19,7 @@ from tvt_ray.data.layout import (
     is_image,
     listed,
     listing,
+    pasted,
     split_of,
     walk,
     within,
@@ -189,7 +190,7 @@ class _Reader:
         """Where the classes are to be found instead, where something says so."""
         found = walk(self.root)
         if sheet := sheet_of(Files(self.root, found.images), found.others):
-            return f"; --labels {shown(sheet.path)} reads them from there"
+            return f"; --labels {pasted(sheet.path)} reads them from there"
         if packed := how_to_unpack(found.others):
             return packed
         with contextlib.suppress(UsageError):  # what is beside a dataset may be closed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -121,37 +122,41 @@ def listing(names: Iterable[object], limit: int = NUM_LISTED) -> str:
 
 
 # Endings of files that hold many images, and what makes class folders or Parquet of one.
+_AS_FILES = "write its images as files, or as Parquet with the columns image and label"
 _UNPACK = {
     ".zip": "unzip {file} -d {folder}",
-    ".tar": "tar -xf {file}",
-    ".tgz": "tar -xf {file}",
-    ".gz": "tar -xf {file}",
-    ".bz2": "tar -xf {file}",
-    ".xz": "tar -xf {file}",
+    **dict.fromkeys((".tar", ".tgz", ".gz", ".bz2", ".xz"), "tar -xf {file}"),
     ".7z": "7z x {file}",
     ".rar": "unrar x {file}",
-    ".arrow": """python -c "import datasets; datasets.Dataset.from_file('{file}').to_parquet('train.parquet')\"""",
-    ".npz": 'a folder for each class, or Parquet: python -c "import numpy as np, pyarrow as pa, pyarrow.parquet as pq; '
-    "a = np.load('{file}'); [pq.write_table(pa.table({{'image': [x.tolist() for x in a[s + '_images']], 'label': "
-    "a[s + '_labels'].ravel()}}), s + '.parquet') for s in ('train', 'val', 'test')]\"",
-    ".tfrecord": "write its images as files, or as Parquet with the columns image and label",
-    ".mdb": "write its images as files, or as Parquet with the columns image and label",
-    ".h5": "write its images as files, or as Parquet with the columns image and label",
-    ".hdf5": "write its images as files, or as Parquet with the columns image and label",
+    ".arrow": 'python -c "import sys, datasets; '
+    "datasets.Dataset.from_file(sys.argv[1]).to_parquet('train.parquet')\" {file}",
+    ".npz": 'python -c "import sys, numpy as np, pyarrow as pa, pyarrow.parquet as pq; a = np.load(sys.argv[1]); '
+    "[pq.write_table(pa.table({{'image': [x.tolist() for x in a[s + '_images']], 'label': a[s + '_labels'].ravel()}}), "
+    "s + '.parquet') for s in ('train', 'val', 'test')]\" {file}",
+    **dict.fromkeys((".tfrecord", ".mdb", ".h5", ".hdf5"), _AS_FILES),
     ".pkl": "it is not opened, since opening it can run code; write its images as files, or as Parquet",
 }
 
 
 def how_to_unpack(paths: Sequence[Path]) -> str:
-    """The end of a sentence that names the first file which holds images packed, and what unpacks it; else nothing."""
+    """The end of a sentence that names the first file which holds images packed, and what unpacks it; else nothing.
+
+    Names stand in commands as a shell takes them whole: they are a stranger's.
+    """
     for path in paths:
         ending = next((e for e in reversed(path.suffixes) if e.lower().partition("-")[0] in _UNPACK), "")
-        if "ubyte" in path.name:
-            return f"; {shown(path.name)} holds images packed: write them as files, or as Parquet"
-        if ending:
-            how = _UNPACK[ending.lower().partition("-")[0]].format(file=shown(path), folder=shown(path.with_suffix("")))
+        how = "write them as files, or as Parquet" if "ubyte" in path.name else None
+        if ending and how is None:
+            names = {"file": pasted(path), "folder": pasted(path.with_suffix(""))}
+            how = _UNPACK[ending.lower().partition("-")[0]].format(**names)
+        if how is not None:
             return f"; {shown(path.name)} holds images packed: {how}"
     return ""
+
+
+def pasted(path: Path) -> str:
+    """A path in a command that is offered for pasting."""
+    return shlex.quote(shown(path))
 
 
 def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:

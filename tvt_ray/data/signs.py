@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tvt_ray.data.layout import listed, listing, split_of
+from tvt_ray.data.layout import listed, listing, pasted, split_of
 from tvt_ray.data.pixels import opened
 from tvt_ray.data.sheets import MOSTLY, Files, Sheet, file_column, is_sheet, label_column, letters, read_sheet
 from tvt_ray.errors import UsageError
@@ -38,7 +38,7 @@ def check_are_classes(root: Path, images: Mapping[str, Sequence[Path]], tables: 
     if sheet and not _says_folders(sheet, files, images):
         raise UsageError(
             f"{shown(root)}: are {listing(images, 4)} classes? {shown(sheet.path)} names their images: "
-            f"--labels {shown(sheet.path)} reads the classes from it; {_ANYWAY}"
+            f"--labels {pasted(sheet.path)} reads the classes from it; {_ANYWAY}"
         )
     if shared := _shared_inside(root, images):
         raise UsageError(

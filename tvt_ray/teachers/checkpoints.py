@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from tvt_ray.data.layout import pasted
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, first_line, shown
 from tvt_ray.strict import parse_json
@@ -88,7 +89,7 @@ def _in_folder(folder: Path) -> Path:
     if len(files) == 1:
         return folder / files[0]
     if any(name.endswith(".distcp") for name in names):
-        convert = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shown(folder)} weights.pth"
+        convert = f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {pasted(folder)} weights.pth"
         raise UsageError(f"{shown(folder)} is a distributed checkpoint; {convert} makes a file of it")
     raise UsageError(f"{shown(folder)} is a folder with {len(files) or 'no'} files of weights in it; name one")
 
