@@ -2,6 +2,7 @@
 
 import functools
 import json
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -224,3 +225,11 @@ def test_texts_that_are_no_paths_are_not_repeated_whole(tmp_path, place, message
     said = refused(tmp_path)
     assert message in said
     assert len(said) < 400
+
+
+def test_names_in_the_metadata_and_texts_in_rows_may_be_of_two_forms_of_unicode(tmp_path):
+    nfc, nfd = (unicodedata.normalize(form, "\u00e9p\u00e9e") for form in ("NFC", "NFD"))
+    pq.write_table(labelled([nfc, "arc"] * 10, {b"class_names": json.dumps([nfd, "arc"])}), tmp_path / "train.parquet")
+    data = load(tmp_path)
+    assert data.class_names == (nfc, "arc")
+    check_splits(data, 14, 2, 4)

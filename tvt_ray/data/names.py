@@ -25,19 +25,19 @@ def alike(name: str) -> str:
 def unify(
     names: Mapping[str, Iterable[str]], merge: bool | None, where: str
 ) -> tuple[dict[str, dict[str, str]], list[str]]:
-    """The class of each name, by split, and notes. `names`: by split, train among them; `where`: for messages.
+    """The class of each name, by split, and notes. `names`: by split, first those that say the classes, which are
+    train's, or what metadata calls them; `where`: for messages.
 
     Names that differ in Unicode's form are one class. Those that differ in case or blanks are one where they stand in
-    different splits, or where `merge` says so; in train they are two where it says they are not, and None leaves that
-    to be asked: UsageError.
+    different splits, or where `merge` says so; among the first they are two where it says they are not, and None leaves
+    that to be asked: UsageError.
     """
     written = {split: list(dict.fromkeys(each)) for split, each in names.items()}
-    classes, notes = _of_train(written["train"], merge, where)
-    found, by_look = {"train": classes}, _by(alike, dict.fromkeys(classes.values()))
-    for split, each in written.items():
-        if split == "train":
-            continue
-        found[split] = {name: one_form(name) for name in each}
+    first, *rest = written
+    classes, notes = _of_first(written[first], merge, where)
+    found, by_look = {first: classes}, _by(alike, dict.fromkeys(classes.values()))
+    for split in rest:
+        found[split] = {name: one_form(name) for name in written[split]}
         for name, form in found[split].items():
             others = by_look.get(alike(form), [])
             if form not in others and len(others) == 1 and merge is not False:
@@ -46,7 +46,7 @@ def unify(
     return found, notes
 
 
-def _of_train(names: Sequence[str], merge: bool | None, where: str) -> tuple[dict[str, str], list[str]]:
+def _of_first(names: Sequence[str], merge: bool | None, where: str) -> tuple[dict[str, str], list[str]]:
     """(the class of each name, notes)."""
     notes = [
         f"the class {shown(form)} is there in {len(same)} forms of Unicode: they are read as one"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tvt_ray.data.images import EncodedImages
 from tvt_ray.data.layout import listing
-from tvt_ray.data.names import unify
+from tvt_ray.data.names import one_form, unify
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.sheets import LABELS, letters, split_column, split_of_value
 from tvt_ray.data.tensors import encoded, encoder
@@ -363,7 +363,7 @@ def class_labels(
     names = columns.class_names
     tables, notes = _unified(columns, tables, merge)
     first = next(iter(tables.values()))
-    values = list(names) if names is not None else _distinct(first)
+    values = list(map(one_form, names)) if names is not None else _distinct(first)
     by_value = {value: number for number, value in enumerate(values)}
     by_place = {number: number for number in range(len(values))}
 
@@ -389,19 +389,13 @@ def _unified(
     texts = {split: [label for table in read for label in _texts(table)] for split, read in tables.items()}
     if not any(texts.values()):
         return tables, []
-    train = next(iter(tables))
-    said = {f"{split} rows": each for split, each in texts.items()} if columns.class_names else {}
-    said = {
-        "train": list(columns.class_names or texts[train]),
-        **(said or {s: t for s, t in texts.items() if s != train}),
-    }
-    classes, notes = unify(said, merge, shown(tables[train][0].path))
+    said = {"metadata": columns.class_names, **texts} if columns.class_names else texts
+    classes, notes = unify(said, merge, shown(next(iter(tables.values()))[0].path))
 
     def renamed(split: str, table: Table) -> Table:
-        known = classes[f"{split} rows" if columns.class_names else "train" if split == train else split]
-        return (
-            table if not _texts(table) else dataclasses.replace(table, labels=[known[text] for text in _texts(table)])
-        )
+        if _holds_numbers(table):
+            return table
+        return dataclasses.replace(table, labels=[classes[split][text] for text in _texts(table)])
 
     return {split: [renamed(split, table) for table in read] for split, read in tables.items()}, notes
 
