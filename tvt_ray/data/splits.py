@@ -56,9 +56,18 @@ class Split:
         """The images at these places of the split."""
         return Split(self.source, self.all_labels, self.indices[indices], self.all_groups)
 
+    def sample(self, count: int) -> Split:
+        """So many images at most, evenly spread over the split."""
+        return self.take(spread(len(self), count))
+
     def portable(self) -> Split:
         """The same split for another machine: holds its own images and no others."""
         return Split.whole(self.source.portable(self.indices), self.labels)
+
+
+def spread(total: int, count: int) -> Indices:
+    """So many places at most of `total`, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(total, count)).astype(np.int64))
 
 
 @dataclass(frozen=True)

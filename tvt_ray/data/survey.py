@@ -15,7 +15,7 @@ from tvt_ray.data.decoded import image_facts
 from tvt_ray.data.images import EncodedImages, bytes_hash
 from tvt_ray.data.layout import counted
 from tvt_ray.data.looking import ImageFacts, Size, look_at
-from tvt_ray.data.splits import CARVED, Dataset, Split
+from tvt_ray.data.splits import CARVED, Dataset, Split, spread
 
 IMAGE_SIZES = (32, 48, 64, 96, 128, 160, 192, 224)  # pixels; larger ones cost more than they bring
 LARGEST_WITHOUT_GPU = 64
@@ -180,8 +180,8 @@ def header_facts(data: Dataset) -> list[ImageFacts]:
     places = data.train.indices
     if data.origins.get("val", "").startswith(CARVED):
         places = np.sort(np.concatenate([places, data.val.indices]))
-    spread = np.unique(np.linspace(0, len(places) - 1, min(len(places), NUM_LOOKED_AT)).astype(int))
-    return [seen.facts for seen in look_at(data.train.source, places[spread].tolist())]
+    chosen = places[spread(len(places), NUM_LOOKED_AT)]
+    return [seen.facts for seen in look_at(data.train.source, chosen.tolist())]
 
 
 def median_side(facts: list[ImageFacts]) -> int:

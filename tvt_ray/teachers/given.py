@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 from torch import nn
 
 from tvt_ray.data.layout import listing
 from tvt_ray.data.names import alike
-from tvt_ray.data.splits import Dataset, Indices, Split
+from tvt_ray.data.splits import Dataset, Split
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location
@@ -38,7 +37,7 @@ def given_teacher(settings: TeacherSettings, data: Dataset) -> Teacher:
     found = candidates(content, lambda state: build_empty(settings, data.num_classes, state))
     if not found:
         return build_teacher(settings, data.num_classes)  # which says what does not fit
-    names, val = class_names_in(content), data.val.take(_spread(len(data.val)))
+    names, val = class_names_in(content), data.val.sample(MOST_IMAGES)
     measured = [(each, *_measured(settings, path, each, names, data, val)) for each in found]
     place, teacher, verdict = max(measured, key=lambda each: each[2].accuracy)  # of equals the preferred one
     if len(found) > 1:
@@ -51,10 +50,6 @@ def given_teacher(settings: TeacherSettings, data: Dataset) -> Teacher:
             f"{listing(data.class_names, 4)}, or it was trained on others{said}"
         )
     return teacher
-
-
-def _spread(count: int) -> Indices:
-    return np.unique(np.linspace(0, count - 1, min(count, MOST_IMAGES)).astype(np.int64))
 
 
 def _measured(
