@@ -118,7 +118,7 @@ def test_an_average_that_is_not_read_is_named(read, average):
 def test_of_several_networks_one_is_taken_and_that_is_said(read):
     state, notes = read({"student": OTHER, "teacher": OTHER, "net": STATE})
     assert same(state, STATE)
-    assert notes == ["the weights under net are taken; not those under teacher"]
+    assert notes == ["the weights under net are taken; not those under teacher, student"]
 
 
 def test_entries_that_are_no_tensors_are_counted(read):

@@ -62,9 +62,9 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
 
 
 def find_states(content: Any) -> Iterator[Found]:
-    """Every state dict in a file's content, with the keys that lead to it, the preferred one first, and each once.
+    """Every state dict in a file's content, with the keys that lead to it, the preferred one first.
 
-    A file may hold itself, or one part under many keys at each of many levels.
+    What holds them is gone through once: a file may hold itself, or one part under many keys at each of many levels.
     """
     yield from _find_states(content, (), set())
 
@@ -85,6 +85,7 @@ def _find_states(content: Any, place: Place, seen: set[int]) -> Iterator[Found]:
     inside = [found for key in order for found in _find_states(content[key], (*place, key), seen)]
     yield from inside
     if not inside and any(isinstance(value, Tensor) and value.ndim for value in content.values()):
+        seen.remove(id(content))  # a state may stand under several keys, each of which is told
         yield place, content
 
 
