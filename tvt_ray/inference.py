@@ -6,23 +6,20 @@ docs/export.md shows the first in twenty lines that need none of this package.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.layout import walk
-from tvt_ray.data.pixels import Colour, Decoding, bounded, decode, parse_colour, to_rgb
+from tvt_ray.data.given import Wanted, as_images
+from tvt_ray.data.pixels import Colour, Decoding, bounded, parse_colour, to_rgb
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import Location, as_location, first_line, shown
 
 BATCH_SIZE = 64
-
-INSTALL = "pip install tvt_ray[export]"
 
 # float: float32 (B, 3, S, S), normalised. uint8: (B, S, S, 3), red green blue, which the graph itself normalises.
 InputKind: TypeAlias = Literal["float", "uint8"]
@@ -43,15 +40,6 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An image to be named."""
-
-    path: Path
-    name: str  # as it was given; of one in a folder, with the folder's
-    must_be_read: bool  # one that was named itself: in a folder, what cannot be read is passed over and told of
-
-
-@dataclass(frozen=True)
 class Prediction:
     """Of one image: a label with its probability, or why there is none."""
 
@@ -61,22 +49,13 @@ class Prediction:
     error: str | None = None
 
 
-def images_at(places: Iterable[Path]) -> list[Wanted]:
-    """Images and folders of them, in the order given; a folder's by name, with all folders in it.
+def predict(student: Classifier, images: Any) -> list[tuple[str, float]]:
+    """The likeliest class of each image, and its probability. `images`: what `as_images` takes.
 
-    Raises UsageError for a folder that holds no images.
+    Raises UsageError for what is no image.
     """
-    wanted: list[Wanted] = []
-    for place in places:
-        here = place.expanduser()
-        if not here.is_dir():
-            wanted.append(Wanted(here, shown(place), True))
-            continue
-        found = walk(here).images
-        if not found:
-            raise UsageError(f"{shown(place)} holds no images")
-        wanted += [Wanted(path, shown(place / path.relative_to(here)), False) for path in found]
-    return wanted
+    read = predictions(student, list(as_images(images)))
+    return [(each.label, each.probability) for each in read if each.label is not None and each.probability is not None]
 
 
 def predictions(
@@ -99,7 +78,7 @@ def predictions(
 def _read(student: Classifier, wanted: Wanted, decoding: Decoding) -> tuple[Any, str | None]:
     """The image as the network takes it, or why it cannot be read."""
     try:
-        return student.transform(decode(wanted.path, wanted.name, decoding)), None
+        return student.transform(wanted.decoded(decoding)), None
     except UsageError as error:
         if wanted.must_be_read:
             raise
@@ -140,7 +119,9 @@ class OnnxStudent:
         try:
             import onnxruntime as runtime
         except ImportError:
-            raise UsageError(f"an ONNX file is run by onnxruntime, which is not installed: {INSTALL}") from None
+            raise UsageError(
+                "an ONNX file is run by onnxruntime, which is not installed: pip install onnxruntime"
+            ) from None
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = num_threads, 3
         try:
@@ -166,12 +147,15 @@ class OnnxStudent:
         logits: NDArray[np.float32] = self.session.run(None, {self.session.get_inputs()[0].name: batch})[0]
         return logits
 
-    def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
-        """The likeliest class of each image, and its probability."""
-        return self.classify([self.transform(image) for image in images])
+    def predict(self, images: Any) -> list[tuple[str, float]]:
+        """The likeliest class of each image, and its probability: PIL images, paths, addresses, bytes, arrays.
+
+        One, or several in a list (data/given.py); an empty list has none. Raises UsageError for what is no image.
+        """
+        return predict(self, images)
 
     def classify(self, batch: Sequence[NDArray[Any]]) -> list[tuple[str, float]]:
-        """The same of images that `transform` gave."""
+        """The same of images that `transform` gave, in one batch."""
         logits = self(np.stack(batch)).astype(np.float64)
         shares = np.exp(logits - logits.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)

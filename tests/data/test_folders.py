@@ -298,3 +298,18 @@ def test_a_class_has_one_name_however_folders_write_it(tmp_path):
     data = load(tmp_path, merge_names=True)
     assert data.class_names == ("arc", "épée")
     assert [len(data.train) + len(data.val), len(data.test)] == [32, 8]
+
+
+def test_images_of_a_kind_that_is_not_read_are_counted_by_class(tmp_path):
+    for name, kept, lost in (("ants", 3, 2), ("bees", 4, 1)):
+        for number in range(kept + lost):
+            path = tmp_path / name / f"{number}.png"
+            path.parent.mkdir(exist_ok=True)
+            picture(number).save(path)
+            if number >= kept:
+                path.rename(path.with_suffix(".dng"))
+    data = load(tmp_path, val_fraction=0.3, test_fraction=0.3)
+    assert "3 images left out, 2 of 5 in ants, 1 of 5 in bees; 3 .dng (raw photos: write them as JPEG)" in data.notes
+    for path in (tmp_path / "bees").glob("*.png"):
+        path.rename(path.with_suffix(".svg"))
+    assert "; 4 .svg (they are drawings: write them as PNG); 1 .dng (raw photos: " in refused(tmp_path)

@@ -159,5 +159,5 @@ def test_packages_that_are_missing_are_named_with_what_installs_them(missing, sm
     folder = write_folder(tmp_path / "s", small.card.space)
     code, _, err = call(capsys, "export", folder, "--out", tmp_path / "out")
     assert (code, err.count("\n")) == (2, 1)
-    assert f"{missing} is not installed: pip install tvt_ray[export]" in err
+    assert f"ONNX files need {missing}, which is not installed: pip install onnx onnxruntime onnxscript" in err
     assert not (tmp_path / "out").exists()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
-from tvt_ray.storage.locations import absolute, as_given
+from tvt_ray.storage.locations import absolute
 
 if TYPE_CHECKING:
     from tvt_ray.runs.config import RunConfig
@@ -104,17 +104,12 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def path(text: str, read: Callable[[str], Path] = absolute) -> Path:
+def path(text: str) -> Path:
     """A file or folder on this machine: absolute, `~` expanded. Raises ArgumentTypeError."""
     try:
-        return read(text)
+        return absolute(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def path_as_given(text: str) -> Path:
-    """One that is printed as it was typed. Raises ArgumentTypeError for an empty one."""
-    return path(text, as_given)
 
 
 def _share(text: str) -> float | str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, path_as_given, plugins_of
+from tvt_ray.cli.options import OUTPUT, add_options, overrides, path, plugins_of
 from tvt_ray.cli.output import print_json
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
@@ -28,7 +28,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Gives the command its flags."""
     parser.description = "Classifies images with a trained student, or with an ONNX file of one (without torch)."
     parser.add_argument("student", metavar="STUDENT", help="a run's distill/<arch_id>, or a .onnx of tvt export")
-    parser.add_argument("images", type=path_as_given, nargs="+", metavar="IMAGE", help="files, and folders of them")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders of them, patterns in quotes, addresses (https://, s3:// …), - for standard input",
+    )
     parser.add_argument("--out", type=path, metavar="FILE", help=".csv or .json: a table of all, in place of lines")
     add_options(parser, "set", *OUTPUT)
     parser.set_defaults(command=execute)
@@ -36,16 +41,20 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Predicts and prints. Images are decoded as the student's training images were."""
-    from tvt_ray.inference import images_at, predictions
+    from tvt_ray.data.given import images_at
+    from tvt_ray.inference import predictions
     from tvt_ray.storage.locations import check_writable
 
     if args.out is not None:
         if args.out.suffix.lower() not in ENDINGS:
             raise UsageError(f"--out ends in {' or '.join(ENDINGS)}, which says how it is written; got {args.out.name}")
         check_writable(args.out)
+    images, notes = images_at(args.images)  # before torch is imported
+    for note in notes:
+        say(note)
     student, max_pixels = _load(args)
     found: list[Prediction] = []
-    for each in predictions(student, images_at(args.images), max_pixels):
+    for each in predictions(student, images, max_pixels):
         found.append(each)
         if each.error is not None:
             say(f"left out: {each.error}")

@@ -14,6 +14,7 @@ from tvt_ray.data.layout import (
     WORDS,
     Found,
     counted,
+    how_to_read,
     how_to_unpack,
     ignored_files,
     is_image,
@@ -21,6 +22,7 @@ from tvt_ray.data.layout import (
     listing,
     pasted,
     split_of,
+    unread,
     walk,
     within,
 )
@@ -259,11 +261,11 @@ class _Reader:
         """Raises UsageError that names classes without images, or the only one."""
         empty = [name for name, images in classes.items() if not images]
         if empty:
-            inside = [path for path in self.others if path.is_relative_to(folder / empty[0])]
+            inside = [path for path in self.others if any(path.is_relative_to(folder / name) for name in empty)]
             example = f" (but {within(folder, inside[0])})" if inside else ""
             raise UsageError(
                 f"{shown(folder)}: no images {purpose}in the class folder(s) {listing(empty)}{example}; "
-                f"images end in {ENDINGS}"
+                f"images end in {ENDINGS}{how_to_read(unread(inside))}"
             )
         if len(classes) == 1:
             (name,) = classes

@@ -154,20 +154,59 @@ def how_to_unpack(paths: Sequence[Path]) -> str:
     return ""
 
 
+# Endings of images that are not read as they are -> what has them read.
+_READERS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), "pip install pillow-heif has them read"),
+    **dict.fromkeys((".avif", ".avifs"), "a newer Pillow reads them"),
+    ".jxl": "write them as PNG",
+    ".svg": "they are drawings: write them as PNG",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2"), "raw photos: write them as JPEG"),
+    **dict.fromkeys((".dcm", ".dicom", ".nii", ".mha", ".nrrd"), "medical volumes: write their slices as PNG"),
+    **dict.fromkeys((".svs", ".ndpi", ".mrxs", ".scn"), "whole slides: write their tiles as PNG"),
+    ".psd": "write them as PNG",
+    ".eps": "they are programs, which are not run: write them as PNG",
+    ".exr": "write them as TIFF",
+}
+
+
+def unread(paths: Iterable[Path]) -> list[Path]:
+    """Those that are images by their endings, of kinds that are not read here."""
+    return [path for path in paths if path.suffix.lower() in _READERS and not is_image(path)]
+
+
+def how_to_read(paths: Sequence[Path]) -> str:
+    """The end of a sentence: how many images of which kinds are not read, and what has them read; else nothing."""
+    endings = Counter(path.suffix.lower() for path in paths)
+    return "".join(f"; {count:,} {ending} ({_READERS[ending]})" for ending, count in endings.most_common())
+
+
 def pasted(path: Path) -> str:
     """A path in a command that is offered for pasting."""
     return shlex.quote(shown(path))
 
 
 def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:
-    """A note of files that are no `wanted`, by ending, with an example; none where there are none."""
+    """Notes of files that are no `wanted`, by ending, with an example, and of images of kinds that are not read."""
+    lost = unread(paths)
+    notes = _lost_images(lost, root) if lost else []
+    paths = [path for path in paths if path not in set(lost)]
     if not paths:
-        return []
+        return notes
     endings = Counter(path.suffix.lower() or "no ending" for path in paths)
     kinds = ", ".join(f"{ending} {count:,}" for ending, count in sorted(endings.items(), key=lambda e: (-e[1], e[0])))
     are_no = f"is no {wanted}" if len(paths) == 1 else f"are no {wanted}s"
     example = within(root, paths[0])
-    return [f"{counted(len(paths), 'file')} {are_no} and left out: {kinds} (such as {example})"]
+    return [*notes, f"{counted(len(paths), 'file')} {are_no} and left out: {kinds} (such as {example})"]
+
+
+def _lost_images(paths: Sequence[Path], root: Path) -> list[str]:
+    """A note of images that are not read, with the share of each folder: a class may lose most of its own."""
+    folders = Counter(path.parent for path in paths)
+    left = {folder: sum(is_image(path) for path in listed(folder)[1]) for folder in folders}
+    shares = [
+        f"{count:,} of {count + left[folder]:,} in {within(root, folder)}" for folder, count in folders.most_common()
+    ]
+    return [f"{counted(len(paths), 'image')} left out, {listing(shares)}{how_to_read(paths)}"]
 
 
 def within(root: Path, path: Path) -> str:

@@ -40,8 +40,8 @@ def encoder(field: pa.Field) -> Callable[[Any], bytes] | None:
     return None
 
 
-def encode(pixels: NDArray[Any]) -> bytes:
-    """PNG of (H, W), (H, W, C) or (C, H, W) whole numbers from 0 to 255, of 1, 3 or 4 channels. Raises ValueError."""
+def as_image(pixels: NDArray[Any]) -> Image.Image:
+    """(H, W), (H, W, C) or (C, H, W) whole numbers from 0 to 255, of 1, 3 or 4 channels. Raises ValueError."""
     if pixels.dtype == object or pixels.ndim not in (2, 3):
         raise ValueError(f"an image is (height, width) or (height, width, channels); got {pixels.shape}")
     if pixels.dtype.kind not in "ui" or pixels.size == 0 or pixels.min() < 0 or pixels.max() > 255:
@@ -50,9 +50,13 @@ def encode(pixels: NDArray[Any]) -> bytes:
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 3 and pixels.shape[2] not in CHANNELS:
         raise ValueError(f"an image has 1, 3 or 4 channels; got the shape {pixels.shape}")
-    image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels, np.uint8))
+    return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels, np.uint8))
+
+
+def encode(pixels: NDArray[Any]) -> bytes:
+    """PNG of pixels as `as_image` takes them. Raises ValueError."""
     sink = io.BytesIO()
-    image.save(sink, "PNG", compress_level=1)
+    as_image(pixels).save(sink, "PNG", compress_level=1)
     return sink.getvalue()
 
 

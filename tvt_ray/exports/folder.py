@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tvt_ray.data.pixels import bounded, parse_colour, to_rgb
 from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
+from tvt_ray.inference import predict
 from tvt_ray.storage.locations import Location, RemotePath, as_location, check_entries, shown, write_atomically
 from tvt_ray.strict import parse_json
 from tvt_ray.vits import Arch, Space, parse_space
@@ -119,9 +120,12 @@ class DistilledStudent(nn.Module):
         logits: Tensor = self.student(images)
         return logits
 
-    def predict(self, images: Sequence[Image.Image]) -> list[tuple[str, float]]:
-        """The likeliest class of each image, and its probability."""
-        return self.classify([self.transform(image) for image in images])
+    def predict(self, images: Any) -> list[tuple[str, float]]:
+        """The likeliest class of each image, and its probability: PIL images, paths, addresses, bytes, arrays, tensors.
+
+        One, or several in a list (data/given.py); an empty list has none. Raises UsageError for what is no image.
+        """
+        return predict(self, images)
 
     @torch.inference_mode()
     def classify(self, batch: Sequence[Tensor]) -> list[tuple[str, float]]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tvt_ray.data.transforms import IMAGENET_MEAN, IMAGENET_STD, normalize
 from tvt_ray.errors import UsageError
 from tvt_ray.exports.folder import DistilledStudent
-from tvt_ray.inference import INSTALL, InputKind, OnnxFacts
+from tvt_ray.inference import InputKind, OnnxFacts
 
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 OPSET = 18
@@ -52,7 +52,9 @@ def check_installed() -> None:
         try:
             importlib.import_module(name)
         except ImportError:
-            raise UsageError(f"ONNX files need {', '.join(PACKAGES)}; {name} is not installed: {INSTALL}") from None
+            raise UsageError(
+                f"ONNX files need {name}, which is not installed: pip install {' '.join(PACKAGES)}"
+            ) from None
 
 
 def facts_of(student: DistilledStudent, kind: InputKind) -> OnnxFacts:

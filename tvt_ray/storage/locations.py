@@ -185,11 +185,7 @@ def as_location(text: str | Path | RemotePath) -> Location:
             return absolute(text)
         except ValueError as error:
             raise UsageError(str(error)) from None
-    if _PASSWORD.search(text):
-        raise UsageError(
-            f"{_PASSWORD.sub('://', text)} was given with a key or a password, which logs and files would hold: give "
-            "it by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS …)"
-        )
+    check_no_password(text)
     try:
         filesystem, path = pafs.FileSystem.from_uri(text)
     except (pa.ArrowException, OSError) as error:
@@ -197,6 +193,15 @@ def as_location(text: str | Path | RemotePath) -> Location:
     return (
         Path(path) if isinstance(filesystem, pafs.LocalFileSystem) else RemotePath(filesystem, path, text.rstrip("/"))
     )
+
+
+def check_no_password(text: str) -> None:
+    """Raises UsageError for an address that has a key or a password in it, without telling that."""
+    if _PASSWORD.search(text):
+        raise UsageError(
+            f"{_PASSWORD.sub('://', text)} was given with a key or a password, which logs and files would hold: give "
+            "it by the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS …)"
+        )
 
 
 def first_line(error: BaseException) -> str:
