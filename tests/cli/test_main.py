@@ -276,7 +276,9 @@ def test_paths_that_cannot_be_written_are_refused_before_any_work(capsys, tmp_pa
     assert "teacher.safetensors cannot be written" in err
     code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "file" / "run")
     assert code == 2
-    assert "file/run cannot be made: Not a directory" in err.splitlines()[-1]
+    assert "file/run cannot be written to: " in err.splitlines()[-1]
+    code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "file" / "run", "--dry-run")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ from tvt_ray.runs.config import load_config
         ("imagefolder:", "as in imagefolder:PATH"),
         ("imagefolder:/no/such/place", "there is no /no/such/place"),
         ("parquet:s3://bucket/d", "datasets are read from a disk; copy this one to a folder first"),
+        (
+            "https://there/photos.zip",
+            "copy this one to a folder first; photos.zip holds images packed: unzip photos.zip",
+        ),
+        ("hf://datasets/them/photos", "datasets are read from a disk; copy this one to a folder first"),
+        ("s3://me:hidden@bucket/d", "s3://bucket/d was given with a key or a password"),
         ("digits:/tmp", "takes no path"),
     ],
 )
@@ -59,6 +65,7 @@ def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(tmp_path, monkey
     assert dataset_name("tables") == "parquet:tables"
     assert dataset_name("tables/data/train.parquet") == "parquet:tables/data/train.parquet"
     assert dataset_name("./digits") == "imagefolder:digits"
+    assert dataset_name((tmp_path / "photos").as_uri()) == f"imagefolder:{tmp_path}/photos"
     for name in ("digits", "imagefolder:photos", "nowhere", ""):
         assert dataset_name(name) == name
 

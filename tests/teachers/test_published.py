@@ -10,8 +10,21 @@ import torch
 from safetensors.torch import save_file
 
 from tvt_ray.errors import UsageError
+from tvt_ray.planning.recipe import look_at
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.inputs import load_data
 from tvt_ray.teachers import published
-from tvt_ray.teachers.published import create_published, find_published, from_efficientnet_lite, is_here, unreachable
+from tvt_ray.teachers.provide import check_weights
+from tvt_ray.teachers.published import (
+    check_available,
+    create_published,
+    find_published,
+    from_efficientnet_lite,
+    is_here,
+    unreachable,
+)
+from tvt_ray.teachers.settings import TeacherSettings
+from tvt_ray.verbs.init import read_source
 from tvt_ray.vision_compat import ensure_torchvision
 
 ensure_torchvision()
@@ -124,14 +137,52 @@ def test_models_that_nobody_published_are_told_at_once():
         find_published("vit_tiny_patch16_18x2")
 
 
-def test_an_address_that_never_answers_is_given_up(monkeypatch):
+@pytest.fixture
+def silent(empty, monkeypatch):
+    """The address of a hub that takes every call and never answers."""
     monkeypatch.setattr(published, "ANSWER_S", 0.3)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
-        start = time.monotonic()
-        assert unreachable(f"http://127.0.0.1:{listening.getsockname()[1]}/") is not None
-        assert time.monotonic() - start < 5
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        yield address
+
+
+def test_an_address_that_never_answers_is_given_up(silent):
+    start = time.monotonic()
+    assert unreachable(silent) in ("timed out", "no answer within 0.3 s")
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "hf-hub:them/net", "hf_hub:them/net@v2"])
+def test_what_is_not_to_be_had_is_known_before_anything_is_read(silent, name):
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="could not be") as error:
+        check_available(name)
+    assert silent in str(error.value) or "Hugging Face Hub" in str(error.value)
+    settings = TeacherSettings(name=f"timm:{name}")
+    for asks in (
+        lambda: load_data(RunConfig().with_(teacher={"name": settings.name}, data={"name": "imagefolder:/none"})),
+        lambda: look_at({"data": {"name": "imagefolder:/none"}, "teacher": {"name": settings.name}}),
+        lambda: read_source(settings.name if "hub" in name else "timm:vit_tiny_patch16_224"),
+    ):
+        with pytest.raises(UsageError, match="could not be"):  # and not that there is no such folder
+            asks()
+    assert time.monotonic() - start < 20
+
+
+def test_a_teacher_that_was_trained_earlier_needs_no_network(silent, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    settings = TeacherSettings(name="timm:resnet18")
+    with pytest.raises(UsageError, match="could not be downloaded"):
+        check_weights(settings)
+    (tmp_path / "timm-resnet18-0123456789ab.safetensors").write_bytes(b"")
+    check_weights(settings, kept_in=tmp_path)
+    with pytest.raises(UsageError, match="could not be downloaded"):
+        check_weights(TeacherSettings(name="timm:resnet34"), kept_in=tmp_path)
+    for free in ({"pretrained": False}, {"weights": tmp_path / "w.pth"}, {"name": "resnet20"}):
+        check_weights(settings.with_(**free))
 
 
 def test_whatever_answers_is_reached():

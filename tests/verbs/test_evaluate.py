@@ -1,6 +1,7 @@
 """A student that learned the digits, on those and on other images of them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import tvt_ray
+from tests.conftest import call
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.errors import UsageError
@@ -223,3 +225,19 @@ def test_wrong_usage_is_one_line(student, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         tvt_ray.evaluate(student, out=tmp_path / "file" / "out")
+
+
+def test_a_folder_that_cannot_be_written_to_costs_the_page_and_not_the_figures(student, monkeypatch, tmp_path, capsys):
+    run, is_open = student.parents[1], os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: is_open(place, mode) and run not in (place, *place.parents))
+    code, out, err = call(capsys, "evaluate", student, "--json")
+    found = json.loads(out)
+    assert (code, found["page"], found["file"]) == (0, None, None)
+    assert found["top1"] == tvt_ray.evaluate(student, out=tmp_path / "elsewhere").to_json()["top1"]
+    assert (tmp_path / "elsewhere" / "evaluation.html").is_file()
+    assert "no page is written: " in err
+    assert not (run / "evaluations").exists()
+    code, out, _ = call(capsys, "evaluate", student)
+    assert code == 0
+    assert "accuracy     " in out
+    assert "page         " not in out

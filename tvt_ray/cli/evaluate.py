@@ -49,4 +49,5 @@ def _print(found: Evaluation) -> None:
     print(f"likelihood   {quality.nll:.4f} nats (negative, mean), Brier score {quality.brier:.4f}")
     for true, taken, count in confusions(quality, 3):
         print(f"confused     {true} taken for {taken}: {count:,}")
-    print(f"page         {found.page}\nfigures      {found.file}")
+    if found.page is not None:
+        print(f"page         {found.page}\nfigures      {found.file}")

@@ -56,7 +56,7 @@ def execute(args: argparse.Namespace) -> int:
 
     baselines = args.baselines.split(",") if args.baselines else []
     if args.dry_run:
-        check_fit(settings, args.run_dir, args.minutes, baselines)
+        check_fit(settings, args.run_dir, args.minutes, baselines, args.ray_address)
         plan = plan_fit(settings, args.minutes, args.stem, len(baselines)).plan
         print_json(args, plan) if args.json else print("\n".join(plan.sentences()))
         return 0

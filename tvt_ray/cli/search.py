@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, config_of_run, own_config_of, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, asked_now, config_of_run, own_config_of, plugins_of
 from tvt_ray.cli.output import print_archs, print_json, print_students, seconds_text
 from tvt_ray.cli.refine import print_refined
 from tvt_ray.errors import UsageError
@@ -53,11 +53,13 @@ def execute(args: argparse.Namespace) -> int:
     for flag, number in (("--refine", args.refine), ("--distill-top-k", args.distill_top_k)):
         if number is not None and number < 1:
             raise UsageError(f"{flag} is at least 1; got {number}")
-    config = config_of_run(args) if args.resume else own_config_of(args)
+    asked_now(args)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.verbs.init import check_init_setting
-    from tvt_ray.verbs.session import Session
+    from tvt_ray.verbs.session import Session, check_outside_world
 
+    check_outside_world(args.run_dir or as_location("runs"), args.ray_address)
+    config = config_of_run(args) if args.resume else own_config_of(args)
     if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
         check_init_setting(config)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
+import socket
+import urllib.request
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,12 @@ from tvt_ray.data.sheets import ENDINGS, is_sheet
 from tvt_ray.data.splits import CARVED, Dataset, Loaded, Split, carve
 from tvt_ray.data.survey import duplicate_notes
 from tvt_ray.errors import UsageError
-from tvt_ray.storage.locations import Location, first_line, shown, within_folder
+from tvt_ray.storage.locations import Location, check_no_password, first_line, shown, within_folder
+from tvt_ray.storage.patience import ANSWER_S
 from tvt_ray.strict import parse_json
 
 Loader = Callable[[DataSettings, Path], Loaded]
+LOCAL = "file://"  # before an absolute path
 
 
 def load_dataset(settings: DataSettings) -> Dataset:
@@ -60,6 +65,12 @@ def recarved(data: Dataset, settings: DataSettings) -> Dataset:
 
 def check_name(settings: DataSettings) -> None:
     """Raises UsageError for a name that is in no row of the table, lacks its path, or has one that no row reads."""
+    if "://" in settings.name:
+        check_no_password(settings.name)
+        raise UsageError(
+            f"dataset {shown(settings.name)!r}: datasets are read from a disk; copy this one to a folder first"
+            f"{how_to_unpack([Path(settings.name.rpartition('/')[2])])}"
+        )
     name, colon, path = settings.name.partition(":")
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, 1)
@@ -71,8 +82,6 @@ def check_name(settings: DataSettings) -> None:
         raise UsageError(f"dataset {name!r} takes no path; it is read from data.root ({settings.root})")
     if takes_path and not path:
         raise UsageError(f"dataset {settings.name!r} needs a path, as in {name}:PATH")
-    if "://" in path:
-        raise UsageError(f"dataset {settings.name!r}: datasets are read from a disk; copy this one to a folder first")
 
 
 def dataset_name(text: str) -> str:
@@ -80,9 +89,10 @@ def dataset_name(text: str) -> str:
 
     Raises UsageError for a path that is not there, and for a file that is neither.
     """
-    if not text or text.partition(":")[0] in DATASETS or "://" in text:
+    if not text or text.partition(":")[0] in DATASETS or ("://" in text and not text.startswith(LOCAL)):
         return text
-    path = Path(text).expanduser()
+    path = Path(urllib.request.url2pathname(text.removeprefix(LOCAL))) if text.startswith(LOCAL) else Path(text)
+    path = path.expanduser()
     if path.is_dir():
         return f"{'parquet' if holds_tables(path) else 'imagefolder'}:{path}"
     if path.exists():
@@ -205,11 +215,23 @@ def _torchvision_dataset(name: str, settings: DataSettings, **kwargs: Any) -> An
     from torchvision import datasets
 
     try:
-        return getattr(datasets, name)(settings.root, download=settings.download, **kwargs)
+        with _answers_in_time():
+            return getattr(datasets, name)(settings.root, download=settings.download, **kwargs)
     except (OSError, RuntimeError) as error:
         wanted = "could not be downloaded" if settings.download else "data.download is off"
         where = f"{name} is not (whole) under data.root {settings.root}"
         raise UsageError(f"{where} and {wanted}: {first_line(error)}") from None
+
+
+@contextlib.contextmanager
+def _answers_in_time() -> Iterator[None]:
+    """torchvision's downloads have no time limit of their own; here one for each part of what is sent."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(ANSWER_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def cifar(class_name: str) -> Loader:

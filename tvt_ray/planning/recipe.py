@@ -31,6 +31,7 @@ from tvt_ray.refining.halving import Halving, round_sizes
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.strict import merged
 from tvt_ray.teachers import AUTO, check_settings, is_vit
+from tvt_ray.teachers.provide import check_weights
 from tvt_ray.teachers.published import choose_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.timm_cnn import PREFIX, check_name
@@ -86,14 +87,17 @@ def look_at(asked: Mapping[str, Any], stem: StemChoice = "auto", all_cuts: bool 
     teacher or the settings.
     """
     config = RunConfig().with_(asked)
+    asked_teacher = asked.get("teacher", {})
+    chose_teacher = asked_teacher.get("name", AUTO) != AUTO or config.teacher.weights is not None
+    if chose_teacher:
+        check_weights(config.teacher)
     data = load_dataset(config.data)
     if config.data.name == RunConfig().data.name:  # what the defaults were made for: a digit is no photograph
         return LookedAt(config, facts_of(data), data)
     fraction = {"data": {"val_fraction": val_fraction(len(data.train) + len(data.val))}}
     data = recarved(data, RunConfig().with_(fraction, asked).data)
     facts = facts_of(data)
-    has_gpu, asked_teacher = torch.cuda.is_available(), asked.get("teacher", {})
-    chose_teacher = asked_teacher.get("name", AUTO) != AUTO or config.teacher.weights is not None
+    has_gpu = torch.cuda.is_available()
     backbone = backbone_of(config.teacher, chose_teacher)
     chosen = dict(recipe(facts, has_gpu, config.budget))
     if backbone is not None:

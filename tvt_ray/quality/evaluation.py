@@ -41,8 +41,8 @@ class Evaluation:
     quality: Quality
     mistakes: tuple[Mistake, ...]  # the most confident ones, at most
     notes: tuple[str, ...]  # what a reader of the figures should know
-    page: str  # evaluation.html
-    file: str  # evaluation.json
+    page: str | None  # evaluation.html; None: it could not be written
+    file: str | None  # evaluation.json
 
     def to_json(self) -> dict[str, Any]:
         """What `evaluate --json` prints: the quality's figures beside the rest, with four digits after the point."""

@@ -21,7 +21,12 @@ from tvt_ray.runs.identity import DataIdentity, Rounds
 from tvt_ray.scoring.ranking import Entry, Ranking, make_ranking
 from tvt_ray.scoring.rows import ROWS, Row, verified
 from tvt_ray.scoring.scores import MEASURED, Calibration, ScoreSettings
-from tvt_ray.storage.locations import Location, check_entries, shown, write_atomically
+from tvt_ray.storage.locations import (
+    Location,
+    check_entries,
+    shown,
+    write_atomically,
+)
 from tvt_ray.storage.locks import FolderLock
 from tvt_ray.storage.records import Records
 from tvt_ray.version import __version__

@@ -22,17 +22,20 @@ from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.rows import arch_of
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers import check_settings
+from tvt_ray.teachers.provide import check_weights
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.vits.budget import Budget, Limits
 from tvt_ray.vits.space import Space
 
 
-def load_data(config: RunConfig, read: Dataset | None = None) -> Dataset:
+def load_data(config: RunConfig, read: Dataset | None = None, kept_in: Location | None = None) -> Dataset:
     """The dataset, every image of it decoded once, and its notes logged. `read`: the same, as it was read before.
 
-    Raises UsageError for whatever is wrong with it, the teacher's settings or the budget.
+    `kept_in`: a run folder, which may hold a trained teacher. Raises UsageError for whatever is wrong with the dataset,
+    the teacher's settings or the budget, and, before images are read, for a teacher whose weights are not to be had.
     """
     teacher = check_settings(config.teacher)
+    check_weights(config.teacher, kept_in)
     if config.teacher_training.augment is not None:
         check_augmentation(config.teacher_training.augment, "teacher_training")
     data = load_dataset(config.data) if read is None else read

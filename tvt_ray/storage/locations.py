@@ -316,12 +316,16 @@ def check_entries(folder: Location) -> None:
 
 def check_writable(path: Path) -> None:
     """Raises UsageError where a file could not be written there later, after hours of work."""
-    parent = path.parent
-    while not parent.exists() and parent != parent.parent:
-        parent = parent.parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        what = "it is a folder" if path.is_dir() else f"{parent} is no folder that can be written to"
+    what = "it is a folder" if path.is_dir() else what_is_closed(path.parent)
+    if what:
         raise UsageError(f"{path} cannot be written: {what}")
+
+
+def what_is_closed(folder: Path) -> str | None:
+    """Why nothing can be written to a folder, which may be made yet; None: it can."""
+    there = next(place for place in (folder, *folder.parents) if place.exists() or place == place.parent)
+    is_open = there.is_dir() and os.access(there, os.W_OK)
+    return None if is_open else f"{there} is no folder that can be written to"
 
 
 def cache_folder() -> Path:

@@ -16,9 +16,10 @@ from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location
 from tvt_ray.teachers.checkpoints import read_content, told
 from tvt_ray.teachers.cifar_resnet import CIFAR_RESNETS, build_cifar_resnet
+from tvt_ray.teachers.published import HUBS
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, State, Teacher
-from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, build_timm, check_pretrained
+from tvt_ray.teachers.timm_cnn import PREFIX, build_timm, check_pretrained
 from tvt_ray.teachers.weights import as_float32, candidates, describe, load_weights, read_state
 
 Maps: TypeAlias = tuple[Tensor, ...]

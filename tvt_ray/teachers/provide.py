@@ -18,8 +18,10 @@ from tvt_ray.progress import say
 from tvt_ray.storage.locations import Location, cache_folder, keep_if_possible, write_atomically
 from tvt_ray.teachers import build_teacher
 from tvt_ray.teachers.given import given_teacher
+from tvt_ray.teachers.published import check_available
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.teachers.timm_cnn import PREFIX
 from tvt_ray.teachers.training import TeacherTraining, train_teacher, trains_head
 
 # Trains a teacher, keeping its state in the file on the way: (frozen teacher, percent on validation)
@@ -41,7 +43,27 @@ def cached_teacher_path(settings: TeacherSettings, training: TeacherTraining, da
         "data": data.fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_folder() / "teachers" / f"{re.sub(r'[:/]', '-', settings.name)}-{digest}.safetensors"
+    return _trained_earlier() / f"{_file_stem(settings)}-{digest}.safetensors"
+
+
+def _trained_earlier() -> Path:
+    return cache_folder() / "teachers"
+
+
+def _file_stem(settings: TeacherSettings) -> str:
+    return re.sub(r"[:/]", "-", settings.name)
+
+
+def check_weights(settings: TeacherSettings, kept_in: Location | None = None) -> None:
+    """Raises UsageError, within 15 seconds, where what a teacher starts from is not to be had; nothing is downloaded.
+
+    One that was trained earlier needs nothing, whatever the images: they are not read yet.
+    """
+    if settings.weights is not None or settings.pretrained is not True or not settings.name.startswith(PREFIX):
+        return
+    places = [place for place in (kept_in, _trained_earlier()) if place is not None]
+    if not any(list(place.glob(f"{_file_stem(settings)}-*.safetensors")) for place in places):
+        check_available(settings.name.removeprefix(PREFIX))
 
 
 def get_teacher(

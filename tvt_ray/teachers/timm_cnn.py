@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from tvt_ray.errors import UsageError
 from tvt_ray.teachers.checkpoints import told
-from tvt_ray.teachers.published import create_published, find_published
+from tvt_ray.teachers.published import HUBS, check_hub, create_published, find_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
 from tvt_ray.teachers.weights import load_weights, read_state
 from tvt_ray.vision_compat import ensure_torchvision
 
 PREFIX = "timm:"
-HUBS = ("hf-hub:", "hf_hub:")  # before the name of a model whose description is on the Hugging Face Hub
 
 
 class TimmCnn(Backbone):
@@ -139,6 +138,8 @@ def _create(settings: TeacherSettings, num_classes: int, download: bool) -> Any:
     name = settings.name.removeprefix(PREFIX)
     if download and not name.startswith(HUBS):
         return create_published(name, num_classes)
+    if name.startswith(HUBS):
+        check_hub(name)  # whose client waits for minutes
     try:
         return timm.create_model(name, pretrained=download, num_classes=num_classes)
     except Exception as error:  # the hub client raises many kinds

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,8 @@ from tvt_ray.report.evaluation_page import evaluation_page
 from tvt_ray.runs.inputs import log_notes
 from tvt_ray.runs.process import process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
-from tvt_ray.storage.locations import Location, as_location, check_writable, write_atomically
+from tvt_ray.storage.locations import Location, as_location, write_atomically
+from tvt_ray.storage.patience import check_folder
 from tvt_ray.verbs.provenance import TrainedOn, asked_of, folder_of
 
 ALL = "all"  # every split together
@@ -48,9 +48,10 @@ def evaluate(
 
     `dataset` is named as on the command line: digits, imagefolder:PATH, or a path alone.
     Writes evaluation.json and evaluation.html into `out`, by default RUN/evaluations/<arch_id>/…, or a folder beside
-    that of a student without a run: they show images, and people pass students on. `settings`: of how the
-    data is read, as in {"data": {"label_column": "kind"}}. Runs on the GPU if there is one. Raises UsageError for a
-    folder that holds no student, a dataset with classes that it does not know, and whatever is wrong with the dataset.
+    that of a student without a run: they show images, and people pass students on. Where that cannot be written to, a
+    line says so, and the figures are what is returned. `settings`: of how the data is read, as in {"data":
+    {"label_column": "kind"}}. Runs on the GPU if there is one. Raises UsageError for a folder that holds no student, a
+    dataset with classes that it does not know, and whatever is wrong with the dataset.
     """
     if split not in (*SPLITS, ALL):
         raise UsageError(f"unknown split {split!r}; choices: {', '.join((*SPLITS, ALL))}")
@@ -59,14 +60,12 @@ def evaluate(
     trained_on = TrainedOn.of(path, loaded.card)
     data = load_dataset(trained_on.settings(asked))
     subject = _Subject(path, loaded, trained_on, data, data.fingerprint(), split)
-    folder = subject.default_folder() if out is None else as_location(out)
-    check_outside(folder, data.name)
-    if isinstance(folder, Path):
-        check_writable(folder / PAGE_FILE)
+    folder = subject.place(out)
     with process_as_it_was():
         evaluation, pictures = subject.evaluate(folder)
-    write_atomically(folder / PAGE_FILE, evaluation_page(evaluation, pictures))
-    write_atomically(folder / JSON_FILE, json.dumps(evaluation.to_json(), indent=1).encode())
+    if folder is not None:
+        write_atomically(folder / PAGE_FILE, evaluation_page(evaluation, pictures))
+        write_atomically(folder / JSON_FILE, json.dumps(evaluation.to_json(), indent=1).encode())
     return evaluation
 
 
@@ -81,6 +80,19 @@ class _Subject:
     fingerprint: str
     split: str
 
+    def place(self, out: Location | str | None) -> Location | None:
+        """Where the page goes; None, after a line, where nothing can be written and nobody said where. UsageError."""
+        folder = self.default_folder() if out is None else as_location(out)
+        check_outside(folder, self.data.name)
+        try:
+            check_folder(folder)
+        except UsageError as error:
+            if out is not None:
+                raise
+            say(f"no page is written: {error}; --out DIR writes one elsewhere")
+            return None
+        return folder
+
     def default_folder(self) -> Location:
         """In the run, or beside a student that lies in none."""
         if self.trained_on.config is None:
@@ -93,7 +105,7 @@ class _Subject:
         name = re.sub(r"[^\w.-]", "_", path.rstrip("/").rpartition("/")[2] or kind)[:60]
         return f"{name}-{self.split}-{self.fingerprint[:8]}"
 
-    def evaluate(self, folder: Location) -> tuple[Evaluation, list[Pixels]]:
+    def evaluate(self, folder: Location | None) -> tuple[Evaluation, list[Pixels]]:
         """What is found, and pictures of the mistakes. Says beforehand what a reader should know."""
         names, data = self.student.class_names, self.data
         match = match_classes(names, data.class_names)
@@ -115,8 +127,8 @@ class _Subject:
             quality=quality_of(labels, probabilities, names),
             mistakes=tuple(_mistake(name_of(data, *places[i]), names, int(labels[i]), probabilities[i]) for i in shown),
             notes=(*data.notes, *notes),
-            page=str(folder / PAGE_FILE),
-            file=str(folder / JSON_FILE),
+            page=None if folder is None else str(folder / PAGE_FILE),
+            file=None if folder is None else str(folder / JSON_FILE),
         )
         pictures = [parts[name][position][0] for name, position in (places[i] for i in shown)]
         return evaluation, [thumbnail(picture, self.student.image_size) for picture in pictures]

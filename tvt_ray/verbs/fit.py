@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tvt_ray.data.datasets import check_outside
@@ -34,7 +33,7 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import checked_limits, find_profile, load_data
 from tvt_ray.runs.process import Stopwatch, process_as_it_was
 from tvt_ray.runs.run import TrainedStudent
-from tvt_ray.storage.locations import Location, as_location, check_writable
+from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.teachers.timm_cnn import source_of
 from tvt_ray.teachers.training import trains_head, trains_whole
 from tvt_ray.verbs.bodies import choose_body
@@ -48,7 +47,7 @@ from tvt_ray.verbs.provenance import asked_of
 from tvt_ray.verbs.report import write_order
 from tvt_ray.verbs.rivals import Rivals, compare_with_rivals
 from tvt_ray.verbs.search import search
-from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.session import Session, check_outside_world
 from tvt_ray.vits.budget import format_count
 
 MINUTES = 8.0  # where none are given and the floors fit in
@@ -125,7 +124,7 @@ def fit(
     UsageError for what is wrong beforehand, RunError where a phase could not finish; what is done stays.
     """
     asked, clock, folder = asked_of(dataset, settings), Stopwatch(), RunFolder(as_location(out))
-    check_fit(asked, folder.path, minutes, baselines)
+    check_fit(asked, folder.path, minutes, baselines, ray_address)
     planned: Planned | None = None
     with clock("plan"):
         if not folder.config_file.exists():
@@ -197,13 +196,20 @@ def begins_from_chance(config: RunConfig) -> bool:
     return own and not inherits(config) and trains_whole(config.teacher, config.teacher_training)
 
 
-def check_fit(asked: Mapping[str, Any], out: Location, minutes: float | None, baselines: Sequence[str] = ()) -> None:
-    """Raises UsageError for a time or a baseline that is none, or where no run can be put, before anything is read."""
+def check_fit(
+    asked: Mapping[str, Any],
+    out: Location,
+    minutes: float | None,
+    baselines: Sequence[str] = (),
+    ray_address: str | None = None,
+) -> None:
+    """Raises UsageError, before anything is read, for a time or a baseline that is none, where no run can be put, and
+    for an address at which there is no cluster.
+    """
     check_names(baselines)
     if minutes is not None and not 0 < minutes < math.inf:
         raise UsageError(f"--minutes is a number above 0; got {minutes:g}")
-    if isinstance(out, Path):
-        check_writable(out / "config.yaml")
+    check_outside_world(out, ray_address)
     check_outside(out, RunConfig().with_(asked).data.name)
 
 

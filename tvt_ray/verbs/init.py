@@ -20,8 +20,8 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.scoring.rows import Row, arch_of
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.teachers.checkpoints import INDEX, told
-from tvt_ray.teachers.published import create_published
-from tvt_ray.teachers.timm_cnn import HUBS, PREFIX, check_name, is_published
+from tvt_ray.teachers.published import HUBS, check_hub, create_published
+from tvt_ray.teachers.timm_cnn import PREFIX, check_name, is_published
 from tvt_ray.teachers.weights import read_state
 from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.starts import takes_sine
@@ -152,6 +152,7 @@ def _from_timm(init: str) -> Source:
 
 
 def _from_hub(init: str, name: str) -> Any:
+    check_hub(name)
     try:
         return _create(name, pretrained=True, device="cpu")
     except Exception as error:  # the hub client raises many kinds

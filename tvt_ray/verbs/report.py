@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvt_ray.errors import UsageError
+from tvt_ray.progress import say
+from tvt_ray.refining.learned import Learned
 from tvt_ray.report.page import Found, write_report
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
@@ -14,7 +17,8 @@ from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import MEASURED
-from tvt_ray.storage.locations import Location, first_line
+from tvt_ray.storage.locations import Location, as_location, first_line
+from tvt_ray.storage.patience import check_folder
 from tvt_ray.strict import parse_json
 from tvt_ray.verbs.session import Session
 from tvt_ray.vits.budget import format_count
@@ -24,20 +28,47 @@ RIVALS_FILE, CUTS_FILE, CHOICES_FILE, BODIES_FILE = "rivals.json", "cuts.json", 
 LABELS_FILE = "labels.json"
 
 
-def report(run: Run | Location | str, *, score: str | None = None) -> Ranking:
+def report(run: Run | Location | str, *, score: str | None = None, out: Location | str | None = None) -> Ranking:
     """A run's rows in order, by another score if asked, from what was read; report and top list are written anew.
 
-    A score that is given becomes the run's, for distil and whoever comes after. Raises UsageError where there is no
-    run, or no rows, or where the score is made of what was not read.
+    A score that is given becomes the run's, for distil and whoever comes after. `out`: the page goes there (.html), and
+    the run stays as it is. Where its folder cannot be written to, a line says so, and nothing is written. Raises
+    UsageError where there is no run, or no rows, or where the score is made of what was not read.
     """
+    return reported(run, score, out)[0]
+
+
+def reported(
+    run: Run | Location | str, score: str | None = None, out: Location | str | None = None
+) -> tuple[Ranking, Location | None]:
+    """As `report`, with where the page is; None: it could not be written."""
     folder = (run if isinstance(run, Run) else Run.load(run)).folder
     stored = folder.config()
     config = stored if score is None else stored.ranked_by(score)
+    page = _page_of(folder, out)
     rows = folder.rows().read()
     if not rows:
         raise UsageError(f"run {folder.path} has no rows yet")
+    if page != folder.report_file:
+        return _Order.of(folder, config, rows).write_page(page), page
     with folder.lock() if config.score != stored.score else contextlib.nullcontext():
-        return write_order(folder, config, rows)
+        return write_order(folder, config, rows), page
+
+
+def _page_of(folder: RunFolder, out: Location | str | None) -> Location | None:
+    """Where a report goes; None, after a line, where the run's folder cannot be written to. Raises UsageError."""
+    if out is not None:
+        page = as_location(out)
+        if not page.name.endswith(".html"):
+            raise UsageError(f"--out ends in .html; got {page.name}")
+        check_folder(page.parent)
+        return page
+    try:
+        check_folder(folder.path)
+    except UsageError as error:
+        say(f"no report is written: {error}; --out FILE.html writes one elsewhere")
+        return None
+    return folder.report_file
 
 
 def settle_score(session: Session) -> None:
@@ -48,13 +79,33 @@ def settle_score(session: Session) -> None:
 
 def write_order(folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> Ranking:
     """Config, top list and report, all by the config's score."""
-    learned = folder.learned(config.score, rows) if config.score.name == MEASURED else None
-    ranking, stored = learned.ranking if learned else folder.ranking(config.score, rows), folder.config()
+    order, stored = _Order.of(folder, config, rows), folder.config()
     if _ranks_by(stored) != _ranks_by(config):
         folder.claim(stored.with_(score=_ranks_by(config)))
-    folder.write_top(ranking, config.space)
-    write_report(folder.report_file, rows, ranking, config, learned, found_by_fit(folder))
-    return ranking
+    folder.write_top(order.ranking, config.space)
+    return order.write_page(folder.report_file)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A run's rows by a config's score."""
+
+    folder: RunFolder
+    config: RunConfig
+    rows: Sequence[Row]
+    learned: Learned | None
+    ranking: Ranking
+
+    @classmethod
+    def of(cls, folder: RunFolder, config: RunConfig, rows: Sequence[Row]) -> _Order:
+        learned = folder.learned(config.score, rows) if config.score.name == MEASURED else None
+        return cls(folder, config, rows, learned, learned.ranking if learned else folder.ranking(config.score, rows))
+
+    def write_page(self, page: Location | None) -> Ranking:
+        """The ranking, after its report was written, where it has a place."""
+        if page is not None:
+            write_report(page, self.rows, self.ranking, self.config, self.learned, found_by_fit(self.folder))
+        return self.ranking
 
 
 def found_by_fit(folder: RunFolder) -> Found:

@@ -22,6 +22,7 @@ from tvt_ray.runs.run import Run
 from tvt_ray.scoring.rows import Row
 from tvt_ray.storage.locations import Location, as_location
 from tvt_ray.storage.locks import FolderLock
+from tvt_ray.storage.patience import check_folder, check_room
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.teachers.teacher import Teacher
 from tvt_ray.teachers.training import Hits, Verdict, judge, teacher_hits
@@ -78,9 +79,9 @@ class Session:
 
         `resume`: what an earlier call began in the folder is gone on with. `ray_address`: of a cluster; None:
         RAY_ADDRESS, or Ray on this machine. `data`: the config's images, where they were loaded already. Raises
-        UsageError for an address at which there is no cluster.
+        UsageError for an address at which there is no cluster, and a folder that cannot be written to.
         """
-        check_address(resolve_address(ray_address))
+        check_outside_world(as_location(folder), ray_address)
         with process_as_it_was(), contextlib.ExitStack() as opened:
             session = cls(config.resolved(), RunFolder(as_location(folder)), resume, ray_address, opened)
             if data is not None:
@@ -109,7 +110,7 @@ class Session:
     def data(self) -> Dataset:
         """The images, each decoded once. Raises UsageError for whatever is wrong with them."""
         with self.clock("data"):
-            return load_data(self.config)
+            return load_data(self.config, kept_in=self.folder.path)
 
     @cached_property
     def identity(self) -> DataIdentity:
@@ -193,6 +194,13 @@ class Session:
             lost = connected(self.ray_address, lambda reason: end_without_ray(reason, self._resume_command))
             self._opened.enter_context(lost)
             self._on_ray = True
+
+
+def check_outside_world(folder: Location, ray_address: str | None) -> None:
+    """Raises UsageError, within 15 seconds: a folder that is closed, a full disk, no cluster at an address."""
+    check_folder(folder)
+    check_room(folder)
+    check_address(resolve_address(ray_address))
 
 
 @contextlib.contextmanager
