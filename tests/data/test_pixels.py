@@ -9,7 +9,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from tests.data.samples import picture
 from tvt_ray.data.layout import is_image
-from tvt_ray.data.pixels import WHITE, decode, parse_colour, to_rgb
+from tvt_ray.data.pixels import WHITE, Decoding, decode, parse_colour, to_rgb
 from tvt_ray.errors import UsageError
 
 STEPS = np.arange(256).reshape(16, 16)  # every grey level once
@@ -198,8 +198,33 @@ def test_planes_of_16_bits_are_read_as_such(tmp_path, monkeypatch):
         assert np.array_equal(np.asarray(opened_from(tmp_path / "a.tif")), pixels)
         assert np.array_equal(np.asarray(opened_from((tmp_path / "a.tif").read_bytes())), pixels)
     monkeypatch.setitem(sys.modules, "tifffile", None)
-    with pytest.raises(UsageError, match="corrupt image a: a TIFF with planes of 16 bits; `pip install tifffile"):
+    with pytest.raises(
+        UsageError, match="corrupt image a: a TIFF of a kind that Pillow does not read; `pip install tifffile"
+    ):
         opened_from(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("planes", [False, True])
+@pytest.mark.parametrize(("dtype", "top"), [(np.float32, 1.0), (np.float64, 255.0), (np.uint32, 65535)])
+def test_floats_and_long_integers_in_channels_are_read(tmp_path, dtype, top, planes):
+    tifffile = pytest.importorskip("tifffile")
+    wanted = np.asarray(picture(4))
+    values = (wanted / 255 * top).astype(dtype)
+    values = values.transpose(2, 0, 1) if planes else values
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", planarconfig="separate" if planes else "contig")
+    for data in (tmp_path / "a.tif", (tmp_path / "a.tif").read_bytes()):
+        assert np.abs(np.asarray(decode(data, "a")).astype(int) - wanted).max() <= 1
+    with pytest.raises(UsageError, match=r"a has .* pixels, more than data\.max_pixels allows"):
+        decode(tmp_path / "a.tif", "a", Decoding(max_pixels=10))
+
+
+def test_what_is_no_picture_is_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((8, 8, 7), np.float32), photometric="minisblack", planarconfig="contig"
+    )
+    with pytest.raises(UsageError, match="corrupt image a: a TIFF with 7 channels; 1, 3 or 4 are read"):
+        decode(tmp_path / "a.tif", "a")
 
 
 def test_planes_of_8_bits_are_pillows(tmp_path):
@@ -234,8 +259,7 @@ def swapped_profile():
     offsets = {tag: data[places[tag] : places[tag] + 4] for tag in (b"rXYZ", b"gXYZ", b"bXYZ")}
     for tag, taken in ((b"rXYZ", b"gXYZ"), (b"gXYZ", b"bXYZ"), (b"bXYZ", b"rXYZ")):
         data[places[tag] : places[tag] + 4] = offsets[taken]
-    text = bytes(data)
-    return text.replace("sRGB".encode("utf-16-be"), "abcd".encode("utf-16-be"))
+    return bytes(data)  # called sRGB still
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])

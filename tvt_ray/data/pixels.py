@@ -33,10 +33,11 @@ from tvt_ray.storage.locations import first_line, shown
 Colour: TypeAlias = tuple[int, int, int]  # red, green, blue, each 0 to 255
 WHITE: Colour = (255, 255, 255)
 # Part of a dataset's fingerprint: it changes with the rules below, so that what was made of other pixels is not reused.
-SCHEME = "rgb-2"
+SCHEME = "rgb-3"
 # What is tried, by content: PIL's own decoders of images that people have. Others start programs (EPS: Ghostscript), or
 # have had few eyes on them. HEIF is read where a package has taught PIL to.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "HEIF", "TGA", "PCX", "SGI")
+SAME_LEVELS = 3  # of 255 by which sRGB as others wrote it may be off, in dark tones above all
 CMYK_MARKER = "adobe"  # of PIL's info of a JPEG: its program wrote CMYK the other way round, as PIL takes all to be
 PngImagePlugin.MAX_TEXT_CHUNK = 2**26  # bytes of text in a PNG, beside which its pixels are whole
 PIL_PIXELS = 89_478_485  # what PIL takes for a usual image
@@ -62,9 +63,9 @@ def opened(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Iter
     Raises UsageError that names the image where it is missing, larger than `decoding` allows, or, in the block, broken.
     """
     try:
-        with _open(data) as image:
-            _check_size(image, name, decoding)
-            yield _from_planes(data) if _has_wide_planes(image) else image
+        with _open(data, name, decoding) as image:
+            _check_size(image.width, image.height, name, decoding)
+            yield _by_tifffile(data, name, decoding) if _has_wide_planes(image) else image
     except UsageError:
         raise
     except FileNotFoundError:
@@ -203,11 +204,18 @@ def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """None for sRGB itself, for a profile of other channels than the image's, and for one that cannot be read."""
     try:
         given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if mode == "RGB" and "srgb" in (given.profile.profile_description or "").lower():
-            return None
-        return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
+        transform = ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+    return None if mode == "RGB" and _changes_nothing(transform) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+    """Whether colours stay what they are, but for rounding: what a profile is called says nothing of its colours."""
+    levels = np.arange(0, 256, 51, dtype=np.uint8)
+    colours = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(1, -1, 3)
+    after = np.asarray(transform.apply(Image.fromarray(colours)))
+    return bool(np.abs(after.astype(int) - colours).max() <= SAME_LEVELS)
 
 
 def _composed(image: Image.Image, background: Colour) -> Image.Image:
@@ -221,18 +229,33 @@ def _bounds(image: Image.Image) -> tuple[int, int]:
     return math.ceil(image.width / factor), math.ceil(image.height / factor)
 
 
-def _open(data: bytes | Path) -> Image.Image:
+def _open(data: bytes | Path, name: str, decoding: Decoding) -> Image.Image:
     if isinstance(data, Path) and not stat.S_ISREG(data.stat().st_mode):  # a pipe would be waited for
         raise UsageError(f"image {shown(data)} is no file")
 
     def image() -> Image.Image:
-        return Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=formats())
+        return Image.open(_stream(data), formats=formats())
 
     try:
         return image()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # data.max_pixels says what is too large
         with _any_size():
             return image()
+    except UnidentifiedImageError:
+        if not _is_tiff(data):
+            raise
+        return _by_tifffile(data, name, decoding)  # of floats in several channels, say
+
+
+def _stream(data: bytes | Path) -> io.BytesIO | Path:
+    return io.BytesIO(data) if isinstance(data, bytes) else data
+
+
+def _is_tiff(data: bytes | Path) -> bool:
+    if isinstance(data, bytes):
+        return data.startswith(TIFF)
+    with data.open("rb") as file:
+        return file.read(4) in TIFF
 
 
 def _has_wide_planes(image: Image.Image) -> bool:
@@ -244,16 +267,36 @@ def _has_wide_planes(image: Image.Image) -> bool:
     return tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == 2 and len(bits) > 1 and max(bits) > 8
 
 
-def _from_planes(data: bytes | Path) -> Image.Image:
-    """The first page, as 8 bits. Raises OSError where tifffile is not here, ValueError for other kinds of planes."""
+def _by_tifffile(data: bytes | Path, name: str, decoding: Decoding) -> Image.Image:
+    """The first page of a TIFF that PIL does not read, or reads wrong, as 8 bits by the rules of `to_rgb`.
+
+    Raises OSError where tifffile is not here, ValueError for what is no picture of 1, 3 or 4 channels.
+    """
     try:
         import tifffile
     except ImportError:
-        raise OSError("a TIFF with planes of 16 bits; `pip install tifffile imagecodecs` has them read") from None
-    pixels = tifffile.imread(io.BytesIO(data) if isinstance(data, bytes) else data, key=0)
-    if pixels.ndim != 3 or pixels.dtype != np.uint16 or pixels.shape[0] not in (3, 4):
-        raise ValueError(f"planes of {pixels.dtype} {pixels.shape}; 3 or 4 of 16 bits are read")
-    return Image.fromarray(_LEVELS[pixels.transpose(1, 2, 0)])
+        raise OSError(
+            "a TIFF of a kind that Pillow does not read; `pip install tifffile imagecodecs` has it read"
+        ) from None
+    with tifffile.TiffFile(_stream(data)) as file:
+        page = file.pages.first
+        if page.axes not in TIFF_AXES:
+            raise ValueError(f"a TIFF with the axes {page.axes}; one page of 1, 3 or 4 channels is read")
+        _check_size(page.imagewidth, page.imagelength, name, decoding)
+        pixels = page.asarray()
+    if page.axes == "SYX":
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
+        raise ValueError(f"a TIFF with {pixels.shape[2]} channels; 1, 3 or 4 are read")
+    if pixels.dtype == np.uint16:
+        pixels = _LEVELS[pixels]
+    elif pixels.dtype != np.uint8:
+        pixels = _stretched(pixels, (1, 255, 65535) if pixels.dtype.kind == "f" else (255, 65535))
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin, those of 64-bit offsets among them
+TIFF_AXES = ("YX", "YXS", "SYX")
 
 
 @functools.cache
@@ -278,9 +321,9 @@ def _any_size() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_size(image: Image.Image, name: str, decoding: Decoding) -> None:
-    if image.width * image.height > decoding.max_pixels:
+def _check_size(width: int, height: int, name: str, decoding: Decoding) -> None:
+    if width * height > decoding.max_pixels:
         raise UsageError(
-            f"image {name} has {image.width:,} x {image.height:,} pixels, more than data.max_pixels allows "
-            f"({decoding.max_pixels:,}); where it is wanted: --set data.max_pixels={image.width * image.height}"
+            f"image {name} has {width:,} x {height:,} pixels, more than data.max_pixels allows "
+            f"({decoding.max_pixels:,}); where it is wanted: --set data.max_pixels={width * height}"
         )
