@@ -171,3 +171,66 @@ def test_labels_of_several_classes_are_told(tmp_path):
     data = load(tmp_path, labels=table)
     assert data.class_names == ("A", "A|B")
     assert data.notes == ("labels of several classes, as A|B, are each read as a class of its own",)
+
+
+# A column for each class, and a table for each split ------------------------------------------------------------------
+
+
+def one_hot(start, count, classes=CLASSES):
+    """Rows as ISIC's: the image, and a 1.0 for its class."""
+    return [
+        ",".join([f"{number:04}", *("1.0" if place == number % 2 else "0.0" for place in range(len(classes)))])
+        for number in range(start, start + count)
+    ]
+
+
+def test_a_column_for_each_class_is_read(tmp_path):
+    write_flat(tmp_path / "images", 0, 20)
+    table = write_table(tmp_path / "labels.csv", one_hot(0, 20, ("a", "b", "UNK")), "image,a,b,UNK")
+    data = load(tmp_path, labels=table)
+    assert data.class_names == CLASSES
+    assert all(map(truth, data.splits.values()))
+    assert data.notes == ("the columns a, b, UNK are the classes, with a 1 for a row's own",)
+    assert load(tmp_path, labels=table, label_column="a, b").class_names == CLASSES
+
+
+def test_rows_of_several_classes_or_of_none_are_named(tmp_path):
+    write_flat(tmp_path, 0, 20)
+    lines = one_hot(0, 20)
+    for wrong, said in (
+        ("0007,1,1", "row 7 is of 2 classes (a, b): an image has one class here; --set data.label_column names"),
+        ("0007,0,0", "row 7 is of no class"),
+    ):
+        table = write_table(tmp_path / "l.csv", [*lines[:7], wrong, *lines[8:]], "image,a,b")
+        assert said in refused(tmp_path, labels=table)
+    table = write_table(tmp_path / "l.csv", [*lines[:7], "0007,2,0", *lines[8:]], "image,a,b")
+    assert "row 7 has '2' for a, which is no 0 or 1" in refused(tmp_path, labels=table, label_column="a,b")
+    assert "has no column 'c' (data.label_column)" in refused(tmp_path, labels=table, label_column="a,c")
+
+
+def test_a_table_for_each_split_is_read_from_their_folder(tmp_path):
+    for split, start, count in (("train", 0, 20), ("test", 0, 8)):  # of the same names
+        write_flat(tmp_path / f"{split}_images", start, count)
+        write_table(tmp_path / f"{split}.csv", rows(start, count))
+    data = load(tmp_path, labels=tmp_path)
+    assert [len(split) for split in data.splits.values()] == [18, 2, 8]
+    assert all(map(truth, data.splits.values()))
+    assert {path.parent.name for path in files(data.test)} == {"test_images"}
+    assert {path.parent.name for path in files(data.train)} == {"train_images"}
+
+
+def files(split):
+    return [split.source.encoded[i] for i in split.indices]
+
+
+def test_the_test_table_of_a_competition_has_no_labels(tmp_path):
+    write_flat(tmp_path / "images", 0, 28)
+    write_table(tmp_path / "train.csv", rows(0, 20))
+    write_table(tmp_path / "test.csv", [f"{number:04}.png" for number in range(20, 28)], "file")
+    data = load(tmp_path, labels=tmp_path)
+    assert "test.csv has no labels and is left out" in data.notes
+    assert sum(map(len, data.splits.values())) == 20
+    alone = load(tmp_path, labels=tmp_path / "train.csv")
+    assert any(note.startswith("test.csv beside train.csv not read: --labels ") for note in alone.notes)
+    (tmp_path / "train.csv").unlink()
+    assert "has no table called train.csv" in refused(tmp_path, labels=tmp_path)

@@ -156,7 +156,10 @@ OPTIONS: dict[str, Option] = {
         setting=_dataset,
     ),
     "labels": _value(
-        "table that gives the dataset's images their labels: .csv, .tsv or .jsonl", "FILE", "data.labels", type=path
+        "table (.csv, .tsv, .jsonl) of the images' labels, or a folder with train.csv and test.csv",
+        "FILE",
+        "data.labels",
+        type=path,
     ),
     "group-by": _value(
         "what says which images belong together, on one side of a split: a pattern of their paths, or a column",

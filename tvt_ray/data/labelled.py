@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvt_ray.data.images import EncodedImages
-from tvt_ray.data.layout import SPLITS, counted, listed, listing, split_of, walk, within
+from tvt_ray.data.layout import SPLITS, counted, listed, listing, pasted, split_of, walk, within
 from tvt_ray.data.names import unify
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.sheets import (
     Files,
     Sheet,
     file_column,
-    label_column,
+    is_sheet,
+    labels_of,
     read_sheet,
     split_column,
     split_of_value,
@@ -63,6 +64,7 @@ def metadata_of(path: Path) -> list[Place]:
 def labelled_images(settings: DataSettings, path: Path, places: Sequence[Place] = ()) -> Loaded:
     """The images below PATH that a table gives a label (`data.labels`, or `places`).
 
+    `data.labels` may be a folder with a table for each split: train.csv beside val.csv or test.csv.
     The columns of files and labels are found or set (`data.image_column`, `data.label_column`). A file is named by its
     path, its name or its name without the ending. Rows are train, val or test by a column that says so, by the place of
     their table, or by the folders of their images; else they are one set, which is split here. Images without a row and
@@ -72,10 +74,10 @@ def labelled_images(settings: DataSettings, path: Path, places: Sequence[Place] 
     """
     if not path.is_dir():
         raise UsageError(f"{shown(path)} is no folder: the images that {shown(settings.labels)} names lie in one")
+    reader = _Reader(settings, path)
     if not places:
         assert settings.labels is not None
-        places = [Place(read_sheet(settings.labels), path)]
-    reader = _Reader(settings, path)
+        places = reader.tables(settings.labels)
     rows = [row for place in places for row in reader.rows(place)]
     return reader.loaded(rows, places)
 
@@ -87,6 +89,34 @@ class _Reader:
         self.settings, self.root = settings, root
         self.notes: list[str] = []
 
+    def tables(self, labels: Path) -> list[Place]:
+        """The table, or those of a folder that are called as splits. Of those but train, whoever has no labels is left
+        out, as the test table of a competition. Raises UsageError where a folder has none.
+        """
+        if not labels.is_dir():
+            beside = [path for path, split in _tables_of_splits(labels.parent).items() if split != "train"]
+            if split_of(labels.stem) == "train" and beside:
+                self.notes.append(
+                    f"{listing(path.name for path in beside)} beside {shown(labels.name)} not read: "
+                    f"--labels {pasted(labels.parent)} reads such tables as splits"
+                )
+            return [Place(read_sheet(labels), self.root)]
+        sheets = _tables_of_splits(labels)
+        if "train" not in sheets.values():
+            raise UsageError(f"{shown(labels)} has no table called train.csv (.tsv, .jsonl) beside val and test")
+        found = []
+        for path, split in sheets.items():
+            place = Place(read_sheet(path), self.root, split)
+            try:
+                labels_of(place.sheet, [], self.settings.label_column)
+            except UsageError:
+                if split == "train":
+                    raise
+                self.notes.append(f"{shown(path.name)} has no labels and is left out")
+            else:
+                found.append(place)
+        return found
+
     def rows(self, place: Place) -> list[_Row]:
         """Those whose image is there, in the table's order."""
         sheet = place.sheet
@@ -95,12 +125,12 @@ class _Reader:
             raise UsageError(f"{shown(place.root)} holds no images")
         names = file_column(sheet, files, self.settings.image_column)
         says_split = None if place.split else split_column([name for name in sheet.columns if name != names])
-        labels, notes = label_column(sheet, [names, *filter(None, [says_split])], self.settings.label_column)
-        self.notes += notes
-        says_split = None if says_split == labels else says_split
+        labels = labels_of(sheet, [names, *filter(None, [says_split])], self.settings.label_column)
+        self.notes += labels.notes
+        says_split = None if says_split in labels.columns else says_split
         found, absent, unlabelled = list[_Row](), list[int](), 0
-        for number, (text, label) in enumerate(zip(sheet.columns[names], sheet.columns[labels], strict=True)):
-            paths = files.find(text)
+        for number, (text, label) in enumerate(zip(sheet.columns[names], labels.texts, strict=True)):
+            paths = self._of_split(files.find(text), place.split)
             if not paths:
                 absent.append(number)
             elif len(paths) > 1:
@@ -123,6 +153,12 @@ class _Reader:
         if not found:
             raise UsageError(f"{shown(sheet.path)}: no row has an image below {shown(place.root)} and a label")
         return found
+
+    def _of_split(self, paths: Sequence[Path], split: str | None) -> Sequence[Path]:
+        """Of several images of a name those that lie in the folder of a split, where some do."""
+        if len(paths) < 2 or split is None:
+            return paths
+        return [path for path in paths if split_of(path.relative_to(self.root).parts[0]) == split] or paths
 
     def _group(self, sheet: Sheet, number: int) -> str | None:
         column = sheet.columns.get(self.settings.group_by or "")
@@ -209,6 +245,11 @@ class _Reader:
                 f"{counted(len(left), 'image')} without a row left out, in {listing(folders, 3)} "
                 f"(such as {within(self.root, left[0])})"
             )
+
+
+def _tables_of_splits(folder: Path) -> dict[Path, str]:
+    """Tables that are called as splits, and which."""
+    return {path: split for path in listed(folder)[1] if is_sheet(path) and (split := split_of(path.stem))}
 
 
 def in_order(names: set[str]) -> list[str]:

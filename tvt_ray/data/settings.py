@@ -30,7 +30,8 @@ class DataSettings(Strict):
     background: str = "white"
     # width times height of the largest image that is read; the default is PIL's own limit
     max_pixels: PositiveInt = MAX_PIXELS
-    # table (.csv, .tsv, .jsonl) that gives the images of an image folder their labels; None: their folders do
+    # table (.csv, .tsv, .jsonl) that gives the images of an image folder their labels, or a folder with such tables
+    # called train, val and test; None: their folders do
     labels: AbsolutePath | None = None
     # which folders of an image folder are the classes: outer, those in PATH; inner, those in which images lie; path,
     # the whole way down to them, as in Apple/rust; None: outer, unless they look like something else
@@ -42,7 +43,8 @@ class DataSettings(Strict):
     merge_names: bool | None = None
     # column of Parquet files with the images, or of a table of labels with their files; None: it is found
     image_column: str | None = None
-    # column with the labels; None: the first that is there of label, labels, fine_label … or another that can be it
+    # column with the labels; None: the first that is there of label, labels, fine_label … or another that can be it. Of
+    # a table of labels also A,B,C: columns called as the classes, with a 1 for a row's own
     label_column: str | None = None
 
     @field_validator("name")

@@ -174,23 +174,66 @@ def file_column(sheet: Sheet, files: Files, wanted: str | None = None) -> str:
     return best
 
 
-def label_column(sheet: Sheet, others: Sequence[str], wanted: str | None = None) -> tuple[str, list[str]]:
-    """(the column of the classes, notes): `wanted`, by its usual name, or the only one that repeats its values.
+@dataclass(frozen=True)
+class Labels:
+    """What a table says of the classes."""
 
-    `others`: columns that it is not. Raises UsageError that lists the columns.
+    columns: tuple[str, ...]  # that say it: one with the classes' names, or one for each class, called as it
+    texts: Sequence[str | None]  # of each row
+    notes: Sequence[str] = ()
+
+
+def labels_of(sheet: Sheet, others: Sequence[str], wanted: str | None = None) -> Labels:
+    """The classes of a table's rows: of the column `wanted`, of one by its usual name, or of the only one that repeats
+    its values; else of columns of 0 and 1 that are named as classes, where each row has a single 1.
+
+    `others`: columns that say none. `wanted`: a column, or A,B,C for such columns. Raises UsageError that lists the
+    columns, and for rows of no class or of several.
     """
     if wanted is not None:
-        return _existing(sheet, wanted, "data.label_column"), []
+        names = (wanted,) if wanted in sheet.columns else tuple(map(str.strip, wanted.split(",")))
+        columns = tuple(_existing(sheet, name, "data.label_column") for name in names)
+        return Labels(columns, sheet.columns[wanted]) if len(columns) == 1 else _by_columns(sheet, columns)
     usual = [name for word in LABELS for name in sheet.columns if letters(name) == word and name not in others]
     free = [name for name in sheet.columns if name not in others and _repeats(sheet.columns[name])]
     found = usual or (free if len(free) == 1 else [])
-    if not found:
-        raise UsageError(
-            f"{shown(sheet.path)}: which column has the classes? --set data.label_column=…, one of "
-            f"{listing(name for name in sheet.columns if name not in others)}"
-        )
-    note = f"the column {shown(found[0])} holds the labels; data.label_column chooses another: {listing(found[1:])}"
-    return found[0], [note] if found[1:] else []
+    if found:
+        note = f"the column {shown(found[0])} holds the labels; data.label_column chooses another: {listing(found[1:])}"
+        return Labels((found[0],), sheet.columns[found[0]], [note] if found[1:] else [])
+    columns = tuple(name for name in sheet.columns if name not in others and _is_truth(sheet.columns[name]))
+    if len(columns) > 1:
+        return _by_columns(sheet, columns)
+    raise UsageError(
+        f"{shown(sheet.path)}: which column has the classes? --set data.label_column=…, one of "
+        f"{listing(name for name in sheet.columns if name not in others)}"
+    )
+
+
+def _by_columns(sheet: Sheet, columns: Sequence[str]) -> Labels:
+    """Of columns called as classes, with 1 in that of the row's own."""
+    texts: list[str | None] = []
+    for number in range(sheet.num_rows):
+        values = {name: _TRUTH.get((sheet.columns[name][number] or "").lower()) for name in columns}
+        true = [name for name, value in values.items() if value]
+        if len(true) != 1 or None in values.values():
+            what = f"is of {len(true)} classes ({listing(true, 3)})" if true else "is of no class"
+            odd = next((name for name, value in values.items() if value is None), None)
+            what = (
+                what
+                if odd is None
+                else f"has {shown(sheet.columns[odd][number])!r} for {shown(odd)}, which is no 0 or 1"
+            )
+            raise UsageError(
+                f"{sheet.row(number)} {what}: an image has one class here; --set data.label_column names the column of "
+                f"the classes, or those with a 1 for each class, as in {','.join(map(shown, columns[:2]))}"
+            )
+        texts.append(true[0])
+    note = f"the columns {listing(columns)} are the classes, with a 1 for a row's own"
+    return Labels(tuple(columns), texts, [note])
+
+
+def _is_truth(texts: Sequence[str | None]) -> bool:
+    return all(text is not None and text.lower() in _TRUTH for text in texts)
 
 
 def split_column(names: Sequence[str]) -> str | None:

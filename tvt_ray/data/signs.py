@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tvt_ray.data.layout import listed, listing, pasted, split_of
 from tvt_ray.data.pixels import opened
-from tvt_ray.data.sheets import MOSTLY, Files, Sheet, file_column, is_sheet, label_column, letters, read_sheet
+from tvt_ray.data.sheets import MOSTLY, Files, Sheet, file_column, is_sheet, labels_of, letters, read_sheet
 from tvt_ray.errors import UsageError
 from tvt_ray.storage.locations import shown
 
@@ -60,7 +60,7 @@ def sheet_of(files: Files, tables: Sequence[Path]) -> Sheet | None:
         with contextlib.suppress(UsageError):  # whatever else a table is, it says no classes
             sheet = read_sheet(path)
             names = file_column(sheet, files)
-            label_column(sheet, [names])
+            labels_of(sheet, [names])
             found = [each[0] for each in map(files.find, sheet.columns[names]) if each]
             if len(found) >= MOSTLY * sheet.num_rows or len(set(found)) >= MOSTLY * len(files.paths):
                 named.setdefault(len(set(found)), sheet)
