@@ -122,7 +122,8 @@ def test_both_classifiers_of_a_model_may_be_of_other_classes(tmp_path):
 
 def test_a_backbone_without_a_classifier_can_be_started_from(tmp_path):
     state = {f"model.{key}": value for key, value in resnet18(9).state_dict().items() if not key.startswith("fc.")}
-    torch.save({"state_dict": state}, tmp_path / "t.ckpt")
+    beside = {"criterion.center": torch.ones(3), "projector.0.weight": torch.ones(2, 2)}
+    torch.save({"state_dict": {**beside, **state}}, tmp_path / "t.ckpt")
     teacher = build_teacher(TeacherSettings(name="timm:resnet18", pretrained=tmp_path / "t.ckpt"), 4)
     assert torch.equal(teacher.backbone.model.conv1.weight, state["model.conv1.weight"])
 

@@ -200,6 +200,38 @@ def test_a_file_holds_a_state_dict_and_says_nothing_of_heads(name, tmp_path, cap
     assert "does not say what heads it has; they are taken to have 64 channels each" in capsys.readouterr().err
 
 
+def put(prefix, state):
+    return {f"{prefix}{key}": value for key, value in state.items()}
+
+
+LOSS = {"criterion.weight": torch.ones(7), "queue": torch.ones(3, 5)}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": {**put("net.encoder.", state), **LOSS}},
+        lambda state: {"epoch": 3, "nets": [{"anything.at.all.": torch.ones(2)}, put("module.vit.", state) | LOSS]},
+        lambda state: {"teacher": put("module.backbone.", state) | {"module.head.mlp.0.weight": torch.ones(2)}},
+        lambda state: put("student._orig_mod.", state) | {"loss.center": torch.ones(1, 4)},
+    ],
+)
+def test_a_vit_is_found_by_the_names_of_its_blocks_whatever_stands_before_or_beside(wrap, tmp_path, capsys):
+    space = SMALL_SPACES["vit"]
+    state = build_student(space, space.sample(random.Random(0)), 3, seed=0).state_dict()
+    source = read_source(str(written(tmp_path / "w.ckpt", wrap(state))))
+    assert same(source.state, {key: value for key, value in state.items() if not key.startswith("head.")})
+
+
+def test_of_two_vits_in_a_file_one_is_taken_and_named(tmp_path, capsys):
+    space = SMALL_SPACES["vit"]
+    one, other = (build_student(space, space.sample(random.Random(0)), 3, seed=seed).state_dict() for seed in (0, 1))
+    path = written(tmp_path / "dino.pth", {"student": put("backbone.", one), "teacher": put("backbone.", other)})
+    source = read_source(str(path))
+    assert torch.equal(source.state["pos_embed"], other["pos_embed"])
+    assert "weights under teacher.backbone are taken; not those under student.backbone" in capsys.readouterr().err
+
+
 def written(path, content):
     torch.save(content, path)
     return path

@@ -14,7 +14,7 @@ from tvt_ray.teachers.checkpoints import told
 from tvt_ray.teachers.published import HUBS, check_hub, create_published, find_published
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import NUM_STAGES, Backbone, State, Teacher
-from tvt_ray.teachers.weights import load_weights, read_state
+from tvt_ray.teachers.weights import COUNTER, load_weights, read_state
 from tvt_ray.vision_compat import ensure_torchvision
 
 PREFIX = "timm:"
@@ -59,7 +59,9 @@ def build_timm(settings: TeacherSettings, num_classes: int, state: State | None)
     check_stages(settings.name, model)
     teacher, config = as_teacher(settings.name, model, num_classes, settings.image_size), model.pretrained_cfg
     if start and isinstance(settings.pretrained, Path):
-        load_weights(teacher, read_state(settings.pretrained), settings.pretrained, new=_classifiers(config))
+        new = _classifiers(config)
+        own = {key for key in model.state_dict() if not key.startswith(new) and not key.endswith(COUNTER)}
+        load_weights(teacher, read_state(settings.pretrained, wanted=own.issubset), settings.pretrained, new)
     if settings.image_size is not None and config.get("fixed_input_size") and hasattr(model, "set_input_size"):
         model.set_input_size(img_size=settings.image_size)  # a ViT, whose positions are of a map of one size
     return teacher

@@ -37,10 +37,16 @@ Place: TypeAlias = tuple[str, ...]  # the keys that lead to a state
 Found: TypeAlias = tuple[Place, Mapping[str, Any]]  # and what is there
 
 
-def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "teacher weights") -> State:
+def read_state(
+    path: Location,
+    tell: Callable[[str], None] = say,
+    what: str = "teacher weights",
+    wanted: Callable[[Collection[str]], bool] | None = None,
+) -> State:
     """A file's state dict: out of its wrappers, without their prefixes, in float32. `tell` is told of what was chosen.
 
-    `what`: lines begin with it.
+    `what`: lines begin with it. `wanted`: whether names are those of the network that is looked for; the first state
+    under some prefix whose names are is taken, without what stands beside it.
 
     Raises UsageError where there is no such file, or none of weights.
     """
@@ -50,15 +56,26 @@ def read_state(path: Location, tell: Callable[[str], None] = say, what: str = "t
     found = list(find_states(content))
     if not found:
         raise _stateless(path, content)
-    for note in _describe_choice(content, *found):
+    fitting = [each for state in found for each in _under_prefixes(state, wanted)] if wanted else []
+    for note in _describe_choice(content, *(fitting or found)):
         tell(f"{what}: {path}: {note}")
-    _, entries = found[0]
+    _, entries = (fitting or found)[0]
     state = {key: value for key, value in entries.items() if isinstance(value, Tensor) and key != AVERAGED}
     return as_float32(
         path,
         {bare: state[key] for key, bare in bare_names(state).items()},
         lambda note: tell(f"{what}: {path}: {note}"),
     )
+
+
+def _under_prefixes(found: Found, wanted: Callable[[Collection[str]], bool]) -> Iterator[Found]:
+    """Of a state what stands under each prefix with the names that are wanted."""
+    place, entries = found
+    tensors = {_without_wrappers(key): value for key, value in entries.items() if isinstance(value, Tensor)}
+    for prefix in _prefixes(tensors):
+        under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if wanted(under):
+            yield (*place, *filter(None, [prefix.rstrip(".")])), under
 
 
 def find_states(content: Any) -> Iterator[Found]:

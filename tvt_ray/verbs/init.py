@@ -28,7 +28,7 @@ from tvt_ray.vits.starts import takes_sine
 from tvt_ray.vits.stems import STAGES
 from tvt_ray.vits.student import Student
 from tvt_ray.vits.weight_selection import check_fits, check_stages, heads_of, select_weights
-from tvt_ray.vits.weight_source import BLOCK, HEAD_DIM, Source, parse_source
+from tvt_ray.vits.weight_source import BLOCK, HEAD_DIM, Source, are_of_a_vit, parse_source
 
 KEY = "distill.init"
 
@@ -132,7 +132,7 @@ def _from_path(path: Location) -> Source:
     if path.name == WEIGHTS_FILE and (path.parent / ARCH_FILE).is_file():
         path = path.parent  # whose description says more
     if path.is_file() or list(path.glob(f"*{INDEX}")):
-        source = parse_source(str(path), read_state(path, what=KEY))
+        source = parse_source(str(path), read_state(path, what=KEY, wanted=are_of_a_vit))
         say(f"{KEY}: {path} does not say what heads it has; they are taken to have {HEAD_DIM} channels each")
         return source
     loaded = load_student(path)  # it was trained here, and its heads and classes are known

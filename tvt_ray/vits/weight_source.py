@@ -101,6 +101,11 @@ def parse_source(
     return Source(name, state if class_names else _without_classifier(state), heads, class_names)
 
 
+def are_of_a_vit(names: Iterable[str]) -> bool:
+    """Whether names are those of a ViT's parameters, as `parse_source` takes them."""
+    return any(match[4] == "attn.qkv.weight" for match in map(BLOCK.fullmatch, names) if match)
+
+
 def stages_of(names: Iterable[str]) -> Stages:
     """The blocks among some parameters, by stage, in order. Empty: there are none."""
     stages: dict[int, dict[int, str]] = {}
