@@ -27,10 +27,10 @@ REACH_TIMEOUT_S = 5.0  # to see whether anybody listens at an address; ray.init 
 DEFAULT_PORT = 6379
 TOKEN_GIVEN = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
 # Ray's C++ core ends a process that has lost the head (GCS) or its own machine's raylet, after a while and without
-# telling Python. So their ports are tried every second, and who is lost is said before that.
-LOOK_INTERVAL_S = 1.0
+# telling Python. So their ports are tried all the time, and who is lost is said before that.
+LOOK_INTERVAL_S = 0.25
 HEAD_PATIENCE_S = 50.0  # a head that restarts is waited for, as Ray does for a minute
-RAYLET_PATIENCE_S = 1.0  # it does not come back, and Ray ends the process within seconds
+RAYLET_PATIENCE_S = 0.25  # it does not come back, and Ray ends the process a second or two later
 CONNECT_TIMEOUT_S = 2.0
 KEPT_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 MAX_SOCKET_PATH = 107  # bytes, of Linux; Ray makes sockets below its temporary folder
