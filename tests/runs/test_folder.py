@@ -209,6 +209,10 @@ def test_a_run_folder_imports_no_plugin_by_itself(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tvt_strangers_plugin", sys)  # somebody has imported it
     assert folder.config().plugins == ("tvt_strangers_plugin",)
     assert folder.resume_command("python search.py", ["a", "b"]).endswith("--resume --set plugins=[a,b]")
+    assert folder.resume_command("python search.py", ray_address="head:6379").endswith(
+        "--resume --ray-address head:6379"
+    )
+    assert folder.distill_command(1, None, ray_address="head:6379").endswith("--resume --ray-address head:6379")
 
 
 def test_a_folder_with_a_way_out_of_it_is_no_run(tmp_path):

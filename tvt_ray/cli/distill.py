@@ -43,7 +43,7 @@ def resume_command(args: argparse.Namespace) -> str:
 
     folder, plugins = RunFolder(args.run_dir), plugins_of(args)
     rivals = f" --baselines {args.baselines} --seeds {args.seeds}" if args.baselines else ""
-    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch) + rivals
+    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch, args.ray_address) + rivals
 
 
 def execute(args: argparse.Namespace) -> int:

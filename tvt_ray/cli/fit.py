@@ -42,8 +42,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def resume_command(args: argparse.Namespace) -> str:
     """The same call: every phase goes on where it was."""
-    baselines = f" --baselines {args.baselines}" if args.baselines else ""
-    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}{baselines}"
+    wishes = (("baselines", args.baselines), ("ray-address", args.ray_address))
+    which = "".join(f" --{name} {shlex.quote(wish)}" for name, wish in wishes if wish)
+    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}{which}"
 
 
 def execute(args: argparse.Namespace) -> int:

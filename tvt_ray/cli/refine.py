@@ -26,7 +26,7 @@ def resume_command(args: argparse.Namespace) -> str:
     """What goes on with trainings that were cut short."""
     from tvt_ray.runs.folder import RunFolder
 
-    return RunFolder(args.run_dir).resume_command("tvt refine", plugins_of(args))
+    return RunFolder(args.run_dir).resume_command("tvt refine", plugins_of(args), ray_address=args.ray_address)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def resume_command(args: argparse.Namespace) -> str:
     wishes = (("refine", args.refine), ("distill-top-k", args.distill_top_k))
     which = "".join(f" --{name} {number}" for name, number in wishes if number is not None)
     which += " --by-score" if args.by_score else ""
-    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args), which)
+    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args), which, args.ray_address)
 
 
 def execute(args: argparse.Namespace) -> int:

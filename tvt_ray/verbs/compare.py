@@ -77,7 +77,7 @@ def compare(
             check_student_folder(folder.path / place, session)
         say(f"baselines: {len(race.contenders)} students with {num_seeds} seeds are {len(race.tasks)} trainings")
         tell_of_init(race.teaching.init, [race.tasks[f"{PLACE}/{row.arch_id}"]])
-        command = folder.distill_command(None, arch_id, config.plugins, arch_file)
+        command = folder.distill_command(None, arch_id, config.plugins, arch_file, session.ray_address)
         command += f" --baselines {','.join(baselines)} --seeds {num_seeds}"
         Trainings(session, race.teaching, race.tasks).run(command)
         found = race.compare()

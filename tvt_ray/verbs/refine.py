@@ -85,7 +85,9 @@ def refine(
         session.keep_images()
         refining = _Refining(session)
         if refining.next_work():
-            command = session.folder.resume_command("tvt refine", session.config.plugins)
+            command = session.folder.resume_command(
+                "tvt refine", session.config.plugins, ray_address=session.ray_address
+            )
             try:
                 refining.run(command)
             except RunError as error:

@@ -96,7 +96,9 @@ class _Reading:
     def __init__(self, session: Session) -> None:
         self.session, self.config, self.folder = session, session.config, session.folder
         self.lock, self.clock = session.lock, session.clock
-        self.resume_command = self.folder.resume_command("python search.py", self.config.plugins)
+        self.resume_command = self.folder.resume_command(
+            "python search.py", self.config.plugins, ray_address=session.ray_address
+        )
 
     def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
         """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
