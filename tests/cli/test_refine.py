@@ -3,7 +3,7 @@
 import pytest
 
 from tvt_ray.cli.refine import print_refined
-from tvt_ray.verbs.refine import Refined, RefineSummary
+from tvt_ray.verbs.refine import Refined, RefineSummary, Smallest
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def make():
             Refined("vit-e64", predicted, interval, 41.5, 5, 280_000),
             Refined("vit-e96", predicted, interval, None, 0, 300_000),
         )
-        found = {"lessons": (), "sure_of_first": None, "more_would_change": None, **changed}
+        found = {"lessons": (), "sure_of_first": None, "more_would_change": None, "smallest": None, **changed}
         return RefineSummary(
             run_dir="/runs/photos one", num_students=5, epochs_spent=35, rungs=(5, 10), best=best, **found
         )
@@ -41,4 +41,8 @@ def test_what_was_learned_is_in_words_and_chances(capsys, make):
         "train   python distill.py --run-dir '/runs/photos one' --top-k 2",
     ]
     assert "40.0 to 44.0" in out
-    assert "41.5 after 5" in out
+    for latency, cost in ((None, "280k parameters"), (1.25, "280k parameters, 1.25 ms")):
+        small = Smallest("vit-e64", 280_000, latency, 41.4, 1.0, 0.84, "is as good")
+        print_refined(make(42.0, (40.0, 44.0), smallest=small))
+        line = f"small   vit-e64 ({cost}) is as good; distill.py --within 1 trains it"
+        assert line in capsys.readouterr().out

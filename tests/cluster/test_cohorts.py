@@ -29,6 +29,7 @@ from tvt_ray.runs.run import Run
 from tvt_ray.training.learner import WorkerContext, from_bytes
 from tvt_ray.verbs.distill import distill
 from tvt_ray.verbs.refine import refine
+from tvt_ray.vits.budget import format_count
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CPU = torch.device("cpu")
@@ -125,6 +126,10 @@ def test_a_few_are_trained_in_rounds_and_all_are_ranked_by_them(refined):
         assert low < each.predicted_acc < high
         own = [found[key] for key in found if key[0] == each.arch_id and key[2] == each.epochs]
         assert (each.measured_acc in own) if each.epochs else each.measured_acc is None
+    (small,) = [each for each in RunFolder(folder).rows().read() if each.arch_id == summary.smallest.arch_id]
+    assert small.params == summary.smallest.params <= ranking.scored[0].row.params
+    assert summary.smallest.chance >= 0.8
+    assert summary.smallest.predicted_acc >= ranking.scored[0].score - 1.01
     assert summary.lessons
     assert 0.5 <= summary.sure_of_first <= 1
     assert 0 <= summary.more_would_change <= 1
@@ -171,7 +176,7 @@ def test_what_was_begun_is_gone_on_with_on_request_alone_and_by_the_same_recipe(
 
 
 def test_distil_goes_on_from_what_refine_trained(refined, cluster, capsys):
-    folder, settings, _ = refined
+    folder, settings, summary = refined
     arch_id = next(arch_id for arch_id, seed, epochs in measured(folder) if epochs == 2)
     before = {m.epochs: m for m in RunFolder(folder).measurements().read() if (m.arch_id, m.seed) == (arch_id, 0)}
     (student,) = distill(folder, settings=settings, arch_id=arch_id)
@@ -181,3 +186,9 @@ def test_distil_goes_on_from_what_refine_trained(refined, cluster, capsys):
     assert [(line["val_acc"], line["seconds"]) for line in history[:2]] == [
         (before[epoch].val_acc, before[epoch].seconds) for epoch in (1, 2)
     ]
+    (small,) = distill(folder, settings=settings, within=1.0, resume=True)
+    assert small.arch_id == summary.smallest.arch_id
+    told = (
+        f"distill: {small.arch_id} ({format_count(summary.smallest.params)} parameters) is within 1 point of the best"
+    )
+    assert told in capsys.readouterr().err

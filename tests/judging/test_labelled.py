@@ -26,7 +26,14 @@ def scored():
     shape = {name: np.array([SPACE.features(arch)[name] for arch in ARCHS]) for name in ("heads_3", "mlp_ratio")}
     ratio_acc = 50 + 10 * shape["mlp_ratio"] + 0.01 * rng.standard_normal(len(ARCHS))
     entries = [
-        Trained(arch, SPACE.arch_id(arch), 100 + i, {"ratio_acc": ratio_acc[i], "score_acc": prior[i]})
+        Trained(
+            arch,
+            SPACE.arch_id(arch),
+            100 + i,
+            100 + i,
+            SPACE.shape(arch),
+            {"ratio_acc": ratio_acc[i], "score_acc": prior[i]},
+        )
         for i, arch in enumerate(ARCHS)
     ]
     learns_from = LearnsFrom("capacity", prior, make_table(shape, {}))

@@ -16,7 +16,7 @@ ARCHS = list(SPACE.enumerate())[:5]
 def scored(accuracies, **scores):
     """`scores`: by proxy, a list for each seed."""
     entries = [
-        Trained(arch, SPACE.arch_id(arch), 1000 * (number + 1), accuracy)
+        Trained(arch, SPACE.arch_id(arch), 1000 * (number + 1), 100, SPACE.shape(arch), accuracy)
         for number, (arch, accuracy) in enumerate(zip(ARCHS, accuracies, strict=True))
     ]
     return Scored(
@@ -57,3 +57,10 @@ def test_seeds_are_told_apart_and_their_noise_is_said(config):
     assert entry.kendall is None  # their mean is constant
     assert [(share.proxy, share.noise_share) for share in result.noise] == [("tvt", 1.0)]
     assert (result.num_seeds, result.whole_table, result.min_params) == (2, (), None)
+
+
+def test_every_column_has_tau_at_equal_size():
+    one = scored(columns(x_acc=[1, 2, 3, 5, 4]), params=[[1, 2, 3, 4, 5]])
+    (entry,) = tabulate([one], None)
+    assert (entry.kendall_equal_params, entry.num_equal_pairs) == (None, 0)  # each has 1,000 more than the last
+    assert (entry.kendall_equal_flops, entry.num_equal_flops_pairs) == (pytest.approx(0.8), 10)

@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.ground_truth import sample_archs
 from tests.conftest import SMALL_SPACES, make_row
-from tvt_ray.refining.learned import MEASUREMENTS, Learned, Measurement, choose_recipe
+from tvt_ray.refining.learned import CERTAINTY, MEASUREMENTS, Learned, Measurement, choose_recipe
 from tvt_ray.scoring.ranking import Entry, by_score
 from tvt_ray.storage.records import Records
 
@@ -88,6 +89,32 @@ def test_measurements_turn_a_wrong_prior_round():
     assert known.prediction.num_measured >= 8
     assert known.ranking.scored[0].row.params > 20  # make_row's parameters are its number
     assert known.ranking.scored[0].score > known.ranking.scored[-1].score
+
+
+def test_the_smallest_that_is_most_likely_as_good_is_chosen():
+    """Of thirty, accuracy hardly grows from the tenth on. Parameters are numbers (make_row)."""
+    accuracy = [40 + 2.0 * min(number, 10) for number in range(30)]
+    known = learned([m for number in range(30) for seed in (0, 1) for m in trained(number, 3, accuracy[number], seed)])
+    first = known.ranking.top(1)[0]
+    close, wide = known.as_good(1.0), known.as_good(9.0)
+    assert first.row.params >= 10
+    assert 9 <= close.entry.row.params < first.row.params
+    assert wide.entry.row.params < close.entry.row.params
+    assert close.sentence() == f"is within 1 point of the best with a chance of {100 * close.chance:.0f} %"
+    for found in (close, wide):
+        assert found.chance >= CERTAINTY
+        assert found.entry.score >= first.score - found.points
+    assert known.as_good(1.0) == close  # draws are the same
+    costs = -np.array([each.row.params for each in known.entries], float)
+    assert known.as_good(1.0, costs).entry.row.params > close.entry.row.params
+    assert learned(trained(0, 3, 50)).as_good() is None
+
+
+def test_nothing_is_as_good_as_a_first_that_is_far_ahead_but_itself():
+    known = learned([m for number in range(20) for m in trained(number, 3, 80 if number == 19 else 20 + 0.1 * number)])
+    first = known.ranking.top(1)[0]
+    assert known.as_good(1.0).entry.row.arch_id == first.row.arch_id
+    assert known.as_good(1.0).chance == 1
 
 
 def test_of_a_shape_that_was_measured_its_copies_are_left_out():

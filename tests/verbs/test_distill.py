@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.conftest import SMALL_SPACES
+from tests.conftest import SMALL_SPACES, call
 from tvt_ray.errors import UsageError
-from tvt_ray.verbs.distill import choose_rows
+from tvt_ray.verbs.distill import choose_rows, distill
 from tvt_ray.verbs.session import Session
 
 SPACE = SMALL_SPACES["autoformer"]
@@ -32,3 +32,15 @@ def test_one_of_another_space_is_refused(run_folder, tmp_path):
         Session.open(run_folder.config(), run_folder.path, resume=True) as session,
     ):
         choose_rows(session, arch_file=file)
+
+
+def test_the_smallest_that_is_as_good_is_known_of_refined_runs_alone(run_folder, capsys):
+    with pytest.raises(
+        UsageError, match=r"--within is for a run that was refined, ranked by measured; this one is ranked"
+    ):
+        distill(run_folder.path, within=1.0)
+    code, _, err = call(capsys, "distill", "--run-dir", run_folder.path, "--within", "1", "--top-k", "2")
+    assert code == 2
+    assert "not allowed with" in err
+    code, _, err = call(capsys, "distill", "--run-dir", run_folder.path, "--within=-1")
+    assert (code, "--within is a number of percentage points, at least 0; got -1" in err) == (2, True)

@@ -23,6 +23,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
+    which.add_argument(
+        "--within",
+        type=float,
+        metavar="POINTS",
+        help="of a refined run, the smallest that is most likely no more than so many points worse than its best",
+    )
     which.add_argument("--arch", type=path, metavar="FILE", help="any one of the space, as JSON")
     parser.add_argument(
         "--baselines",
@@ -43,7 +49,8 @@ def resume_command(args: argparse.Namespace) -> str:
 
     folder, plugins = RunFolder(args.run_dir), plugins_of(args)
     rivals = f" --baselines {args.baselines} --seeds {args.seeds}" if args.baselines else ""
-    return folder.distill_command(args.top_k, args.arch_id, plugins, args.arch, args.ray_address) + rivals
+    command = folder.distill_command(args.top_k, args.arch_id, plugins, args.arch, args.ray_address) + rivals
+    return command if args.within is None else command.replace("--top-k 1", f"--within {args.within:g}")
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -54,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError("--seeds goes with --baselines")
     from tvt_ray.verbs.distill import distill
 
-    which = {"top_k": args.top_k, "arch_id": args.arch_id, "arch_file": args.arch}
+    which = {"top_k": args.top_k, "arch_id": args.arch_id, "arch_file": args.arch, "within": args.within}
     students = distill(args.run_dir, **which, **_settings(args))
     if args.json:
         print_json(args, {"students": students})
@@ -71,6 +78,8 @@ def _with_baselines(args: argparse.Namespace) -> int:
     """Trains the student and its rivals, and prints who is better."""
     if args.top_k not in (None, 1):
         raise UsageError(f"--baselines is about one student; got --top-k {args.top_k}")
+    if args.within is not None:
+        raise UsageError("--baselines takes --arch-id: tvt refine names the smallest student that is as good")
     from tvt_ray.quality.comparison import to_json
     from tvt_ray.runs.folder import RunFolder
     from tvt_ray.runs.run import TrainedStudent

@@ -78,9 +78,12 @@ def _print(result: RankResult, out: Path | None) -> None:
     for entry in (*result.columns, *held_out):
         tables.setdefault((entry.space, entry.column), []).append(entry)
     for (space, column), entries in tables.items():
-        _print_column(f"{space}, {column}: {entries[0].n} architectures", entries)
+        most = max(entries, key=lambda entry: entry.num_equal_pairs)
+        pairs = f"{most.num_equal_pairs:,} pairs of {most.num_equal_shapes:,} shapes with equal parameters"
+        _print_column(f"{space}, {column}: {entries[0].n} architectures, {pairs}", entries)
     means = {**mean_kendall(result.columns), **mean_kendall(held_out)}
     _print_means(result, means, len(tables))
+    print("= params, = FLOPs: Kendall's tau within pairs that differ by 10 % at most, without ties; intervals by shape")
     print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
     print("gain: accuracy of the first choice over the median architecture, in percentage points")
     if labelled:
@@ -93,12 +96,27 @@ def _print(result: RankResult, out: Path | None) -> None:
 
 
 def _print_column(title: str, entries: Sequence[RankedColumn]) -> None:
-    header = ["proxy", "Kendall", "95 %", "Spearman", "Pearson", "regret", "of 5", "gain"]
+    header = [
+        "proxy",
+        "Kendall",
+        "95 %",
+        "= params",
+        "95 %",
+        "= FLOPs",
+        "Spearman",
+        "Pearson",
+        "regret",
+        "of 5",
+        "gain",
+    ]
     rows = [
         [
             entry.proxy,
             _signed(entry.kendall),
-            " ".join(f"{end:.2f}" for end in entry.kendall_ci95 or ()) or "-",
+            _ends(entry.kendall_ci95),
+            _signed(entry.kendall_equal_params),
+            _ends(entry.kendall_equal_params_ci95),
+            _signed(entry.kendall_equal_flops),
             _signed(entry.spearman),
             _signed(entry.pearson),
             *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
@@ -118,6 +136,10 @@ def _print_means(result: RankResult, means: Mapping[str, float], num_tables: int
     lines = [[name, _signed(mean), *([shares.get(name, "-")] if shares else [])] for name, mean in by_mean]
     if num_tables > 1 or shares:
         print_table(f"mean of {num_tables} columns" if num_tables > 1 else "noise", columns, lines)
+
+
+def _ends(interval: tuple[float, float] | None) -> str:
+    return " ".join(f"{end:.2f}" for end in interval or ()) or "-"
 
 
 def _signed(value: float | None) -> str:

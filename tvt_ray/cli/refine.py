@@ -19,6 +19,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "config", *COMMON)
     add_options(parser, "run-dir", required=True)
     add_options(parser, "num-students", "init", "epochs", "resume", "ray-address")
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="name the smallest student that is most likely at most so many points worse than the best (default: 1)",
+    )
     parser.set_defaults(command=execute, resume_command=resume_command)
 
 
@@ -33,7 +40,8 @@ def execute(args: argparse.Namespace) -> int:
     """Refines and prints."""
     from tvt_ray.verbs.refine import refine
 
-    summary = refine(args.run_dir, settings=config_of_run(args), resume=args.resume, ray_address=args.ray_address)
+    asked = {"within": args.within, "resume": args.resume, "ray_address": args.ray_address}
+    summary = refine(args.run_dir, settings=config_of_run(args), **asked)
     print_json(args, summary) if args.json else print_refined(summary)
     return 0
 
@@ -61,4 +69,9 @@ def print_refined(summary: RefineSummary) -> None:
     if summary.more_would_change is not None:
         chance = f"{100 * summary.more_would_change:.0f} %"
         print(f"more    another of these is better by half a point or more with a chance of {chance}")
+    if summary.smallest is not None:
+        small = summary.smallest
+        cost = f"{format_count(small.params)} parameters"
+        cost += "" if small.latency_ms is None else f", {small.latency_ms:.3g} ms"
+        print(f"small   {small.arch_id} ({cost}) {small.sentence}; distill.py --within {small.within:g} trains it")
     print(f"train   python distill.py --run-dir {shlex.quote(summary.run_dir)} --top-k 2")

@@ -64,6 +64,76 @@ def kendall_tau(scores: Floats, accuracies: Floats) -> float | None:
     return _correlation(stats.kendalltau, scores, accuracies)
 
 
+EQUAL = 1.1  # two architectures are of equal size where the larger is at most so many times the smaller
+
+
+@dataclass(frozen=True)
+class EqualSize:
+    """A score against accuracies within pairs of equal size: what it knows beyond size.
+
+    tau is the share of pairs that the score puts in the accuracies' order, less that of those it puts the other way;
+    pairs that tie in either are left out. Intervals hold 95 % of 1,000 resamples of shapes, since pairs share
+    architectures, and architectures of one shape are copies to a score.
+    """
+
+    kendall_equal_params: float | None  # None: there is no such pair
+    kendall_equal_params_ci95: tuple[float, float] | None
+    num_equal_pairs: int  # of equal parameters, without ties
+    num_equal_shapes: int  # distinct ones in those pairs
+    kendall_equal_flops: float | None
+    kendall_equal_flops_ci95: tuple[float, float] | None
+    num_equal_flops_pairs: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What architectures cost, and which are of one shape: (n,) each."""
+
+    params: NDArray[np.int64]
+    flops: NDArray[np.int64]
+    shapes: NDArray[np.int64]  # numbers
+
+    def of(self, rows: NDArray[Any]) -> Sizes:
+        """Of some architectures."""
+        return Sizes(self.params[rows], self.flops[rows], self.shapes[rows])
+
+
+def at_equal_size(scores: Floats, accuracies: Floats, sizes: Sizes, seed: int = 0) -> EqualSize:
+    """Scores (n,), higher meant to be better, against accuracies (n,), within pairs of equal parameters and FLOPs."""
+    same_params, same_flops = (_pairs(cost, scores, accuracies) for cost in (sizes.params, sizes.flops))
+    by_params, by_flops = (_tau_of(same, sizes.shapes, seed) for same in (same_params, same_flops))
+    return EqualSize(
+        kendall_equal_params=by_params[0],
+        kendall_equal_params_ci95=by_params[1],
+        num_equal_pairs=int(np.abs(same_params).sum()) // 2,
+        num_equal_shapes=len(np.unique(sizes.shapes[same_params.any(1)])),
+        kendall_equal_flops=by_flops[0],
+        kendall_equal_flops_ci95=by_flops[1],
+        num_equal_flops_pairs=int(np.abs(same_flops).sum()) // 2,
+    )
+
+
+def _pairs(costs: NDArray[np.int64], scores: Floats, accuracies: Floats) -> Floats:
+    """(n, n): of pairs of equal cost 1 where score and accuracy agree, -1 where they do not; 0 elsewhere."""
+    logs = np.log(costs)
+    equal = np.abs(logs[:, None] - logs[None]) <= np.log(EQUAL) + 1e-12
+    signs = [np.sign(values[:, None] - values[None]) for values in (scores, accuracies)]
+    return np.asarray(equal * signs[0] * signs[1])
+
+
+def _tau_of(pairs: Floats, shapes: NDArray[np.int64], seed: int) -> tuple[float | None, tuple[float, float] | None]:
+    """The mean of the pairs that count, and its interval by shapes drawn with replacement."""
+    if not pairs.any():
+        return None, None
+    numbers, places = np.unique(shapes, return_inverse=True)
+    draws = np.random.default_rng(seed).integers(0, len(numbers), (NUM_RESAMPLES, len(numbers)))
+    times = np.apply_along_axis(np.bincount, 1, draws, minlength=len(numbers)).astype(np.float64)[:, places]
+    agreeing, counted = (((times @ each) * times).sum(1) for each in (pairs, np.abs(pairs)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        resampled = np.asarray(agreeing / counted)
+    return float(pairs.sum() / np.abs(pairs).sum()), _interval(resampled)
+
+
 def _correlation(function: Callable[[Floats, Floats], Any], scores: Floats, accuracies: Floats) -> float | None:
     if np.ptp(scores) == 0 or np.ptp(accuracies) == 0:
         return None

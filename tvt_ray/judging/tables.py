@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tvt_ray.judging.agreement import Agreement, Floats, agreement, kendall_tau
-from tvt_ray.judging.truth import LearnsFrom, Scored
+from tvt_ray.judging.agreement import (
+    Agreement,
+    EqualSize,
+    Floats,
+    Sizes,
+    agreement,
+    at_equal_size,
+    kendall_tau,
+)
+from tvt_ray.judging.truth import Scored
 from tvt_ray.refining.surrogate import Observation, predict
 
 MEASURED = "measured"  # what the surrogate is called where scores are
 
 
 @dataclass(frozen=True)
-class RankedColumn(Agreement):
+class RankedColumn(EqualSize, Agreement):
     """A score against one accuracy column of one space's table."""
 
     space: str
@@ -53,10 +60,11 @@ def tabulate(
     for one in scored:
         inside = one.truth.within(low, high)
         one.truth.check_enough(low, high)
+        sizes = _sizes(one).of(inside)
         for column in columns or one.truth.columns:
             accuracy = one.truth.accuracy(column)[inside]
             for name, values in one.scores.items():
-                of_mean = dataclasses.asdict(agreement(values.mean(0)[inside], accuracy))
+                of_mean = _judged(values.mean(0)[inside], accuracy, sizes)
                 by_seed = tuple(kendall_tau(each[inside], accuracy) for each in values)
                 entries.append(
                     RankedColumn(
@@ -64,6 +72,15 @@ def tabulate(
                     )
                 )
     return tuple(entries)
+
+
+def _sizes(one: Scored) -> Sizes:
+    return Sizes(one.truth.params, one.truth.flops, one.truth.shapes)
+
+
+def _judged(scores: Floats, accuracy: Floats, sizes: Sizes) -> dict[str, Any]:
+    """All statistics of a score, by the names of `RankedColumn`."""
+    return {**vars(agreement(scores, accuracy)), **vars(at_equal_size(scores, accuracy, sizes))}
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,7 @@ def judge_labelled(
         one.truth.check_enough(min_params, max_params, labels.num_labels)
         for column in columns or one.truth.columns:
             accuracy = one.truth.accuracy(column)[inside]
-            pairs = [_judge(learns_from, accuracy, inside, labels, draw) for draw in range(labels.num_draws)]
+            pairs = [_judge(one, accuracy, inside, labels, draw) for draw in range(labels.num_draws)]
             by_surrogate, by_score = ([pair[i] for pair in pairs] for i in (0, 1))
             measured.append(_column(one, column, MEASURED, by_surrogate))
             held_out.append(_column(one, column, learns_from.score, by_score))
@@ -106,9 +123,11 @@ def judge_labelled(
 
 
 def _judge(
-    learns_from: LearnsFrom, accuracy: Floats, inside: NDArray[np.bool_], labels: LabelRequest, draw: int
-) -> tuple[Agreement, Agreement]:
+    one: Scored, accuracy: Floats, inside: NDArray[np.bool_], labels: LabelRequest, draw: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Surrogate and score on the rows that this draw leaves without a label."""
+    learns_from = one.learns_from
+    assert learns_from is not None  # scored for labels
     rng = np.random.default_rng([labels.seed, draw])
     prior, features = learns_from.prior[inside], learns_from.features.of(np.flatnonzero(inside))
     order = rng.permutation(len(accuracy))
@@ -116,15 +135,20 @@ def _judge(
     observations = [Observation(int(row), 1, 0, float(accuracy[row])) for row in chosen]
     prediction = predict(features, prior, observations, epochs=1)
     assert prediction is not None  # there are labels enough
-    return agreement(prediction.mean[left], accuracy[left]), agreement(prior[left], accuracy[left])
+    sizes = _sizes(one).of(inside).of(left)
+    by_surrogate, by_score = (_judged(each[left], accuracy[left], sizes) for each in (prediction.mean, prior))
+    return by_surrogate, by_score
 
 
-def _column(one: Scored, column: str, name: str, draws: Sequence[Agreement]) -> RankedColumn:
-    statistics = {field.name: [getattr(draw, field.name) for draw in draws] for field in dataclasses.fields(Agreement)}
+def _column(one: Scored, column: str, name: str, draws: Sequence[Mapping[str, Any]]) -> RankedColumn:
+    """Means over draws; whole numbers where a statistic is a count."""
+    statistics = {key: [draw[key] for draw in draws] for key in draws[0]}
     means: dict[str, Any] = {key: _mean(values) for key, values in statistics.items() if not key.endswith("_ci95")}
-    intervals: dict[str, Any] = {f"{key}_ci95": _spread(statistics[key]) for key in ("kendall", "spearman", "pearson")}
+    counts = {key: round(means[key]) for key in means if key.startswith("num_")}
+    ends = [key for key in statistics if key.endswith("_ci95")]
+    intervals = {key: _spread(statistics[key.removesuffix("_ci95")]) for key in ends}
     return RankedColumn(
-        **{**means, **intervals, "n": draws[0].n},
+        **{**means, **counts, **intervals, "n": draws[0]["n"]},
         space=one.truth.space.name,
         column=column,
         proxy=name,

@@ -31,6 +31,8 @@ class Trained:
     arch: Arch
     arch_id: str
     params: int  # as the file counts them; by arithmetic where it does not, or gives thousands or millions
+    flops: int  # by arithmetic
+    shape: str  # what scores can tell apart
     accuracies: Mapping[str, float]  # percent, by the file's column names
     where: str = ""  # the file and the line
 
@@ -51,10 +53,24 @@ class GroundTruth:
         """Of every entry, in percent: (n,)."""
         return np.array([entry.accuracies[column] for entry in self.entries])
 
+    @property
+    def params(self) -> NDArray[np.int64]:
+        """Of every entry: (n,)."""
+        return np.array([entry.params for entry in self.entries])
+
+    @property
+    def flops(self) -> NDArray[np.int64]:
+        """Of every entry: (n,)."""
+        return np.array([entry.flops for entry in self.entries])
+
+    @property
+    def shapes(self) -> NDArray[np.int64]:
+        """Numbers of the entries' shapes, of which several may be one: (n,)."""
+        return np.unique([entry.shape for entry in self.entries], return_inverse=True)[1]
+
     def within(self, min_params: int | None, max_params: int | None) -> NDArray[np.bool_]:
         """Which entries lie inside a band of parameters, both ends included."""
-        params = np.array([entry.params for entry in self.entries])
-        return (params >= (min_params or 0)) & (params <= (math.inf if max_params is None else max_params))
+        return (self.params >= (min_params or 0)) & (self.params <= (math.inf if max_params is None else max_params))
 
     def check_enough(self, min_params: int | None, max_params: int | None, num_labels: int = 0) -> None:
         """Raises UsageError where the band, less what is labelled, holds too few entries to judge by."""
@@ -121,12 +137,14 @@ def _read_entry(where: str, line: Mapping[str, Any], space: Space, num_classes: 
         arch = space.from_json(line["arch"])
     except (ValueError, TypeError) as error:
         raise UsageError(f"{where}: {error}") from None
-    params = _read_params(where, line, space.cost(arch, num_classes).params)
+    cost = space.cost(arch, num_classes)
+    params = _read_params(where, line, cost.params)
     accuracies = {key: value for key, value in line.items() if key.endswith(ACCURACY_SUFFIX) and value is not None}
     for key, value in accuracies.items():
         if not _is_number(value) or not 0 <= value <= 100:
             raise UsageError(f"{where}: {key} is {value!r}; an accuracy is a number from 0 to 100, in percent")
-    return Trained(arch, space.arch_id(arch), params, {key: float(v) for key, v in accuracies.items()}, where)
+    percents = {key: float(value) for key, value in accuracies.items()}
+    return Trained(arch, space.arch_id(arch), params, cost.flops, space.shape(arch), percents, where)
 
 
 def _read_params(where: str, line: Mapping[str, Any], exact: int) -> int:

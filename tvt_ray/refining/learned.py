@@ -30,6 +30,23 @@ class Measurement:
     recipe: str  # hash of the settings, the teacher and the data
 
 
+POINTS, CERTAINTY = 1.0, 0.8  # as good: at most so many points worse than the best, with this probability
+
+
+@dataclass(frozen=True)
+class AsGood:
+    """The cheapest row that is most likely about as good as the first of the ranking."""
+
+    entry: Entry
+    points: float  # percentage points that it may be worse by,
+    chance: float  # and how probable it is that it is not worse by more
+
+    def sentence(self) -> str:
+        """How good it is, after its name."""
+        points = f"{self.points:g} point{'' if self.points == 1 else 's'}"
+        return f"is within {points} of the best with a chance of {100 * self.chance:.0f} %"
+
+
 SCHEMA = pa.schema(
     [
         ("arch_id", pa.string()),
@@ -99,6 +116,22 @@ class Learned:
         """By predicted accuracy in percent; by the prior's score where nothing is predicted."""
         values = self.scores if self.prediction is None else self.prediction.mean
         return by_score(MEASURED, [Entry(each.row, float(v)) for each, v in zip(self.entries, values, strict=True)])
+
+    def as_good(self, points: float = POINTS, costs: Floats | None = None, seed: int = 0) -> AsGood | None:
+        """The cheapest row that is within `points` of the first with a probability of CERTAINTY.
+
+        `costs` (n,): of `entries`; None: parameters. Of equal costs the better one. It may be the first itself. None
+        where too few were measured.
+        """
+        if self.prediction is None:
+            return None
+        first = self.index[self.ranking.top(1)[0].row.arch_id]
+        chances = self.prediction.chances_of_being_near(np.random.default_rng(seed), first, points)
+        costs = np.array([each.row.params for each in self.entries], float) if costs is None else costs
+        near = np.flatnonzero(chances >= CERTAINTY)
+        chosen = int(near[np.lexsort((-self.prediction.mean[near], costs[near]))[0]])
+        entry = Entry(self.entries[chosen].row, float(self.prediction.mean[chosen]))
+        return AsGood(entry, points, float(chances[chosen]))
 
     @cached_property
     def index(self) -> Mapping[str, int]:

@@ -152,6 +152,14 @@ class Prediction:
             gains.append(drawn.max(1) - drawn[:, chosen])
         return float(np.mean(np.concatenate(gains) >= margin))
 
+    def chances_of_being_near(self, rng: np.random.Generator, row: int, points: float, count: int = 1000) -> Floats:
+        """How probable it is that each row is at most `points` worse than row `row`: (n,)."""
+        near = np.zeros(len(self.mean))
+        for start in range(0, count, CHUNK):
+            drawn = self.draws(rng, min(CHUNK, count - start))
+            near += (drawn >= drawn[:, [row]] - points).sum(0)
+        return near / count
+
 
 def predict(
     features: FeatureTable, prior: Floats, observations: Sequence[Observation], epochs: int

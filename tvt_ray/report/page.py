@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tvt_ray.refining.learned import Learned, Measurement
+from tvt_ray.refining.learned import AsGood, Learned, Measurement
 from tvt_ray.refining.surrogate import Prediction
 from tvt_ray.report.html import BLUE, GREY, RED, drawn, page
 from tvt_ray.runs.config import RunConfig
@@ -61,7 +61,7 @@ def write_report(
     """
     if not ranking.scored:
         return
-    figure = drawn(lambda: plot_search(ranking))
+    figure, smallest = drawn(lambda: plot_search(ranking)), learned.as_good() if learned else None
     write_atomically(path.with_suffix(".png"), figure.light)
     prediction = learned.prediction if learned else None
     content = page(
@@ -72,7 +72,8 @@ def write_report(
         ranking=ranking,
         config=config,
         figure=figure,
-        measured=drawn(lambda: plot_measured(learned)) if learned and learned.measurements else None,
+        measured=drawn(lambda: plot_measured(learned, smallest)) if learned and learned.measurements else None,
+        smallest=_smallest_line(smallest) if smallest else None,
         found=found,
         lessons=[lesson.sentence() for lesson in prediction.lessons] if prediction else (),
         rival_columns=RIVAL_COLUMNS,
@@ -129,12 +130,20 @@ def _plot_pair(figure: Figure, axis: Axes, scored: Sequence[Entry]) -> None:
     figure.colorbar(points, ax=axis, label="score")
 
 
-def plot_measured(learned: Learned) -> Figure:
+def _smallest_line(found: AsGood) -> str:
+    row = found.entry.row
+    return (
+        f"{row.arch_id}, with {format_count(row.params)} parameters, {found.sentence()}, and none smaller is "
+        f"(distill.py --within {found.points:g} trains it)"
+    )
+
+
+def plot_measured(learned: Learned, smallest: AsGood | None = None) -> Figure:
     """Validation accuracy by epoch of every training; beside it the prediction for all rows, where there is one."""
     figure, axes = _side_by_side(2 if learned.prediction else 1)
     _plot_curves(axes[0], learned)
     if learned.prediction:
-        _plot_prediction(axes[1], learned, learned.prediction)
+        _plot_prediction(axes[1], learned, learned.prediction, smallest)
     return figure
 
 
@@ -153,7 +162,7 @@ def _plot_curves(axis: Axes, learned: Learned) -> None:
     axis.set(xlabel="epochs (rungs dotted; the first choice in blue)", ylabel="validation accuracy, %")
 
 
-def _plot_prediction(axis: Axes, learned: Learned, prediction: Prediction) -> None:
+def _plot_prediction(axis: Axes, learned: Learned, prediction: Prediction, smallest: AsGood | None) -> None:
     params = np.array([each.row.params for each in learned.entries]) / 1e6
     measured = sorted({each.index for each in learned.observations})
     low, high = prediction.interval()
@@ -163,5 +172,8 @@ def _plot_prediction(axis: Axes, learned: Learned, prediction: Prediction) -> No
     axis.errorbar(params[measured], mean[measured], spans, fmt="o", ms=3, lw=0.8, color=RED, label="trained, 90 %")
     best = learned.index[learned.ranking.top(1)[0].row.arch_id]
     axis.plot(params[best], mean[best], "*", ms=14, color=BLUE, label="best")
+    if smallest is not None:
+        place = params[learned.index[smallest.entry.row.arch_id]], smallest.entry.score
+        axis.plot(*place, "D", ms=8, mfc="none", mew=1.5, color=BLUE, label=f"smallest within {smallest.points:g}")
     axis.set(xlabel="parameters, millions", ylabel=f"validation accuracy after {learned.rungs[-1]} epochs, %")
     axis.legend(loc="lower right")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tvt_ray.data.transforms import check_augmentation
 from tvt_ray.errors import UsageError
+from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, difference
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
+from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.verbs.init import check_init, check_start, tell_of_init
+from tvt_ray.verbs.refine import check_points, smallest_of
 from tvt_ray.verbs.report import settle_score
 from tvt_ray.verbs.score import read_arch
 from tvt_ray.verbs.session import Changes, Session, session_of
 from tvt_ray.verbs.trainings import PLACE, Teaching, Trainings, check_blocks, check_student_folder, is_finished
+from tvt_ray.vits.budget import format_count
 
 OTHERS_ALLOWED = ("teacher.", "teacher_training.")  # a student may learn from another teacher than the one that scored
 
@@ -26,6 +31,7 @@ def distill(
     top_k: int | None = None,
     arch_id: str | None = None,
     arch_file: Path | None = None,
+    within: float | None = None,
     score: str | None = None,
     settings: Changes = None,
     resume: bool = False,
@@ -33,11 +39,14 @@ def distill(
 ) -> list[TrainedStudent]:
     """Trains a run's `top_k` best (1), one of each shape, or the one with `arch_id`, or that of a file, on Ray Train.
 
-    Each becomes run_dir/distill/<arch_id>. `score`: ranks by another score, which becomes the run's. `settings`:
+    `within`: the smallest of a refined run that is most likely no more than so many points worse than its best. Each
+    becomes run_dir/distill/<arch_id>. `score`: ranks by another score, which becomes the run's. `settings`:
     changes the run's own, as in {"distill": {"epochs": 10}}, or is another config. `resume`: students that are finished
     with the same settings are kept and unfinished ones go on. Raises UsageError where a folder holds a training that
     would be lost, RunError when a training could not finish.
     """
+    if within is not None:
+        check_points(within)
     with session_of(run, settings, resume, ray_address) as session:
         if score is not None:
             session.config = session.config.ranked_by(score)
@@ -45,7 +54,7 @@ def distill(
         check_distill(config, folder, top_k)
         _ = session.lock, session.init
         settle_score(session)
-        rows = choose_rows(session, top_k, arch_id, arch_file)
+        rows = choose_rows(session, top_k, arch_id, arch_file) if within is None else [_smallest(session, within)]
         paths = [folder.distill_folder / row.arch_id for row in rows]
         for row, path in zip(rows, paths, strict=True):
             check_student_folder(path, session)
@@ -56,7 +65,9 @@ def distill(
             teaching = Teaching(session)
             tasks = {f"{PLACE}/{row.arch_id}": teaching.task(row) for row in rows}
             tell_of_init(teaching.init, tasks.values())
-            command = folder.distill_command(top_k, arch_id, config.plugins, arch_file, session.ray_address)
+            command = folder.distill_command(
+                top_k, arch_id if within is None else rows[0].arch_id, config.plugins, arch_file, session.ray_address
+            )
             Trainings(session, teaching, tasks).run(command)
         return [TrainedStudent.read(path) for path in paths]
 
@@ -91,6 +102,23 @@ def choose_rows(
     if not best:
         raise UsageError(f"run {folder.path} has no scored architectures to distil")
     return [verified(each.row, space) for each in best]
+
+
+def _smallest(session: Session, within: float) -> Row:
+    """Raises UsageError for a run that was not refined."""
+    if session.config.score.name != MEASURED:
+        raise UsageError(
+            f"--within is for a run that was refined, ranked by {MEASURED}; this one is ranked by "
+            f"{session.config.score.name}: tvt refine --run-dir {shlex.quote(str(session.folder.path))}"
+        )
+    learned = session.folder.learned(session.config.score, session.rows)
+    found = smallest_of(session, learned, within)
+    if found is None:
+        raise UsageError(
+            f"run {session.folder.path}: too few students were measured to say which are as good as the best"
+        )
+    say(f"distill: {found.arch_id} ({format_count(found.params)} parameters) {found.sentence}")
+    return choose_rows(session, arch_id=found.arch_id)[0]
 
 
 def _row_of(arch_file: Path, session: Session) -> Row:

@@ -16,13 +16,13 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import Meter, say
 from tvt_ray.refining.choice import Candidates, by_draws, spread
 from tvt_ray.refining.halving import Halving, Measured, Training, next_round_size
-from tvt_ray.refining.learned import Learned, Measurement, choose_recipe
+from tvt_ray.refining.learned import POINTS, Learned, Measurement, choose_recipe
 from tvt_ray.runs.config import difference
 from tvt_ray.runs.folder import NUM_LISTED
 from tvt_ray.runs.identity import Rounds
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
-from tvt_ray.scoring.rows import verified
+from tvt_ray.scoring.rows import arch_of, verified
 from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.storage.records import RecordWriter
 from tvt_ray.verbs.init import check_init, check_start
@@ -46,6 +46,19 @@ class Refined:
 
 
 @dataclass(frozen=True)
+class Smallest:
+    """The cheapest student that is most likely about as good as the first, as `refine --json` lists it."""
+
+    arch_id: str
+    params: int
+    latency_ms: float | None  # as predicted, by which it was chosen; None: by parameters
+    predicted_acc: float
+    within: float  # percentage points of the first,
+    chance: float  # with this probability
+    sentence: str  # the same in words
+
+
+@dataclass(frozen=True)
 class RefineSummary:
     """What a refinement did: what `refine --json` prints."""
 
@@ -57,12 +70,14 @@ class RefineSummary:
     lessons: tuple[str, ...]  # what this dataset rewards, in words
     sure_of_first: float | None  # the chance that the first ends above the second
     more_would_change: float | None  # the chance that another of the best is better by MARGIN points or more
+    smallest: Smallest | None  # None where too few were measured to predict
 
 
 def refine(
     run: Session | Run | str | Path,
     *,
     num_students: int | None = None,
+    within: float = POINTS,
     settings: Changes = None,
     resume: bool = False,
     ray_address: str | None = None,
@@ -70,10 +85,12 @@ def refine(
     """Trains `num_students` of a run shortly, as cohorts on Ray, and ranks all rows by what they teach.
 
     Afterwards `run.ranking()` is by predicted accuracy. `settings`: changes the run's own, as in
-    {"refine": {"rounds": 3}}, or is another config. `resume`: goes on with what an earlier call began; more students
+    {"refine": {"rounds": 3}}, or is another config. `within`: percentage points that the smallest student which is
+    told of may be worse than the best. `resume`: goes on with what an earlier call began; more students
     become more rounds. Raises UsageError for what is wrong beforehand, RunError where trainings could not finish;
     measurements are on disk either way.
     """
+    check_points(within)
     with session_of(run, settings, resume, ray_address) as session:
         if num_students is not None:
             session.config = session.config.with_(refine={"num_students": num_students})
@@ -83,7 +100,7 @@ def refine(
         if session.init is not None:
             say(f"init: students begin with weights of {session.init.describe()}")
         session.keep_images()
-        refining = _Refining(session)
+        refining = _Refining(session, within)
         if refining.next_work():
             command = session.folder.resume_command(
                 "tvt refine", session.config.plugins, ray_address=session.ray_address
@@ -117,7 +134,8 @@ def _check(session: Session) -> None:
 class _Refining:
     """A run's rounds: who was chosen, what was measured, what comes next."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, within: float) -> None:
+        self.within = within
         self.session, self.teaching, self.lock = session, Teaching(session, learn_from="train"), session.lock
         config, folder = self.config, self.folder = session.config, session.folder
         settings, epochs, seed = config.refine, config.distill.epochs, config.distill.seed
@@ -226,6 +244,7 @@ class _Refining:
             lessons=tuple(lesson.sentence() for lesson in learned.prediction.lessons) if learned.prediction else (),
             sure_of_first=_sure_of_first(learned),
             more_would_change=self._more_would_change(learned),
+            smallest=smallest_of(self.session, learned, self.within),
         )
 
     def _more_would_change(self, learned: Learned) -> float | None:
@@ -235,6 +254,32 @@ class _Refining:
         among = [learned.index[each.row.arch_id] for each in learned.ranking.top(NUM_LISTED)]
         rng = np.random.default_rng(self.config.seed)
         return round(learned.prediction.chance_that_more_changes(rng, margin=MARGIN, among=among), 3)
+
+
+def check_points(within: float) -> None:
+    """Raises UsageError for percentage points that are none."""
+    if not 0 <= within < 100:
+        raise UsageError(f"--within is a number of percentage points, at least 0; got {within:g}")
+
+
+def smallest_of(session: Session, learned: Learned, within: float) -> Smallest | None:
+    """By predicted latency where the run limits it, else by parameters. None where too few were measured."""
+    space = session.config.space
+    latency_ms = session.limits.latency_ms if session.profile is not None else None
+    costs = latency_ms and np.array([latency_ms(arch_of(each.row, space)) for each in learned.entries])
+    found = learned.as_good(within, costs, session.config.seed)
+    if found is None:
+        return None
+    row = verified(found.entry.row, space)
+    return Smallest(
+        row.arch_id,
+        row.params,
+        round(latency_ms(arch_of(row, space)), 4) if latency_ms else None,
+        round(found.entry.score, 2),
+        within,
+        round(found.chance, 3),
+        found.sentence(),
+    )
 
 
 def best_of(learned: Learned, count: int) -> tuple[Refined, ...]:
