@@ -41,6 +41,7 @@ def test_what_was_learned_is_in_words_and_chances(capsys, make):
         "train   python distill.py --run-dir '/runs/photos one' --top-k 2",
     ]
     assert "40.0 to 44.0" in out
+    assert "41.5 after 5" in out
     for latency, cost in ((None, "280k parameters"), (1.25, "280k parameters, 1.25 ms")):
         small = Smallest("vit-e64", 280_000, latency, 41.4, 1.0, 0.84, "is as good")
         print_refined(make(42.0, (40.0, 44.0), smallest=small))
