@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks import surrogates
 from tests.conftest import SMALL_SPACES
 from tvt_ray.errors import UsageError
 from tvt_ray.judging.agreement import agreement
@@ -95,3 +96,20 @@ def test_rank_adds_the_surrogate_where_labels_are_asked_for_and_is_as_before_wit
     assert labelled.columns[: len(plain.columns)] == plain.columns
     assert [each.proxy for each in labelled.columns] == ["params", "params", MEASURED, MEASURED]
     assert (labelled.num_labels, labelled.num_draws, len(labelled.held_out)) == (10, 4, 2)
+
+
+def test_plain_models_are_judged_on_the_same_draws(scored):
+    found = surrogates.judge([(scored, "ratio_acc")], 10, 3, seed=0)
+    assert list(found) == ["surrogate", "ridge", "Gaussian process", "score alone"]
+    draws = LabelRequest(num_labels=10, num_draws=3, seed=0)
+    (measured,), (held_out,) = judge_labelled([scored], ("ratio_acc",), draws)
+    for name, expected in (("surrogate", measured), ("score alone", held_out)):
+        assert found[name]["kendall"] == pytest.approx(expected.kendall)
+        assert found[name]["equal"] == pytest.approx(expected.kendall_equal_params)
+        assert found[name]["regret"] == pytest.approx(expected.top1_regret)
+        assert found[name]["by_column"] == {"pit ratio_acc": pytest.approx(expected.kendall)}
+    ahead = found["score alone"]["surrogate_ahead_kendall"]
+    assert ahead["mean"] == pytest.approx(measured.kendall - held_out.kendall)
+    assert ahead["ci95"][0] <= ahead["mean"] <= ahead["ci95"][1]
+    for name in ("ridge", "Gaussian process"):
+        assert found[name]["kendall"] > held_out.kendall + 0.3  # labels say what the score does not
