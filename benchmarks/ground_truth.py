@@ -10,6 +10,7 @@ highest of their accuracies in percent.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.training.learner import WorkerContext, from_bytes, to_bytes
+from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import Arch, Space
 
 _trained: Any = None  # images trained on so far, over all processes
@@ -60,9 +62,11 @@ def train_cohort(
     state_file: Path,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda images: None,
+    kept: bool = False,
 ) -> dict[str, float]:
-    """Test accuracy in percent by architecture, at the end of the recipe: no epoch is chosen, so none is favoured.
+    """Test accuracy in percent by training, at the end of the recipe: no epoch is chosen, so none is favoured.
 
+    `kept`: of the weights that a distillation keeps instead, an average or those of the best epoch as settings say.
     The state after each epoch is kept in `state_file`, from which an interrupted call goes on.
     """
     cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
@@ -71,7 +75,8 @@ def train_cohort(
     while not cohort.done:
         cohort.run_epoch(on_batch)
         write_atomically(state_file, to_bytes(cohort.state_dict()))
-    return cohort.accuracies({name: each.student for name, each in cohort.learners.items()}, inputs.test)
+    students = {name: each.kept() if kept else each.student for name, each in cohort.learners.items()}
+    return cohort.accuracies(students, inputs.test)
 
 
 def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:
@@ -87,9 +92,11 @@ def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[s
 def _share_counter(counter: Any) -> None:
     global _trained  # noqa: PLW0603 (how a process of the pool gets what cannot be pickled)
     _trained = counter
+    ensure_torchvision()  # before a teacher of timm's is unpickled
 
 
-def _count(images: int) -> None:
+def count(images: int) -> None:
+    """Tells the process that began this one how many images were trained on."""
     with _trained.get_lock():
         _trained.value += images
 
@@ -101,7 +108,7 @@ def _train(config: RunConfig, num_images: int, tasks: Sequence[DistillTask], sta
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     train = data.train.take(select_balanced(data.train.labels, num_images, config.seed))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_cohort(tasks, DistillInputs(train, data.val, data.test, teacher), state_file, device, _count)
+    return train_cohort(tasks, DistillInputs(train, data.val, data.test, teacher), state_file, device, count)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +132,13 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
     tasks = [DistillTask(space, arch, data.num_classes, config.distill) for arch in archs]
     starts = range(0, len(tasks), args.cohort_size)
     cohorts = {f"cohort{number}": tasks[i : i + args.cohort_size] for number, i in enumerate(starts)}
-    _train_all(config, args, {part: cohort for part, cohort in cohorts.items() if record.find(part) is None}, record)
+    left = {part: cohort for part, cohort in cohorts.items() if record.find(part) is None}
+    calls = {
+        part: functools.partial(_train, config, args.train_images, cohort, record.folder / f"{part}.pt")
+        for part, cohort in left.items()
+    }
+    total = sum(map(len, left.values())) * config.distill.epochs * args.train_images
+    in_processes(calls, total, args.workers, record)
     known = {arch_id: acc for part in cohorts for arch_id, acc in record.find(part).items()}
     lines = [
         json.dumps(ground_truth_line(task, f"{args.column}_kd_acc", known[space.arch_id(task.arch)])) for task in tasks
@@ -143,24 +156,15 @@ def _check(args: argparse.Namespace, space_size: int, num_train: int) -> None:
         raise UsageError("--cohort-size and --workers are at least 1")
 
 
-def _train_all(
-    config: RunConfig,
-    args: argparse.Namespace,
-    cohorts: Mapping[str, Sequence[DistillTask]],
-    record: Record,
-) -> None:
-    """Several cohorts at a time, a process each."""
+def in_processes(calls: Mapping[str, Callable[[], Any]], total: int, workers: int, record: Record) -> None:
+    """Parts of a record, several at a time, a process each; `total`: images that they train on, as `count` tells."""
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
-    total = sum(map(len, cohorts.values())) * config.distill.epochs * args.train_images
     with (
-        ProcessPoolExecutor(args.workers, context, initializer=_share_counter, initargs=(counter,)) as pool,
+        ProcessPoolExecutor(workers, context, initializer=_share_counter, initargs=(counter,)) as pool,
         Meter("training", total, "images") as meter,
     ):
-        jobs = {
-            pool.submit(_train, config, args.train_images, cohort, record.folder / f"{part}.pt"): part
-            for part, cohort in cohorts.items()
-        }
+        jobs = {pool.submit(call): part for part, call in calls.items()}
         waiting = set(jobs)
         while waiting:
             done, waiting = wait(waiting, timeout=2)

@@ -11,6 +11,11 @@ import pytest
 
 from benchmarks import fit, runner, scale
 from tests.conftest import REPO, SMALL
+from tests.data.samples import write_class_folders
+from tvt_ray.judging.truth import read_ground_truth
+from tvt_ray.planning.recipe import look_at
+from tvt_ray.runs.config import load_config
+from tvt_ray.runs.folder import RunFolder
 
 
 def bench(name, *flags, out):
@@ -133,3 +138,27 @@ def test_distillation_is_timed_beside_a_plain_loop_timm_and_two_workers(tmp_path
     ratios = ["speed_ratio", "timm_ratio", "scaling_2_workers", "cohort_ratio", "job_ratio"]
     assert all(result[name] > 0 for name in ratios)
     assert 0 <= result["data_wait_share"] < 1
+
+
+@pytest.mark.night
+def test_students_of_a_fit_s_space_are_trained_as_a_fit_trains_its_own(tmp_path):
+    """With the config that a fit writes, of a small space: two students, one of them twice, and the rivals."""
+    photos = write_class_folders(tmp_path / "photos", ["ants", "bees"], 12)
+    config = look_at({"data": {"name": f"imagefolder:{photos}"}}, all_cuts=True).config
+    quick = {"epochs": 4, "stem_frozen_epochs": 2, "num_views": 2, "warmup_epochs": 1}
+    config = config.with_(space={"embed_dim": [96], "depth": [1, 2], "mlp_ratio": [2]}, distill=quick)
+    fitted = RunFolder(tmp_path / "fit")
+    fitted.make()
+    fitted.claim(config.with_(space={"stem": ["stage5"]}).resolved())
+    flags = ["--fit", fitted.path, "--num-archs", 2, "--again", 1, "--cohort-size", 4, "--column", "photos"]
+    file = tmp_path / "students.jsonl"
+    flags += ["--epochs", 2, "--file", file]
+    made = bench("students", *flags, out=tmp_path)
+    roles, seed = [each["role"] for each in made["trainings"]], config.distill.seed
+    assert roles == ["", "", *["without blocks"] * len(config.space.stem), "middle", "largest", ""]
+    assert {each["epochs"] for each in made["trainings"]} == {2}
+    assert [each["seed"] for each in made["trainings"]] == [*[seed] * (len(roles) - 1), seed + 1]
+    assert made["trainings"][-1]["arch"] == made["trainings"][0]["arch"]
+    truth = read_ground_truth(file, load_config(file.with_suffix(".yaml")).space, 2)
+    assert [len(each.entries) for each in truth] == [2]
+    assert bench("students", *flags, out=tmp_path) == made

@@ -1,0 +1,172 @@
+"""Makes ground truth of the space that `tvt fit` searches: students on stages, each trained as a fit trains its own.
+
+python -m benchmarks students --fit RUN --num-archs 24 --file benchmarks/students_signs.jsonl --column signs
+
+RUN is what `tvt fit DATASET --out RUN` left: its teacher, augmentation, loss and number of epochs are those of all.
+Students begin with any of the stages that a fit may choose. Beside them are rivals of no search: for each of these
+stages a student without blocks, the middle of the space and the largest, and some students with a second seed.
+
+Interrupted, it goes on where it was when it is called again. FILE has the students, as `tvt rank` reads them (with
+`--config` FILE.yaml, whose space holds them all); FILE.json has all trainings with their roles, seeds and epochs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.ground_truth import count, ground_truth_line, in_processes, train_cohort
+from benchmarks.runner import Record
+from tvt_ray.cli.output import print_table
+from tvt_ray.distillation.cohort import DistillInputs
+from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.errors import UsageError
+from tvt_ray.planning.inherited import stems_of
+from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.folder import RunFolder
+from tvt_ray.storage.locations import as_location, write_atomically
+from tvt_ray.verbs.session import Session
+from tvt_ray.verbs.short import middle_arch
+from tvt_ray.verbs.trainings import Teaching
+from tvt_ray.vits import Arch, Space
+
+BLOCKLESS, MIDDLE, LARGEST = "without blocks", "middle", "largest"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A training, and whose it is."""
+
+    role: str  # empty: one of the sample
+    task: DistillTask
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fit", required=True, metavar="RUN", help="the folder of a fit")
+    parser.add_argument("--num-archs", type=int, default=24, metavar="N")
+    parser.add_argument("--again", type=int, default=4, metavar="N", help="of these, with a second seed (default: 4)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of each (default: those of the fit)")
+    parser.add_argument("--cohort-size", type=int, default=4, metavar="N", help="students that share batches")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="cohorts at a time")
+    parser.add_argument("--column", required=True, metavar="NAME", help="accuracies go into NAME_kd_acc")
+    parser.add_argument("--file", type=Path, required=True, metavar="FILE", help="of JSON lines")
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    config, file = wide(RunFolder(as_location(args.fit)).config(), args.epochs), args.file.absolute()
+    with Session.open(config, record.folder / "run") as session:
+        students = chosen(session, args.num_archs, args.again)
+        cohorts = cohorts_of(students, args.cohort_size)
+        left = {part: cohort for part, cohort in cohorts.items() if record.find(part) is None}
+        if left:
+            inputs, config = Teaching(session).inputs(), session.config
+            calls = {
+                part: functools.partial(_train, cohort, inputs, record.folder / f"{part}.pt")
+                for part, cohort in left.items()
+            }
+            total = sum(map(len, left.values())) * config.distill.epochs * len(inputs.train)
+            in_processes(calls, total, args.workers, record)
+    known = {name: acc for part in cohorts for name, acc in record.find(part).items()}
+    column = f"{args.column}_kd_acc"
+    trainings = [
+        {
+            **ground_truth_line(each.task, column, known[each.name]),
+            "role": each.role,
+            "seed": each.task.settings.seed,
+            "epochs": each.task.settings.epochs,
+        }
+        for each in students
+    ]
+    first = students[0].task.settings.seed
+    sample = [each for each in trainings if not each["role"] and each["seed"] == first]
+    write_atomically(file, "".join(f"{json.dumps(_plain(line))}\n" for line in sample).encode())
+    write_atomically(file.with_suffix(".json"), json.dumps(trainings, indent=1).encode())
+    write_atomically(file.with_suffix(".yaml"), config.to_yaml().encode())
+    return {"file": str(file), "column": column, "trainings": trainings}
+
+
+def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name not in ("role", "seed", "epochs")}
+
+
+def wide(config: RunConfig, epochs: int | None) -> RunConfig:
+    """A fit's config with all the stages that it may have chosen from, and the epochs that were asked for: as large a
+    part of them with frozen stages, and as large a part of warming up.
+    """
+    backbone = getattr(config.space, "backbone", None)
+    if backbone is None or config.budget.max_params is None:
+        raise UsageError("--fit is the folder of a fit whose students begin with stages, within a number of parameters")
+    lengths: dict[str, int] = {}
+    if epochs is not None:
+        share = epochs / config.distill.epochs
+        names = ("warmup_epochs", "stem_frozen_epochs")
+        lengths = {"epochs": epochs, **{name: max(1, round(share * getattr(config.distill, name))) for name in names}}
+    return config.with_(space={"stem": stems_of(backbone, config.budget.max_params)}, distill=lengths)
+
+
+def chosen(session: Session, num_archs: int, num_again: int) -> list[Student]:
+    """A sample of the space within the budget, the rivals, and some of the sample once more; each once."""
+    teaching, space, limits = Teaching(session), session.config.space, session.limits
+    inside = [arch for arch in space.enumerate() if limits.admit(arch)]
+    if num_archs > len(inside) or num_again > num_archs:
+        raise UsageError(f"--num-archs is at most {len(inside):,} here, and --again at most --num-archs")
+    settings, num_classes = teaching.settings, session.data.num_classes
+
+    def student(role: str, of: Space, arch: Arch, seed: int) -> Student:
+        label = ".".join(filter(None, [role.replace(" ", "-"), of.arch_id(arch), f"s{seed}"]))
+        own = settings.with_(seed=seed)
+        return Student(role, DistillTask(of, arch, num_classes, own, session.config.plugins, label))
+
+    sample = random.Random("students/0").sample(inside, num_archs)
+    found = [student("", space, arch, settings.seed) for arch in sample]
+    found += [student(BLOCKLESS, *_without_blocks(space, stem), settings.seed) for stem in space.stem]  # type: ignore[attr-defined]
+    params = {space.arch_id(arch): space.cost(arch, num_classes).params for arch in inside}
+    largest = max(inside, key=lambda arch: (params[space.arch_id(arch)], space.arch_id(arch)))
+    found += [
+        student(role, space, arch, settings.seed) for role, arch in ((MIDDLE, middle_arch(session)), (LARGEST, largest))
+    ]
+    return found + [student("", space, arch, settings.seed + 1) for arch in sample[:num_again]]
+
+
+def _without_blocks(space: Space, stem: str) -> tuple[Space, Arch]:
+    changes = {"depth": [0], "stem": [stem], "embed_dim": [max(space.embed_dim)], "pool": ["mean"]}  # type: ignore[attr-defined]
+    without = space.with_(changes)
+    return without, next(without.enumerate())
+
+
+def cohorts_of(students: Sequence[Student], size: int) -> dict[str, list[DistillTask]]:
+    """By part of the record: students of one seed that share batches."""
+    found: dict[str, list[DistillTask]] = {}
+    for seed in sorted({each.task.settings.seed for each in students}):
+        tasks = [each.task for each in students if each.task.settings.seed == seed]
+        for start in range(0, len(tasks), size):
+            found[f"seed{seed}-{start // size}"] = tasks[start : start + size]
+    return found
+
+
+def _train(tasks: Sequence[DistillTask], inputs: DistillInputs, state_file: Path) -> dict[str, float]:
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return train_cohort(tasks, inputs, state_file, device, count, kept=True)
+
+
+def show(result: Mapping[str, Any]) -> None:
+    column = result["column"]
+    rows = [
+        [each["role"] or "of the sample", f"{each['params']:,}", str(each["seed"]), f"{each[column]:.2f}"]
+        for each in sorted(result["trainings"], key=lambda each: -each[column])
+    ]
+    print_table(f"test accuracy, percent; {result['file']}", ["student", "parameters", "seed", "accuracy"], rows)
