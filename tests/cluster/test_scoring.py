@@ -18,6 +18,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.proxies import PROXIES
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.inputs import make_task
+from tvt_ray.scoring.faults import DeviceError
 from tvt_ray.searchers import batching, build_algorithm, recorder
 from tvt_ray.searchers.recorder import Recorder, Sampler, Scorer
 from tvt_ray.storage.records import RecordWriter
@@ -73,13 +74,13 @@ def test_too_many_failures_stop_the_run(run_workers):
 
 
 def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_workers, config, tmp_path, monkeypatch):
-    """One worker dies once, which is repaired; and one architecture kills each worker that it meets.
+    """One worker dies once, and another's device fails once, which is repaired; and one architecture kills each worker.
 
     The latter's batch dies with it as often as it is given out again, and is then tried one by one.
     """
     monkeypatch.setattr(batching, "MAX_LOSSES", 1)
-    deadly, unlucky = first_archs(config, 10)[::9]
-    marker = tmp_path / "died"
+    deadly, on_a_bad_card, *_, unlucky = first_archs(config, 10)
+    marker, failed_card = tmp_path / "died", tmp_path / "failed"
 
     class Mortal(scoring.ScoringTrial):
         def setup(self, config, task_ref=None):
@@ -92,11 +93,18 @@ def test_dead_workers_are_replaced_and_only_who_kills_them_fails(run_workers, co
                 os.kill(os.getpid(), signal.SIGKILL)
             if arch == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if arch == on_a_bad_card and not failed_card.exists():
+                failed_card.write_text(str(os.getpid()))
+                raise DeviceError("CUDA error: device-side assert triggered")
+            if failed_card.exists() and failed_card.read_text() == str(os.getpid()):
+                (tmp_path / "went-on").touch()
             return super()._read(arch)
 
     rows, _, outcome = run_workers(12, 3, trainable=Mortal)
     failed = [row for row in rows if row.status == "failed"]
     assert marker.exists()
+    assert failed_card.exists()
+    assert not (tmp_path / "went-on").exists()
     assert len(rows) == 12
     assert [row.arch_id for row in failed] == [config.space.arch_id(deadly)]
     assert failed[0].error.startswith("its worker died again and again")

@@ -1,5 +1,6 @@
 """Searches on a real Ray cluster: what comes out, whoever computes it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -123,6 +124,18 @@ def test_resuming_a_finished_run_reads_only_what_is_new(finished, cluster, confi
     again = search(more, run_dir=folder, resume=True).summary
     assert again.num_scored == 30
     assert again.archs_per_s == 0
+
+
+def test_what_failed_by_its_device_is_read_again(finished, cluster, config, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    before, rows = readings(folder), RunFolder(folder).rows().read()
+    shutil.rmtree(folder / "rows")
+    failed = dataclasses.replace(rows[3], status="failed", error="RuntimeError: CUDA out of memory", readings={})
+    RunFolder(folder).rows().append([*rows[:3], failed, *rows[4:]])
+    summary = search(variant(config, cluster={"scoring_workers": 1}), run_dir=folder, resume=True).summary
+    assert (summary.num_scored, summary.num_failed) == (24, 0)
+    assert readings(folder) == before
+    assert {row.arch_id for row in RunFolder(folder).rows().read()} == {row.arch_id for row in rows}
 
 
 def test_a_run_can_be_resumed_by_another_score_without_reading_again(finished, cluster, tmp_path):

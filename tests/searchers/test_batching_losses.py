@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from tests.searchers.dealing import make_run
-from tvt_ray.searchers.batching import MAX_BACKOFF_S, MAX_FAILED_STARTS, MAX_LOSSES
+from tvt_ray.searchers.batching import MAX_BACKOFF_S, MAX_FAILED_STARTS, MAX_LOSSES, Dispatcher
 
 
 @pytest.fixture
@@ -194,3 +194,13 @@ def test_the_wait_stays_finite_however_many_starts_fail(dispatcher):
     for number in range(5000):
         dispatcher.lost(f"w{number}", "no room")
     assert dispatcher.backoff_s() == MAX_BACKOFF_S
+
+
+def test_what_an_earlier_run_could_not_read_comes_first_and_one_by_one(task):
+    run = make_run(task, 3)
+    again = [run.sampler.ask() for _ in range(2)]
+    dispatcher = Dispatcher(task, run.recorder, 3, 4, again=again)
+    run.dispatcher = dispatcher
+    batches = run.read_all()
+    assert [batch.archs for batch in batches[:2]] == [(arch,) for arch in again]
+    assert len(run.ids) == len(set(run.ids)) == 5

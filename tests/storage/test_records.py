@@ -38,6 +38,23 @@ def test_rows_come_back_as_they_were(folder):
     assert rows_in(folder) == rows
 
 
+def test_a_row_that_failed_by_its_device_is_replaced_by_the_one_that_was_read_later(folder):
+    device = make_row(1, status="failed")
+    device = dataclasses.replace(device, error="its worker's device failed: CUDA error: device-side assert triggered")
+    own = dataclasses.replace(make_row(2, status="failed"), error="ArithmeticError: snip is not a finite number")
+    parts = Records(folder, ROWS)
+    parts.append([device, own, make_row(3)])
+    parts.append([make_row(1), make_row(2), dataclasses.replace(make_row(3), seconds=99.0)])
+    for _ in range(2):
+        assert rows_in(folder) == [make_row(1), own, make_row(3)]
+        parts.compact()
+    again = dataclasses.replace(device, error="RuntimeError: CUDA out of memory")
+    other = Records(folder / "other", ROWS)
+    other.append([device])
+    other.append([again])
+    assert rows_in(folder / "other") == [again]  # the later word
+
+
 def test_columns_are_those_of_the_contract(tmp_path):
     Records(tmp_path, ROWS).append([make_row(1)])
     table = pq.read_table(tmp_path)

@@ -207,6 +207,8 @@ def explain_death(error_file: str | None) -> str:
         text = ""
     if "OutOfMemoryError" in text or "low on memory" in text:
         return "its worker was killed by Ray's memory monitor: the node was running low on memory"
+    if found := re.search(r"DeviceError: (.*)", text):
+        return f"its worker's device failed: {found[1][:300]}"
     if "node" in text and "died" in text and "was terminated" in text:
         return "its worker's node was lost"
     lines = [line.strip() for line in text.splitlines()[1:] if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from tvt_ray.cluster.slots import Job, num_gpus, pick_device
 from tvt_ray.data.splits import Dataset
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter, say
+from tvt_ray.scoring.faults import DeviceError
 from tvt_ray.scoring.reader import Reader, ReadingTask
 from tvt_ray.scoring.rows import Row
 from tvt_ray.storage.locations import Location, RemotePath
@@ -32,7 +34,11 @@ MIN_TASKS_PER_SLOT = 4  # so that the last ones end at about the same time
 def _read_chunk(task: ReadingTask, archs: Sequence[Mapping[str, Any]]) -> list[Row]:
     torch.set_num_threads(1)
     load_plugins(task.plugins)
-    return Reader(task, pick_device()).read_all([task.space.from_json(arch) for arch in archs])
+    try:
+        return Reader(task, pick_device()).read_all([task.space.from_json(arch) for arch in archs])
+    except DeviceError as error:  # Ray gives the process to the next task, and runs this one again in another
+        say(f"a worker ends, since its device failed: {error}")
+        os._exit(1)
 
 
 def read_archs(job: Job, archs: Sequence[Arch], title: str, on_rows: Callable[[Sequence[Row]], None]) -> list[Row]:

@@ -13,8 +13,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from tvt_ray.proxies import PROXIES, Probe, Readings
+from tvt_ray.scoring.faults import DeviceError, is_of_device, is_out_of_memory
 from tvt_ray.scoring.rows import Row, Status, unread
+from tvt_ray.storage.locations import first_line
 from tvt_ray.vits import Arch, Space, build_student
+from tvt_ray.vits.student import Student
 
 
 @dataclass(frozen=True)
@@ -53,27 +56,37 @@ class Reader:
         return readings
 
     def _of_draw(self, arch: Arch, draw: int) -> Readings:
-        """Of one initialisation; when memory runs out, again with smaller chunks of the probe, from here on."""
+        """Of one initialisation."""
         task = self.task
+        student = build_student(task.space, arch, task.num_classes, task.seed, self.device, draw=draw, shared=True)
+        return {name: self._read(name, student) for name in task.proxies}
+
+    def _read(self, name: str, student: Student) -> float:
+        """One reading; when memory runs out, again with half as much of the probe at a time, of this reading alone."""
+        probe = self.probe
         while True:
             try:
-                student = build_student(
-                    task.space, arch, task.num_classes, task.seed, self.device, draw=draw, shared=True
-                )
-                return {name: PROXIES[name].read(student, self.probe) for name in task.proxies}
-            except torch.OutOfMemoryError:
-                if self.probe.chunk == 1:
+                return PROXIES[name].read(student, probe)
+            except Exception as error:
+                if not is_out_of_memory(error) or probe.chunk == 1:
                     raise
-                self.probe = replace(self.probe, chunk=math.ceil(min(self.probe.chunk, len(self.probe.images)) / 2))
+            # Out here nothing holds the tensors any more: in the block above, the traceback does.
+            probe = replace(probe, chunk=math.ceil(min(probe.chunk, len(probe.images)) / 2))
+            if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
     def read(self, arch: Arch) -> Row:
-        """An architecture that raises becomes a failed row with its error."""
+        """An architecture that raises becomes a failed row with its error.
+
+        Raises DeviceError where the device failed, and not the architecture.
+        """
         start = time.perf_counter()
         try:
             with time_limit(self.task.max_seconds):
                 readings, error = self.readings(arch), None
         except Exception as raised:  # whatever goes wrong with one architecture is that architecture's result
+            if is_of_device(raised):
+                raise DeviceError(first_line(raised)) from raised
             readings, error = {}, f"{type(raised).__name__}: {raised}"
         return make_row(self.task, arch, readings, error, time.perf_counter() - start)
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from tvt_ray.errors import UsageError
+from tvt_ray.scoring.faults import is_no_fault_of_the_architecture
 from tvt_ray.storage.records import Codec
 from tvt_ray.strict import parse_json
 from tvt_ray.vits import Arch, Space
@@ -119,4 +120,9 @@ def table_to_rows(table: pa.Table) -> list[Row]:
     return rows
 
 
-ROWS = Codec(SCHEMA, rows_to_table, table_to_rows, key=lambda row: row.arch_id)
+def may_be_read_again(row: Row) -> bool:
+    """Of one that failed by its device: a run that is gone on with reads it once more, and the later row counts."""
+    return row.status != "ok" and is_no_fault_of_the_architecture(row.error)
+
+
+ROWS = Codec(SCHEMA, rows_to_table, table_to_rows, key=lambda row: row.arch_id, may_be_replaced=may_be_read_again)

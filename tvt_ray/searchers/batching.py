@@ -57,8 +57,10 @@ class Dispatcher:
         batch_size: int | None = None,
         calibrating: Calibrating | None = None,
         on_read: Callable[[int], None] = lambda count: None,
+        again: Sequence[Arch] = (),
     ) -> None:
-        """`batch_size`: architectures at a time; None: as many as take about BATCH_SECONDS.
+        """`batch_size`: architectures at a time; None: as many as take about BATCH_SECONDS. `again`: architectures that
+        an earlier run could not read, for no fault of theirs; each is a batch of its own, beside the `total`.
 
         `on_read` hears how many were read with each batch, those of the sample included.
         """
@@ -67,7 +69,7 @@ class Dispatcher:
         self._began: float | None = None  # time.perf_counter() at the first worker's first word
         self.seconds = 0.0  # from then to the last batch that came back
         self._sample = deque(calibrating.sample if calibrating else ())
-        self._again: deque[Batch] = deque()  # what dead workers had
+        self._again = deque(Batch((arch,)) for arch in again)  # and what dead workers had
         self._pending: dict[str, Batch | None] = {}  # by worker; None: it waits
         self._pace: dict[str, float] = {}  # seconds an architecture, of each worker's last batch
         self.num_failed_starts = 0  # in a row

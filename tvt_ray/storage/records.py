@@ -31,12 +31,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Codec(Generic[R]):
-    """How records of a kind become a table and back; of two with one key, the first that was written counts."""
+    """How records of a kind become a table and back; of two with one key, the first that was written counts, but for
+    those that `may_be_replaced`.
+    """
 
     schema: pa.Schema  # columns that every part has; there may be more
     to_table: Callable[[Sequence[R]], pa.Table]
     from_table: Callable[[pa.Table], list[R]]
     key: Callable[[R], Hashable]
+    may_be_replaced: Callable[[R], bool] = lambda record: False  # by a later one of its key
 
 
 class Records(Generic[R]):
@@ -93,7 +96,9 @@ class Records(Generic[R]):
             except (ValueError, TypeError) as error:
                 raise UsageError(f"{path} holds what no run wrote ({first_line(error)}); {_ADVICE}") from None
             for record in records:
-                first.setdefault(self.codec.key(record), record)
+                known = first.setdefault(self.codec.key(record), record)
+                if known is not record and self.codec.may_be_replaced(known):
+                    first[self.codec.key(record)] = record
         return list(first.values())
 
     def table(self) -> pa.Table:

@@ -23,7 +23,7 @@ from tvt_ray.runs.process import on_sigterm
 from tvt_ray.runs.run import Run, SearchSummary
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.reader import ReadingTask
-from tvt_ray.scoring.rows import Row, verified
+from tvt_ray.scoring.rows import Row, may_be_read_again, verified
 from tvt_ray.scoring.scores import Calibration, calibration_archs
 from tvt_ray.searchers import build_algorithm
 from tvt_ray.searchers.batching import Calibrating, Dispatcher
@@ -132,9 +132,14 @@ class _Reading:
         algorithm = build_algorithm(settings, space, self.config.seed)
         sampler = Sampler(algorithm, self.session.limits, self.config.seed)
         recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
-        recorder.replay([(space.from_json(verified(row, space).arch), row) for row in earlier])
+        again = [space.from_json(verified(row, space).arch) for row in earlier if may_be_read_again(row)]
+        for arch in again:
+            sampler.skip(arch)
+        read = [(space.from_json(verified(row, space).arch), row) for row in earlier if not may_be_read_again(row)]
+        recorder.replay(read)
         if earlier:
-            say(f"resuming: {len(earlier):,} architectures were read before")
+            told = f", and {len(again):,} that failed by their device are read again" if again else ""
+            say(f"resuming: {len(read):,} architectures were read before{told}")
         wanted = min(settings.num_samples, space.size())
 
         def calibrate(rows: Sequence[Row]) -> None:
@@ -142,10 +147,10 @@ class _Reading:
 
         calibrating = None if calibrated else Calibrating(sample, calibrate)
         left, extra = max(0, wanted - len(earlier)), len(calibrating.sample) if calibrating else 0
-        meter = stack.enter_context(Meter("scoring", wanted + extra, "architectures", len(earlier)))
+        meter = stack.enter_context(Meter("scoring", wanted + extra, "architectures", len(read)))
         batch_size = self.config.cluster.archs_per_trial
         return Dispatcher(
-            task, recorder, left, batch_size, calibrating, lambda count: meter.advance(count, _note(recorder))
+            task, recorder, left, batch_size, calibrating, lambda count: meter.advance(count, _note(recorder)), again
         )
 
     def _keep_calibration(self, rows: Sequence[Row]) -> Calibration:
