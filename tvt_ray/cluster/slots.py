@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import ray
 import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from tvt_ray.cluster.packing import Node, fitting, most_cores
 from tvt_ray.cluster.settings import ClusterSettings
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.plugins import load_plugins
@@ -34,8 +34,9 @@ class Slots:
     limit: int | None = None  # at most so many, whatever joins the cluster
 
     def available(self) -> int:
-        """How many of them the connected cluster holds by now."""
-        return find_slots(self.gpus_each, self.limit).count
+        """How many of them the connected cluster holds by now; one at least, for which an autoscaler may bring a node."""
+        count = fitting(nodes(), 1, self.gpus_each)
+        return max(min(count, self.limit or count), 1)
 
     @property
     def resources(self) -> dict[str, float]:
@@ -92,32 +93,38 @@ def wait_for_gpus(wanted: int, timeout_s: float) -> None:
 
 def num_gpus() -> int:
     """GPUs of the connected cluster, now."""
-    return int(_resources()[1])
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
-def _resources() -> tuple[int, float]:
-    """CPUs and GPUs of the connected cluster, now."""
-    found = ray.cluster_resources()
-    return int(found.get("CPU", 1)), found.get("GPU", 0)
+def nodes() -> list[Node]:
+    """Those of the connected cluster, now."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(int(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in alive]
 
 
 def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
     """Packs the connected cluster, with at most `limit` actors.
 
-    A fraction counts per GPU, since no actor straddles two; None is DEFAULT_SHARE of a GPU.
+    A fraction counts per GPU, since no actor straddles two; None is DEFAULT_SHARE of a GPU. Raises UsageError where no
+    node has so many GPUs.
     """
-    cpus, gpus = _resources()
-    share = DEFAULT_SHARE if gpus_per_trial is None else gpus_per_trial
-    if not gpus or not share:
-        fitting, share = cpus, 0
-    else:
-        fitting = min(_fitting(gpus, share) if share <= 1 else int(gpus / share), cpus)
-    return Slots(max(min(fitting, limit or fitting), 1), share, limit)
+    here = nodes()
+    share = _share(gpus_per_trial, DEFAULT_SHARE, here)
+    count = fitting(here, 1, share)
+    if share and not count:
+        most = max(node.gpus for node in here)
+        raise UsageError(
+            f"cluster.gpus_per_trial {share:g}: no node of the cluster has so many GPUs and a core; the largest has "
+            f"{most:g}"
+        )
+    return Slots(max(min(count, limit or count), 1), share, limit)
 
 
-def _fitting(gpus: float, share: float) -> int:
-    """Processes that each take a share of one GPU."""
-    return int(gpus) * math.floor(1 / share + 1e-6)
+def _share(asked: float | None, default: float, here: Sequence[Node]) -> float:
+    """Of a GPU, or GPUs, where there are any."""
+    if not any(node.gpus for node in here):
+        return 0.0
+    return default if asked is None else asked
 
 
 def pick_device() -> torch.device:
@@ -184,17 +191,23 @@ class Allotment:
 def allot(settings: ClusterSettings, num_jobs: int) -> Allotment:
     """Shares the connected cluster evenly among the trainings that run at a time; a worker fits on one node.
 
-    Raises UsageError when the cluster cannot hold the workers of one training.
+    Raises UsageError when the cluster cannot hold the workers of one training, and for two on one GPU.
     """
-    (cpus, gpus), workers = _resources(), settings.training_workers
-    share = (1.0 if settings.gpus_per_training_worker is None else settings.gpus_per_training_worker) if gpus else 0.0
-    if workers > cpus or (share and workers * share > gpus):
+    here, workers, cores = nodes(), settings.training_workers, settings.cpus_per_training_worker or 1
+    share = _share(settings.gpus_per_training_worker, 1.0, here)
+    if workers > 1 and 0 < share < 1:
         raise UsageError(
-            f"cluster.training_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs"
+            f"cluster.gpus_per_training_worker {share:g} puts {workers} workers of a training on one GPU, which NCCL "
+            "refuses: give each a whole one (1), or none (0), or train with one worker"
         )
-    fitting = min(num_jobs, int(gpus // (share * workers)) if share else num_jobs, cpus // workers)
-    jobs = max(1, min(fitting, cpus // (workers * (settings.cpus_per_training_worker or 1))))
-    each = settings.cpus_per_training_worker or max(1, min(cpus // (jobs * workers), _largest_node(share)))
+    jobs = min(num_jobs, fitting(here, cores, share) // workers)
+    if not jobs:
+        cpus, gpus = sum(node.cpus for node in here), sum(node.gpus for node in here)
+        raise UsageError(
+            f"cluster.training_workers {workers} needs more than the cluster has: {cpus} CPUs, {gpus:g} GPUs on "
+            f"{len(here)} node{'' if len(here) == 1 else 's'}, and a worker takes {cores} and {share:g} of one node"
+        )
+    each = settings.cpus_per_training_worker or most_cores(here, share, jobs * workers)
     return Allotment(workers, each, share, jobs, settings.loader_workers, settings.max_failures)
 
 
@@ -203,16 +216,8 @@ def allot_cohorts(settings: ClusterSettings, num_students: int) -> Allotment:
 
     On CPUs each has a core, or more where there are more than students: small models gain little from a second one.
     """
-    cpus, gpus = _resources()
-    share = (DEFAULT_COHORT_SHARE if settings.gpus_per_cohort is None else settings.gpus_per_cohort) if gpus else 0.0
-    fitting = min(cpus, _fitting(gpus, share)) if share else cpus
-    jobs = max(1, min(fitting, num_students))
-    each = max(1, min(cpus // jobs, _largest_node(share)))
-    return Allotment(1, each, share, jobs, settings.loader_workers, settings.max_failures)
-
-
-def _largest_node(share: float) -> int:
-    """CPUs of the largest node that has so much of a GPU."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = [node for node in nodes if node.get("GPU", 0) >= share]
-    return max((int(node.get("CPU", 0)) for node in fit), default=1)
+    here = nodes()
+    share = _share(settings.gpus_per_cohort, DEFAULT_COHORT_SHARE, here)
+    jobs = max(1, min(fitting(here, 1, share), num_students))
+    cores = max(1, most_cores(here, share, jobs))
+    return Allotment(1, cores, share, jobs, settings.loader_workers, settings.max_failures)
