@@ -34,7 +34,7 @@ class Slots:
     limit: int | None = None  # at most so many, whatever joins the cluster
 
     def available(self) -> int:
-        """How many of them the connected cluster holds by now; one at least, for which an autoscaler may bring a node."""
+        """How many of them the cluster holds by now; one at least, for which an autoscaler may bring a node."""
         count = fitting(nodes(), 1, self.gpus_each)
         return max(min(count, self.limit or count), 1)
 
