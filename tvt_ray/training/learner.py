@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tvt_ray.training.pace import Amp, autocast, choose_precision
 
 Metrics: TypeAlias = dict[str, float]
+PRECISIONS = (None, torch.bfloat16, torch.float16)  # that a training may compute in; None: float32
 Weights = Literal["auto", "best", "last", "ema"]
 # Below this a validation accuracy near 50 % has a standard error of over a point, and its best epoch is a lucky one
 # (on ants and bees, 24 images, the last epoch was the better one on the test split in 8 trainings of 10).
@@ -39,13 +40,13 @@ class WorkerContext:
     world_size: int = 1
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
 
-    def agreed(self, yes: bool) -> bool:
-        """What the first worker says of it, told to all of them."""
+    def agreed(self, number: int) -> int:
+        """What the first worker says, told to all of them: a small number, or whether something is so."""
         if self.world_size == 1:
-            return yes
-        said = torch.tensor([yes], dtype=torch.int8, device=self.device)
+            return number
+        said = torch.tensor([number], dtype=torch.int8, device=self.device)
         torch.distributed.broadcast(said, 0)
-        return bool(said)
+        return int(said)
 
 
 @dataclass(frozen=True)
@@ -139,11 +140,16 @@ class Learner(ABC):
             self.average.update(self.core, step=self.epoch * self.steps + step)
 
     def settle_precision(self, batch: TrainBatch) -> None:
-        """Once, by what a step takes; a training that goes on elsewhere keeps to what was chosen."""
+        """Once, by what a step takes; a training that goes on elsewhere keeps to what was chosen.
+
+        Of several workers the first one's timing decides: gradients of one precision alone can be averaged, since those
+        in float16 are scaled.
+        """
         if not self.precision_chosen:
             with torch.random.fork_rng(devices=[]):
                 rehearse = functools.partial(self.rehearse, batch)
-                self.set_precision(choose_precision(self.amp, self.worker.device, rehearse))
+                chosen = choose_precision(self.amp, self.worker.device, rehearse)
+            self.set_precision(PRECISIONS[self.worker.agreed(PRECISIONS.index(chosen))])
 
     def rehearse(self, batch: TrainBatch) -> None:
         """What a step computes, without the step: for who times it. Statistics of BatchNorm move."""
