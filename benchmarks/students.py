@@ -7,7 +7,8 @@ Students begin with any of the stages that a fit may choose. Beside them are riv
 stages a student without blocks, the middle of the space and the largest, and some students with a second seed.
 
 Interrupted, it goes on where it was when it is called again. FILE has the students, as `tvt rank` reads them (with
-`--config` FILE.yaml, whose space holds them all); FILE.json has all trainings with their roles, seeds and epochs.
+`--config` FILE.yaml, whose space holds them all); FILE.json has all trainings with their roles, seeds and epochs. What
+is in those is not trained again: `--config FILE.yaml --dataset PATH` in the place of `--fit` adds students elsewhere.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ import torch
 
 from benchmarks.ground_truth import count, ground_truth_line, in_processes, train_cohort
 from benchmarks.runner import Record
+from tvt_ray.cli.options import add_options, config_of
 from tvt_ray.cli.output import print_table
 from tvt_ray.distillation.cohort import DistillInputs
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import UsageError
 from tvt_ray.planning.inherited import stems_of
-from tvt_ray.runs.config import RunConfig
+from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.storage.locations import as_location, write_atomically
 from tvt_ray.verbs.session import Session
@@ -55,7 +57,8 @@ class Student:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fit", required=True, metavar="RUN", help="the folder of a fit")
+    parser.add_argument("--fit", metavar="RUN", help="the folder of a fit")
+    add_options(parser, "config", "dataset", "set")
     parser.add_argument("--num-archs", type=int, default=24, metavar="N")
     parser.add_argument("--again", type=int, default=4, metavar="N", help="of these, with a second seed (default: 4)")
     parser.add_argument("--epochs", type=int, metavar="N", help="of each (default: those of the fit)")
@@ -66,10 +69,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
-    config, file = wide(RunFolder(as_location(args.fit)).config(), args.epochs), args.file.absolute()
+    if (args.fit is None) == (args.config is None):
+        raise UsageError("--fit or --config says how students are trained: one of them")
+    config = config_of(args) if args.fit is None else wide(RunFolder(as_location(args.fit)).config(), args.epochs)
+    file = args.file.absolute()
     with Session.open(config, record.folder / "run") as session:
         students = chosen(session, args.num_archs, args.again)
-        cohorts = cohorts_of(students, args.cohort_size)
+        known = trained_before(file, config)
+        cohorts = cohorts_of([each for each in students if each.name not in known], args.cohort_size)
         left = {part: cohort for part, cohort in cohorts.items() if record.find(part) is None}
         if left:
             inputs, config = Teaching(session).inputs(), session.config
@@ -79,11 +86,12 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
             }
             total = sum(map(len, left.values())) * config.distill.epochs * len(inputs.train)
             in_processes(calls, total, args.workers, record)
-    known = {name: acc for part in cohorts for name, acc in record.find(part).items()}
+    known |= {name: acc for part in cohorts for name, acc in record.find(part).items()}
     column = f"{args.column}_kd_acc"
     trainings = [
         {
             **ground_truth_line(each.task, column, known[each.name]),
+            "name": each.name,
             "role": each.role,
             "seed": each.task.settings.seed,
             "epochs": each.task.settings.epochs,
@@ -99,7 +107,19 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
 
 
 def _plain(line: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in line.items() if name not in ("role", "seed", "epochs")}
+    return {name: value for name, value in line.items() if name not in ("name", "role", "seed", "epochs")}
+
+
+def trained_before(file: Path, config: RunConfig) -> dict[str, float]:
+    """Accuracies by the names of trainings, where FILE.json has some. Raises UsageError where by another config."""
+    trainings, settings = file.with_suffix(".json"), file.with_suffix(".yaml")
+    if not trainings.is_file():
+        return {}
+    before = load_config(settings)
+    if any(getattr(before, part) != getattr(config, part) for part in ("space", "budget", "distill", "teacher")):
+        raise UsageError(f"{trainings} has students that were trained otherwise: go on with --config {settings}")
+    found = json.loads(trainings.read_text())
+    return {each["name"]: next(value for key, value in each.items() if key.endswith("_acc")) for each in found}
 
 
 def wide(config: RunConfig, epochs: int | None) -> RunConfig:
@@ -130,7 +150,9 @@ def chosen(session: Session, num_archs: int, num_again: int) -> list[Student]:
         own = settings.with_(seed=seed)
         return Student(role, DistillTask(of, arch, num_classes, own, session.config.plugins, label))
 
-    sample = random.Random("students/0").sample(inside, num_archs)
+    order = inside.copy()
+    random.Random("students/0").shuffle(order)
+    sample = order[:num_archs]  # of which a smaller sample is a part
     found = [student("", space, arch, settings.seed) for arch in sample]
     found += [student(BLOCKLESS, *_without_blocks(space, stem), settings.seed) for stem in space.stem]  # type: ignore[attr-defined]
     params = {space.arch_id(arch): space.cost(arch, num_classes).params for arch in inside}
