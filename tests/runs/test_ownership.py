@@ -8,7 +8,7 @@ from tests.exports.conftest import write_folder
 from tvt_ray.errors import UsageError
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
-from tvt_ray.runs.ownership import outside
+from tvt_ray.runs.ownership import check_named, outside
 from tvt_ray.verbs.evaluate import evaluate
 from tvt_ray.verbs.export import export
 from tvt_ray.verbs.session import session_of
@@ -91,6 +91,10 @@ def test_places_are_those_that_are_read_or_fetched(tmp_path):
         distill={"init": str(tmp_path / "v.safetensors")},
         budget={"max_latency_ms": 1, "latency_profile": str(tmp_path / "p.json")},
     )
+    pattern, column = (RunConfig().with_(data={"group_by": text}) for text in ("(a+)+$", "patient id"))
+    assert (outside(pattern), outside(column)) == ({"data.group_by": "(a+)+$"}, {})
+    with pytest.raises(UsageError, match=r"name them again: --set 'data\.group_by=\(a\+\)\+\$'$"):
+        check_named(tmp_path, pattern, {})
     assert outside(config).keys() == {
         "data.root",
         "teacher.name",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,15 +53,17 @@ def check_named(folder: Location, config: RunConfig, asked: Mapping[str, Any], s
     """
     again = {key: value for key, value in outside(config).items() if key.startswith(section) and not _has(asked, key)}
     if again:
-        flags = " ".join(f"--set {key}={shown(value)}" for key, value in again.items())
+        flags = " ".join(f"--set {shlex.quote(f'{key}={shown(value)}')}" for key, value in again.items())
         raise UsageError(
-            f"{folder} was made elsewhere, or its config was changed by hand, and it names places outside of it: where "
-            f"you mean those, name them again: {flags}"
+            f"{folder} was made elsewhere, or its config was changed by hand, and it names places outside of it, or "
+            f"a pattern: where you mean those, name them again: {flags}"
         )
 
 
 def outside(config: RunConfig) -> dict[str, str]:
-    """Settings of a config that have files read, or fetched, from somewhere, by key."""
+    """Settings of a config that have files read, or fetched, from somewhere, by key; and a pattern, which may take for
+    ever.
+    """
     data, teacher = config.data, config.teacher
     named: dict[str, object] = {}
     kind = data.name.partition(":")[0]
@@ -69,12 +73,16 @@ def outside(config: RunConfig) -> dict[str, str]:
         named["data.root"] = data.root
     named |= {"data.image_root": data.image_root} if data.image_root else {}
     named |= {"data.labels": data.labels} if data.labels else {}
+    named |= {"data.group_by": data.group_by} if data.group_by and not _COLUMN.fullmatch(data.group_by) else {}
     named |= {"teacher.weights": teacher.weights} if teacher.weights else {}
     named |= {} if isinstance(teacher.pretrained, bool) else {"teacher.pretrained": teacher.pretrained}
     named |= {"teacher.name": teacher.name} if "hub:" in teacher.name or "/" in teacher.name else {}
     named |= {"distill.init": config.distill.init} if config.distill.init else {}
     named |= {"budget.latency_profile": config.budget.latency_profile} if config.budget.latency_profile else {}
     return {key: str(value) for key, value in named.items()}
+
+
+_COLUMN = re.compile(r"[\w -]+")
 
 
 def _has(asked: Mapping[str, Any], key: str) -> bool:
