@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from tests.data.samples import picture
+from tests.data.samples import encode, picture
 from tvt_ray.data.layout import is_image
 from tvt_ray.data.pixels import WHITE, Decoding, decode, parse_colour, to_rgb
 from tvt_ray.errors import UsageError
@@ -225,6 +225,22 @@ def test_what_is_no_picture_is_named(tmp_path):
     )
     with pytest.raises(UsageError, match="corrupt image a: a TIFF with 7 channels; 1, 3 or 4 are read"):
         decode(tmp_path / "a.tif", "a")
+
+
+@pytest.mark.parametrize("quality", [50, 100])
+@pytest.mark.parametrize("side", [16, 61, 200])
+def test_a_jpeg_that_lacks_its_last_marker_alone_is_whole(tmp_path, quality, side):
+    whole = encode(picture(side, (side, side)), "JPEG", quality=quality)
+    assert whole.endswith(b"\xff\xd9")
+    (tmp_path / "a.jpg").write_bytes(whole[:-2])
+    for data in (whole[:-2], tmp_path / "a.jpg"):
+        assert np.array_equal(np.asarray(decode(data, "a")), np.asarray(decode(whole, "a")))
+    for cut in (len(whole) - 12, len(whole) // 2):
+        with pytest.raises(UsageError, match="corrupt image a: "):
+            decode(whole[:cut], "a")
+    progressive = encode(picture(side, (side, side)), "JPEG", progressive=True)
+    with pytest.raises(UsageError, match="corrupt image a: image file is truncated"):
+        decode(progressive[:-2], "a")
 
 
 def test_planes_of_8_bits_are_pillows(tmp_path):

@@ -83,9 +83,46 @@ def decode(data: bytes | Path, name: str, decoding: Decoding = DECODING) -> Imag
 
     Raises UsageError that names the image when it cannot be decoded whole, or is larger than `decoding` allows.
     """
+    try:
+        return _decode(data, name, decoding)
+    except UsageError:
+        mended = _with_its_end(data)
+        if mended is None:
+            raise
+        return _decode(mended, name, decoding)
+
+
+def _decode(data: bytes | Path, name: str, decoding: Decoding) -> Image.Image:
     with opened(data, name, decoding) as image:
         image.draft(image.mode, _bounds(image))  # JPEG decodes at a smaller scale as well
         return bounded(to_rgb(image, decoding.background))
+
+
+def _with_its_end(data: bytes | Path) -> bytes | None:
+    """A JPEG that lacks nothing but the marker of its end, as some cameras write it, with that marker; else None.
+
+    Of a picture that is all there, whatever stands before the marker changes no pixel. Of one that was cut off it
+    becomes pixels. (A progressive one may have been cut off between two scans, which does not show.)
+    """
+    try:
+        if isinstance(data, Path) and not stat.S_ISREG(data.stat().st_mode):
+            return None
+        content = data.read_bytes() if isinstance(data, Path) else data
+        if not content.startswith(JPEG_START):
+            return None
+        pictures = []
+        for rest in (b"", CUT_OFF):
+            with Image.open(io.BytesIO(content + rest + JPEG_END), formats=["JPEG"]) as image:
+                if image.info.get("progressive"):
+                    return None
+                pictures.append(np.asarray(image))
+    except Exception:  # what is wrong with it was found out before
+        return None
+    return content + JPEG_END if np.array_equal(*pictures) else None
+
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+CUT_OFF = b"\x55" * 4096  # what a decoder makes pixels of where some are missing
 
 
 def bounded(image: Image.Image) -> Image.Image:
