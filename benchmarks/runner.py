@@ -113,9 +113,14 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     settings = {name: value for name, value in vars(args).items() if name not in NO_SETTINGS}
     if settings.get("config") is not None:
         settings["config"] = Path(settings["config"]).read_text()
-    return {
-        name: value if isinstance(value, bool | int | float | list) else str(value) for name, value in settings.items()
-    }
+    return {name: _plain(value) for name, value in settings.items()}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; paths and whatever else are texts."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, bool | int | float) else str(value)
 
 
 def commit_here() -> str:

@@ -43,6 +43,7 @@ def test_other_flags_and_another_config_are_another_measurement(tmp_path):
         return runner.settings_of(argparse.Namespace(**{**given, "seeds": 1, "out": tmp_path, **changed}))
 
     assert settings() == settings(seeds=3, out=tmp_path / "elsewhere") != settings(num_samples=4)
+    assert settings(files=[tmp_path / "a", 1.5])["files"] == [str(tmp_path / "a"), 1.5]  # as JSON has it
     before = settings()
     config.write_text("seed: 2\n")
     assert settings() != before
