@@ -1,5 +1,6 @@
 """The command line: what each command prints, and what wrong usage gets."""
 
+import argparse
 import json
 import os
 import random
@@ -13,9 +14,11 @@ import tvt_ray
 from tests.conftest import REPO, SMALL, SMALL_SPACES, TEACHER, call, set_flags
 from tests.data.samples import write_class_folders
 from tvt_ray.cli.main import build_parser
-from tvt_ray.cli.options import overrides
+from tvt_ray.cli.options import asked_now, overrides
+from tvt_ray.errors import UsageError
 from tvt_ray.planning.recipe import Speeds
-from tvt_ray.runs.config import load_config
+from tvt_ray.runs.config import RunConfig, load_config
+from tvt_ray.runs.folder import RunFolder
 from tvt_ray.teachers.provide import save_teacher
 
 
@@ -279,6 +282,34 @@ def test_paths_that_cannot_be_written_are_refused_before_any_work(capsys, tmp_pa
     assert "file/run cannot be written to: " in err.splitlines()[-1]
     code, _, err = call(capsys, "search", *SMALL, "--run-dir", tmp_path / "file" / "run", "--dry-run")
     assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "words", [["fit", "{}", "--out", "out"], ["search", "--dataset", "{}"], ["check-data", "{}"]], ids=lambda w: w[0]
+)
+def test_a_folder_that_is_laid_out_otherwise_is_told_before_torch_is_imported(words, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "notes.txt").write_text("")
+    words = [word.format(tmp_path / "photos") for word in words]
+    code = "import sys\nfrom tvt_ray.cli.main import main\ncode = main(sys.argv[1:])\n"
+    code += "sys.exit(code + 10 * sum(name in sys.modules for name in ('torch', 'ray', 'timm')))"
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "no images in the class folder(s) a, b (but a/notes.txt)" in done.stderr
+
+
+def test_a_run_that_was_begun_says_itself_how_its_images_are_laid_out(tmp_path, monkeypatch):
+    """Its labels are of a table that the command which goes on does not name."""
+    (tmp_path / "photos").mkdir()
+    run = RunFolder(tmp_path / "run")
+    args = argparse.Namespace(set=[], dataset=f"imagefolder:{tmp_path / 'photos'}", run_dir=run.path)
+    with pytest.raises(UsageError):
+        asked_now(args)
+    run.make()
+    run.claim(RunConfig())
+    assert asked_now(args)["data"]["name"] == args.dataset
 
 
 @pytest.mark.parametrize(

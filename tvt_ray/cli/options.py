@@ -240,11 +240,19 @@ def overrides(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def asked_now(args: argparse.Namespace) -> dict[str, Any]:
-    """`overrides`, of a dataset that is there: what is not is said before torch is imported. Raises UsageError."""
-    from tvt_ray.data.datasets import check_place
+    """`overrides`, of a dataset that is there: what is not, or is laid out otherwise, is said before torch is imported.
+
+    Raises UsageError.
+    """
+    from tvt_ray.data.datasets import check_layout, check_place
 
     asked = overrides(args)
-    check_place(str(asked.get("data", {}).get("name", "")))
+    data = asked.get("data", {})
+    check_place(str(data.get("name", "")))
+    run_dir = getattr(args, "run_dir", None)
+    begun = run_dir is not None and (run_dir / "config.yaml").exists()
+    if not begun and getattr(args, "config", None) is None:  # either may say how it is laid out
+        check_layout(data)
     return asked
 
 

@@ -9,11 +9,12 @@ import os
 import socket
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from tvt_ray.data.folders import image_folder
 from tvt_ray.data.grouping import grouped
@@ -111,6 +112,22 @@ def check_place(name: str) -> None:
     kind, _, path = name.partition(":")
     if DATASETS.get(kind, (None, False))[1] and path and "://" not in path and not Path(path).expanduser().exists():
         raise UsageError(f"dataset {name!r}: there is no {shown(path)}")
+
+
+def check_layout(asked: Mapping[str, Any]) -> None:
+    """Raises UsageError for an image folder whose files and tables cannot be read as a dataset.
+
+    No image is decoded, and torch is not imported, so that it is said at once. `asked`: of the section `data`; wrong
+    settings are said elsewhere.
+    """
+    kind, _, path = str(asked.get("name", "")).partition(":")
+    if kind != "imagefolder" or not path:
+        return
+    try:
+        settings = DataSettings(**asked)
+    except ValidationError:
+        return
+    image_folder(settings, Path(path))
 
 
 def _kind_of_file(path: Path) -> str:

@@ -118,7 +118,8 @@ def _with_its_end(data: bytes | Path) -> bytes | None:
                 pictures.append(np.asarray(image))
     except Exception:  # what is wrong with it was found out before
         return None
-    return content + JPEG_END if np.array_equal(*pictures) else None
+    plain, longer = pictures
+    return content + JPEG_END if np.array_equal(plain, longer) else None
 
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
