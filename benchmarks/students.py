@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from benchmarks.ground_truth import count, ground_truth_line, in_processes, train_cohort
 from benchmarks.runner import Record
@@ -102,8 +103,17 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
     sample = [each for each in trainings if not each["role"] and each["seed"] == first]
     write_atomically(file, "".join(f"{json.dumps(_plain(line))}\n" for line in sample).encode())
     write_atomically(file.with_suffix(".json"), json.dumps(trainings, indent=1).encode())
-    write_atomically(file.with_suffix(".yaml"), config.to_yaml().encode())
+    write_atomically(file.with_suffix(".yaml"), recipe_text(config).encode())
     return {"file": str(file), "column": column, "trainings": trainings}
+
+
+def recipe_text(config: RunConfig) -> str:
+    """What trains students so, as a config that names no place: `--dataset` says where the images are."""
+    values = config.model_dump(
+        mode="json", include={"seed", "space", "budget", "teacher", "teacher_training", "distill"}
+    )
+    how = config.data.model_dump(mode="json", include={"val_fraction", "test_fraction", "split_seed"})
+    return yaml.safe_dump({**values, "data": how}, sort_keys=False)
 
 
 def _plain(line: Mapping[str, Any]) -> dict[str, Any]:

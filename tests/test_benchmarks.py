@@ -163,7 +163,21 @@ def test_students_of_a_fit_s_space_are_trained_as_a_fit_trains_its_own(tmp_path)
     truth = read_ground_truth(file, load_config(file.with_suffix(".yaml")).space, 2)
     assert [len(each.entries) for each in truth] == [2]
     assert bench("students", *flags, out=tmp_path) == made
-    more = ["--config", file.with_suffix(".yaml"), "--num-archs", 3, "--again", 1, "--column", "photos", "--file", file]
+    assert str(tmp_path) not in file.with_suffix(".yaml").read_text()
+    more = [
+        "--dataset",
+        photos,
+        "--config",
+        file.with_suffix(".yaml"),
+        "--num-archs",
+        3,
+        "--again",
+        1,
+        "--column",
+        "photos",
+        "--file",
+        file,
+    ]
     grown = bench("students", *more, out=tmp_path / "elsewhere")
     assert [each for each in grown["trainings"] if each in made["trainings"]] == made["trainings"]
     assert len(grown["trainings"]) == len(made["trainings"]) + 1

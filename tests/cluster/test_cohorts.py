@@ -16,6 +16,7 @@ from tests.cluster.conftest import RUNGS, variant, wait_until
 from tests.cluster.processes import workers_of
 from tests.conftest import REPO
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
+from tvt_ray.cluster import cohorts
 from tvt_ray.cluster.board import STATE_FILE
 from tvt_ray.cluster.cohorts import CohortPool, state_name
 from tvt_ray.cluster.settings import ClusterSettings
@@ -90,6 +91,39 @@ def test_a_worker_that_dies_too_often_fails_its_cohort_and_no_other(cluster, tas
         assert len(pool.idle) == 1  # of two on half of a GPU each
         pool.train(tasks, 6, meter, hear)
     assert {(task.arch_id, epoch) for task in tasks for epoch in range(1, 7)} <= heard
+
+
+def test_a_cohort_that_does_not_fit_into_memory_goes_on_in_halves(
+    cluster, tasks, inputs, tmp_path, monkeypatch, capsys
+):
+    """Three students where one fits: they end as an undisturbed cohort does. A single one says why."""
+    import ray
+
+    class Small(cohorts.CohortWorker.__ray_metadata__.modified_class):
+        def train(self, shared, board, tasks, epochs):
+            if len(tasks) > 1 or (tmp_path / "full").exists():
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return super().train(shared, board, tasks, epochs)
+
+    monkeypatch.setattr(cohorts, "CohortWorker", ray.remote(Small))
+    plain, heard = Cohort(tasks, inputs, WorkerContext(CPU)), {}
+    for _ in range(2):
+        plain.run_epoch()
+    settings = ClusterSettings(loader_workers=1)
+
+    def hear(task, epoch):
+        heard[task.arch_id, int(epoch["epoch"])] = epoch["val_acc"]
+
+    with CohortPool(inputs, tmp_path, settings, 1, 8) as pool, Meter("refining", 18, "epochs") as meter:
+        pool.train(tasks, 2, meter, hear)
+        err = capsys.readouterr().err
+        for count in (3, 2):
+            assert f"a cohort of {count} students ran out of memory, and goes on as two" in err
+        for arch_id, learner in plain.learners.items():
+            assert [heard[arch_id, epoch] for epoch in (1, 2)] == [each["val_acc"] for each in learner.history]
+        (tmp_path / "full").touch()
+        with pytest.raises(RunError, match=r"a cohort failed; autoformer-.*CUDA out of memory"):
+            pool.train(tasks[:1], 6, meter, hear)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from tvt_ray.distillation.cohort import Cohort, DistillInputs, Tasks, cohorts_of
 from tvt_ray.distillation.learner import DistillTask
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
-from tvt_ray.progress import Meter
+from tvt_ray.progress import Meter, say
+from tvt_ray.scoring.faults import is_out_of_memory
 from tvt_ray.storage.locations import Location
 from tvt_ray.training.learner import Metrics, WorkerContext, from_bytes, to_bytes
 from tvt_ray.training.pace import Division
@@ -76,7 +77,13 @@ class CohortPool:
             while waiting and self.idle:  # the first that is there and free
                 worker, cohort = self.idle.pop(0), waiting.popleft()
                 self.busy[worker.train.remote(self.shared, self.board, cohort, epochs)] = worker, cohort
-            failures.extend(self._collect(hear))
+            for cohort, error in self._collect(hear):
+                halves = _halves(cohort) if is_out_of_memory(root_cause(error)) else []
+                if halves:
+                    say(f"a cohort of {len(cohort)} students ran out of memory, and goes on as two")
+                    waiting.extend(halves)
+                else:
+                    failures.append((cohort, error))
             return any(cohort for _, cohort in self.busy.values()) or bool(waiting and (self.idle or self.busy))
 
         show_epochs(self.board, meter, hear, go_on)
@@ -121,6 +128,13 @@ class CohortPool:
         return failures
 
 
+def _halves(cohort: Tasks) -> list[Tasks]:
+    """Two, each of which goes on from its students' last states; none of a single student."""
+    names = list(cohort)
+    half = len(names) // 2
+    return [{name: cohort[name] for name in part} for part in (names[:half], names[half:])] if half else []
+
+
 def state_name(task: DistillTask) -> str:
     """The folder of a training's state, below the pool's."""
     return f"{task.arch_id}.seed{task.settings.seed}"
@@ -149,7 +163,10 @@ class CohortWorker:
         """
         if self.inputs is None:
             self.inputs = ray.get(shared[0])
-        cohort = Cohort(list(tasks.values()), self.inputs, WorkerContext(pick_device()))
+        device = pick_device()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # of the cohort before, which may have run out of memory
+        cohort = Cohort(list(tasks.values()), self.inputs, WorkerContext(device))
         self.division = self.division or cohort.division(self.share.cpus, self.share.loader_workers)
         cohort.use(self.division)  # one cohort is as the next
         train_until(epochs, cohort, tasks, board)

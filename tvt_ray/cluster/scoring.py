@@ -205,7 +205,7 @@ def explain_death(error_file: str | None) -> str:
         text = Path(error_file or "").read_text().rpartition("Failure #")[2]
     except OSError:
         text = ""
-    if "OutOfMemoryError" in text or "low on memory" in text:
+    if "ray.exceptions.OutOfMemoryError" in text or "low on memory" in text:  # and not torch's
         return "its worker was killed by Ray's memory monitor: the node was running low on memory"
     if found := re.search(r"DeviceError: (.*)", text):
         return f"its worker's device failed: {found[1][:300]}"
