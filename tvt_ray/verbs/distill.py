@@ -13,7 +13,6 @@ from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
-from tvt_ray.scoring.scores import MEASURED
 from tvt_ray.verbs.init import check_init, check_start, tell_of_init
 from tvt_ray.verbs.refine import check_points, smallest_of
 from tvt_ray.verbs.report import settle_score
@@ -105,17 +104,13 @@ def choose_rows(
 
 
 def _smallest(session: Session, within: float) -> Row:
-    """Raises UsageError for a run that was not refined."""
-    if session.config.score.name != MEASURED:
-        raise UsageError(
-            f"--within is for a run that was refined, ranked by {MEASURED}; this one is ranked by "
-            f"{session.config.score.name}: tvt refine --run-dir {shlex.quote(str(session.folder.path))}"
-        )
-    learned = session.folder.learned(session.config.score, session.rows)
-    found = smallest_of(session, learned, within)
+    """Raises UsageError for a run that was not refined, whatever ranks it now."""
+    folder = session.folder
+    found = smallest_of(session, folder.learned(session.config.score, session.rows), within)
     if found is None:
         raise UsageError(
-            f"run {session.folder.path}: too few students were measured to say which are as good as the best"
+            f"--within is for a run that was refined: too few students of {folder.path} were measured; "
+            f"tvt refine --run-dir {shlex.quote(str(folder.path))} does that"
         )
     say(f"distill: {found.arch_id} ({format_count(found.params)} parameters) {found.sentence}")
     return choose_rows(session, arch_id=found.arch_id)[0]
