@@ -83,7 +83,7 @@ def _print(result: RankResult, out: Path | None) -> None:
         _print_column(f"{space}, {column}: {entries[0].n} architectures, {pairs}", entries)
     means = {**mean_kendall(result.columns), **mean_kendall(held_out)}
     _print_means(result, means, len(tables))
-    print("= params, = FLOPs: Kendall's tau within pairs that differ by 10 % at most, without ties; intervals by shape")
+    print("= params, = FLOPs: Kendall's tau within pairs that differ by 10 % at most, without ties (--json: intervals)")
     print("regret: accuracy lost by training the first choice (of 5: the best of the first five), in percentage points")
     print("gain: accuracy of the first choice over the median architecture, in percentage points")
     if labelled:
@@ -96,29 +96,15 @@ def _print(result: RankResult, out: Path | None) -> None:
 
 
 def _print_column(title: str, entries: Sequence[RankedColumn]) -> None:
-    header = [
-        "proxy",
-        "Kendall",
-        "95 %",
-        "= params",
-        "95 %",
-        "= FLOPs",
-        "Spearman",
-        "Pearson",
-        "regret",
-        "of 5",
-        "gain",
-    ]
+    header = ["proxy", "Kendall", "95 %", "= params", "= FLOPs", "Spearman", "regret", "of 5", "gain"]
     rows = [
         [
             entry.proxy,
             _signed(entry.kendall),
             _ends(entry.kendall_ci95),
             _signed(entry.kendall_equal_params),
-            _ends(entry.kendall_equal_params_ci95),
             _signed(entry.kendall_equal_flops),
             _signed(entry.spearman),
-            _signed(entry.pearson),
             *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
         ]
         for entry in sorted(entries, key=lambda entry: -(entry.kendall or 0))
