@@ -24,7 +24,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """The first `num_texts` columns left, the others right. Texts are shown as they are, brackets and all."""
     table = Table()
     for number, name in enumerate(columns):
-        table.add_column(escape(name), justify="left" if number < num_texts else "right")
+        is_text = number < num_texts
+        # A number that is cut off is another one.
+        table.add_column(
+            escape(name), justify="left" if is_text else "right", overflow="ellipsis" if is_text else "fold"
+        )
     for row in rows:
         table.add_row(*map(escape, row))
     print(title)

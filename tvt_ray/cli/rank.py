@@ -96,7 +96,7 @@ def _print(result: RankResult, out: Path | None) -> None:
 
 
 def _print_column(title: str, entries: Sequence[RankedColumn]) -> None:
-    header = ["proxy", "Kendall", "95 %", "= params", "= FLOPs", "Spearman", "regret", "of 5", "gain"]
+    header = ["proxy", "Kendall", "95 %", "= params", "= FLOPs", "regret", "of 5", "gain"]
     rows = [
         [
             entry.proxy,
@@ -104,7 +104,6 @@ def _print_column(title: str, entries: Sequence[RankedColumn]) -> None:
             _ends(entry.kendall_ci95),
             _signed(entry.kendall_equal_params),
             _signed(entry.kendall_equal_flops),
-            _signed(entry.spearman),
             *[f"{value:.2f}" for value in (entry.top1_regret, entry.top5_regret, entry.top1_gain)],
         ]
         for entry in sorted(entries, key=lambda entry: -(entry.kendall or 0))
