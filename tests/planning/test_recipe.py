@@ -6,9 +6,11 @@ import random
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.data.samples import write_class_folders
+from tests.teachers.test_published import hub_file
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.data.survey import IMAGE_SIZES
@@ -82,7 +84,7 @@ def test_ones_own_images_get_the_recipe_and_what_is_set_stays_set(photos):
         assert (config.teacher.name, config.teacher.pretrained) == ("timm:tf_efficientnet_lite0", True)
 
 
-def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos):
+def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos, tmp_path, monkeypatch):
     config = look_at(photos).config
     assert (config.space.name, config.space.backbone) == ("vit", "tf_efficientnet_lite0")
     assert config.space.stem == ("stage5",)
@@ -92,6 +94,8 @@ def test_students_begin_with_the_stages_of_a_teacher_that_others_trained(photos)
     assert config.budget.max_params == 1_100_000
     assert inherits(config)
     assert config.distill.learn_from == "train and val"  # validation was carved
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub_file(tmp_path, "timm/resnet10t.c3_in1k", "model.safetensors", {"conv1.weight": torch.zeros(3)})
     named = look_at({**photos, "teacher": {"name": "timm:resnet10t"}}).config
     assert (named.space.backbone, named.space.stem) == ("resnet10t", ("stage2",))
     for asked in (

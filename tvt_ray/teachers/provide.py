@@ -21,7 +21,7 @@ from tvt_ray.teachers.given import given_teacher
 from tvt_ray.teachers.published import check_available
 from tvt_ray.teachers.settings import TeacherSettings
 from tvt_ray.teachers.teacher import Teacher
-from tvt_ray.teachers.timm_cnn import PREFIX
+from tvt_ray.teachers.timm_cnn import PREFIX, check_name
 from tvt_ray.teachers.training import TeacherTraining, train_teacher, trains_head
 
 # Trains a teacher, keeping its state in the file on the way: (frozen teacher, percent on validation)
@@ -63,6 +63,7 @@ def check_weights(settings: TeacherSettings, kept_in: Location | None = None) ->
         return
     places = [place for place in (kept_in, _trained_earlier()) if place is not None]
     if not any(list(place.glob(f"{_file_stem(settings)}-*.safetensors")) for place in places):
+        check_name(settings.name)
         check_available(settings.name.removeprefix(PREFIX))
 
 
