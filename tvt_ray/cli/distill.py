@@ -49,8 +49,8 @@ def resume_command(args: argparse.Namespace) -> str:
 
     folder, plugins = RunFolder(args.run_dir), plugins_of(args)
     rivals = f" --baselines {args.baselines} --seeds {args.seeds}" if args.baselines else ""
-    command = folder.distill_command(args.top_k, args.arch_id, plugins, args.arch, args.ray_address) + rivals
-    return command if args.within is None else command.replace("--top-k 1", f"--within {args.within:g}")
+    which = (args.top_k, args.arch_id, plugins, args.arch, args.ray_address, args.within)
+    return folder.distill_command(*which) + rivals
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -256,20 +256,20 @@ def asked_now(args: argparse.Namespace) -> dict[str, Any]:
     return asked
 
 
-def config_of(args: argparse.Namespace) -> RunConfig:
-    """The config that the flags ask for. Raises UsageError."""
-    asked = asked_now(args)
+def config_of(args: argparse.Namespace, asked: Mapping[str, Any] | None = None) -> RunConfig:
+    """The config that the flags ask for. `asked`: what `asked_now` gave, where that was called. Raises UsageError."""
+    asked = asked_now(args) if asked is None else asked
     from tvt_ray.runs.config import load_config
 
     return load_config(args.config, [asked])
 
 
-def own_config_of(args: argparse.Namespace) -> RunConfig:
+def own_config_of(args: argparse.Namespace, asked: Mapping[str, Any] | None = None) -> RunConfig:
     """The same; without a file, images of one's own get the recipe for them. Raises UsageError."""
-    asked = asked_now(args)
+    asked = asked_now(args) if asked is None else asked
     from tvt_ray.planning.recipe import own_config
 
-    return own_config(asked) if args.config is None else config_of(args)
+    return own_config(asked) if args.config is None else config_of(args, asked)
 
 
 def config_of_run(args: argparse.Namespace) -> RunConfig:

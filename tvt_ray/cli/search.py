@@ -53,13 +53,13 @@ def execute(args: argparse.Namespace) -> int:
     for flag, number in (("--refine", args.refine), ("--distill-top-k", args.distill_top_k)):
         if number is not None and number < 1:
             raise UsageError(f"{flag} is at least 1; got {number}")
-    asked_now(args)
+    asked = asked_now(args)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.verbs.init import check_init_setting
     from tvt_ray.verbs.session import Session, check_outside_world
 
     check_outside_world(args.run_dir or as_location("runs"), args.ray_address)
-    config = config_of_run(args) if args.resume else own_config_of(args)
+    config = config_of_run(args) if args.resume else own_config_of(args, asked)
     if args.refine or args.distill_top_k:
         check_augmentation(config.distill.augment)
         check_init_setting(config)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tvt_ray.data.folders import image_folder
 from tvt_ray.data.grouping import grouped
 from tvt_ray.data.images import ArrayImages, EncodedImages
-from tvt_ray.data.layout import how_to_unpack, listing
+from tvt_ray.data.layout import how_to_unpack, listing, not_there
 from tvt_ray.data.parquet import holds_tables, is_parquet, parquet_dataset
 from tvt_ray.data.pixels import Decoding
 from tvt_ray.data.settings import DataSettings
@@ -102,9 +102,7 @@ def dataset_name(text: str) -> str:
         return text  # a name, or a folder's: `check_name` says what there is
     if any(char in text for char in "*?[") and path.parent.is_dir():
         raise UsageError(f"{shown(text)} is a pattern; a dataset is a folder: {shown(path.parent)}")
-    there = next(parent for parent in path.absolute().parents if parent.is_dir())
-    close = difflib.get_close_matches(path.absolute().relative_to(there).parts[0], [p.name for p in there.iterdir()], 3)
-    raise UsageError(f"there is no {shown(text)}{f'; {shown(there)} has {listing(close)}' if close else ''}")
+    raise not_there(path, text)
 
 
 def check_place(name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import io
 import sys
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tvt_ray.data.layout import how_to_read, how_to_unpack, is_image, listing, unread, walk
+from tvt_ray.data.layout import how_to_read, how_to_unpack, is_image, not_there, unread, walk
 from tvt_ray.data.pixels import Decoding, bounded, decode, to_rgb
 from tvt_ray.data.tensors import as_image
 from tvt_ray.errors import RunError, UsageError
@@ -144,10 +143,7 @@ def _here(text: str) -> tuple[list[Wanted], list[str]]:
         return [Wanted(shown(path), here)], []
     if any(char in text for char in PATTERN):
         return _matching(text)
-    there = next(parent for parent in here.absolute().parents if parent.is_dir())
-    missing = here.absolute().relative_to(there).parts[0]
-    close = difflib.get_close_matches(missing, [entry.name for entry in there.iterdir()], 3)
-    raise UsageError(f"there is no {shown(path)}{f'; {shown(there)} has {listing(close)}' if close else ''}")
+    raise not_there(here, path)
 
 
 def _in_folder(here: Path, path: Path) -> tuple[list[Wanted], list[str]]:
@@ -183,22 +179,11 @@ def _elsewhere(text: str) -> list[Wanted]:
         return _here(str(location))[0]
     if location.is_file():
         return [Wanted(shown(text), location.read_bytes)]
-    found = [
-        Wanted(shown(file), file.read_bytes, False)
-        for file in sorted(_files_in(location), key=str)
-        if is_image(Path(file.name))
-    ]
+    images = [file for file in location.files() if is_image(Path(file.name))]
+    found = [Wanted(shown(file), file.read_bytes, False) for file in images]
     if not found:
         raise UsageError(f"{shown(text)} holds no images, or is not there")
     return found
-
-
-def _files_in(folder: RemotePath) -> Iterator[RemotePath]:
-    for entry in folder.iterdir():
-        if entry.is_file():
-            yield entry
-        else:
-            yield from _files_in(entry)
 
 
 def _from_standard_input() -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 import shlex
@@ -180,6 +181,14 @@ def how_to_read(paths: Sequence[Path]) -> str:
     return "".join(f"; {count:,} {ending} ({_READERS[ending]})" for ending, count in endings.most_common())
 
 
+def not_there(path: Path, text: object) -> UsageError:
+    """The line for a path where there is nothing, as it was typed, with names that are there and like it."""
+    full = path.expanduser().absolute()
+    there = next(parent for parent in full.parents if parent.is_dir())
+    close = difflib.get_close_matches(full.relative_to(there).parts[0], [each.name for each in there.iterdir()], 3)
+    return UsageError(f"there is no {shown(text)}{f'; {shown(there)} has {listing(close)}' if close else ''}")
+
+
 def pasted(path: Path) -> str:
     """A path in a command that is offered for pasting."""
     return shlex.quote(shown(path))
@@ -188,8 +197,8 @@ def pasted(path: Path) -> str:
 def ignored_files(paths: Sequence[Path], root: Path, wanted: str) -> list[str]:
     """Notes of files that are no `wanted`, by ending, with an example, and of images of kinds that are not read."""
     lost = unread(paths)
-    notes = _lost_images(lost, root) if lost else []
-    paths = [path for path in paths if path not in set(lost)]
+    notes, gone = _lost_images(lost, root) if lost else [], set(lost)
+    paths = [path for path in paths if path not in gone]
     if not paths:
         return notes
     endings = Counter(path.suffix.lower() or "no ending" for path in paths)

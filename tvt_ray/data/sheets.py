@@ -218,11 +218,8 @@ def _by_columns(sheet: Sheet, columns: Sequence[str]) -> Labels:
         if len(true) != 1 or None in values.values():
             what = f"is of {len(true)} classes ({listing(true, 3)})" if true else "is of no class"
             odd = next((name for name, value in values.items() if value is None), None)
-            what = (
-                what
-                if odd is None
-                else f"has {shown(sheet.columns[odd][number])!r} for {shown(odd)}, which is no 0 or 1"
-            )
+            if odd is not None:
+                what = f"has {shown(sheet.columns[odd][number])!r} for {shown(odd)}, which is no 0 or 1"
             raise UsageError(
                 f"{sheet.row(number)} {what}: an image has one class here; --set data.label_column names the column of "
                 f"the classes, or those with a 1 for each class, as in {','.join(map(shown, columns[:2]))}"

@@ -101,7 +101,8 @@ class Sizes:
 def at_equal_size(scores: Floats, accuracies: Floats, sizes: Sizes, seed: int = 0) -> EqualSize:
     """Scores (n,), higher meant to be better, against accuracies (n,), within pairs of equal parameters and FLOPs."""
     same_params, same_flops = (_pairs(cost, scores, accuracies) for cost in (sizes.params, sizes.flops))
-    by_params, by_flops = (_tau_of(same, sizes.shapes, seed) for same in (same_params, same_flops))
+    times = _resampled(sizes.shapes, seed)
+    by_params, by_flops = (_tau_of(same, times) for same in (same_params, same_flops))
     return EqualSize(
         kendall_equal_params=by_params[0],
         kendall_equal_params_ci95=by_params[1],
@@ -121,13 +122,22 @@ def _pairs(costs: NDArray[np.int64], scores: Floats, accuracies: Floats) -> Floa
     return np.asarray(equal * signs[0] * signs[1])
 
 
-def _tau_of(pairs: Floats, shapes: NDArray[np.int64], seed: int) -> tuple[float | None, tuple[float, float] | None]:
-    """The mean of the pairs that count, and its interval by shapes drawn with replacement."""
-    if not pairs.any():
-        return None, None
+def _resampled(shapes: NDArray[np.int64], seed: int) -> Floats:
+    """(resamples, n): how often each architecture is there where shapes are drawn with replacement."""
     numbers, places = np.unique(shapes, return_inverse=True)
     draws = np.random.default_rng(seed).integers(0, len(numbers), (NUM_RESAMPLES, len(numbers)))
-    times = np.apply_along_axis(np.bincount, 1, draws, minlength=len(numbers)).astype(np.float64)[:, places]
+    return _times(draws, len(numbers))[:, places]
+
+
+def _times(draws: NDArray[np.int64], count: int) -> Floats:
+    """(resamples, count): how often each number is in a row of indices."""
+    return np.apply_along_axis(np.bincount, 1, draws, minlength=count).astype(np.float64)
+
+
+def _tau_of(pairs: Floats, times: Floats) -> tuple[float | None, tuple[float, float] | None]:
+    """The mean of the pairs that count, and its interval over resamples."""
+    if not pairs.any():
+        return None, None
     agreeing, counted = (((times @ each) * times).sum(1) for each in (pairs, np.abs(pairs)))
     with np.errstate(invalid="ignore", divide="ignore"):
         resampled = np.asarray(agreeing / counted)
@@ -159,7 +169,7 @@ def kendall_resampled(x: Floats, y: Floats, draws: NDArray[np.int64]) -> Floats:
 
     A resample is a weight per architecture: tau-b is a ratio of sums over pairs, each pair weighted by the product.
     """
-    weights = np.apply_along_axis(np.bincount, 1, draws, minlength=len(x)).astype(np.float64)
+    weights = _times(draws, len(x))
     sign_x, sign_y = (np.sign(values[:, None] - values[None]) for values in (x, y))
     concordant, pairs_x, pairs_y = (
         ((weights @ matrix) * weights).sum(1) for matrix in (sign_x * sign_y, np.abs(sign_x), np.abs(sign_y))

@@ -96,10 +96,12 @@ class RunFolder:
         plugins: Sequence[str] = (),
         arch_file: Path | None = None,
         ray_address: str | None = None,
+        within: float | None = None,
     ) -> str:
         """What goes on with unfinished trainings."""
         which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
         which = f"--arch {shlex.quote(str(arch_file))}" if arch_file else which
+        which = which if within is None else f"--within {within:g}"
         return self.resume_command("python distill.py", plugins, f" {which}", ray_address)
 
     def rows(self) -> Records[Row]:

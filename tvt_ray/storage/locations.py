@@ -90,6 +90,14 @@ class RemotePath:
         names = [info.base_name for info in infos if info.type == pafs.FileType.File]
         return [self / name for name in names if fnmatch.fnmatch(name, pattern)]
 
+    def files(self) -> list[RemotePath]:
+        """Files of this folder and of those in it, by name, from one listing; none where there is no folder."""
+        with self._failing("read"):
+            found = pafs.FileSelector(self.path, allow_not_found=True, recursive=True)
+            infos = self.filesystem.get_file_info(found)
+        paths = sorted(info.path for info in infos if info.type == pafs.FileType.File)
+        return [self / posixpath.relpath(path, self.path) for path in paths]
+
     def iterdir(self) -> list[RemotePath]:
         """Files and folders in this folder; none where there is no folder."""
         with self._failing("read"):

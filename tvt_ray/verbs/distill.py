@@ -64,9 +64,8 @@ def distill(
             teaching = Teaching(session)
             tasks = {f"{PLACE}/{row.arch_id}": teaching.task(row) for row in rows}
             tell_of_init(teaching.init, tasks.values())
-            command = folder.distill_command(
-                top_k, arch_id if within is None else rows[0].arch_id, config.plugins, arch_file, session.ray_address
-            )
+            student = arch_id if within is None else rows[0].arch_id  # whom more measurements would not change
+            command = folder.distill_command(top_k, student, config.plugins, arch_file, session.ray_address)
             Trainings(session, teaching, tasks).run(command)
         return [TrainedStudent.read(path) for path in paths]
 

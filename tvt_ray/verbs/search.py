@@ -132,10 +132,11 @@ class _Reading:
         algorithm = build_algorithm(settings, space, self.config.seed)
         sampler = Sampler(algorithm, self.session.limits, self.config.seed)
         recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
-        again = [space.from_json(verified(row, space).arch) for row in earlier if may_be_read_again(row)]
+        known = [(space.from_json(verified(row, space).arch), row) for row in earlier]
+        again = [arch for arch, row in known if may_be_read_again(row)]
+        read = [(arch, row) for arch, row in known if not may_be_read_again(row)]
         for arch in again:
             sampler.skip(arch)
-        read = [(space.from_json(verified(row, space).arch), row) for row in earlier if not may_be_read_again(row)]
         recorder.replay(read)
         if earlier:
             told = f", and {len(again):,} that failed by their device are read again" if again else ""
