@@ -4,9 +4,10 @@ python -m benchmarks interrupts [--runs 60] [--seed 0]
 
 A search, a fit and a distillation of the digits, in turn, each as a process that gets SIGINT at a random moment of the
 time that it takes undisturbed; then the command that it printed is run, or the first one again where it printed none.
-The result: `runs`; `wrong_codes`, those that did not end with 130; `late`, those that took more than 5 seconds for it,
-with `slowest_s`; `tracebacks`; `not_ended`, those whose command did not end with 0; `unfinished`, those after which
-something that was asked for is not there; `rows_lost`, rows that were on disk at the interrupt and are not at the end.
+The result: `runs`; `wrong_codes`, those that did not end with 130, unless all that was asked for was done and they gave
+0; `late`, those that took more than 5 seconds for it, with `slowest_s`; `tracebacks`; `not_ended`, those whose
+command did not end with 0; `unfinished`, those after which something that was asked for is not there; `rows_lost`, rows
+that were on disk at the interrupt and are not at the end.
 Exit code 1 where any of these is not 0.
 """
 
@@ -117,22 +118,27 @@ def _interrupt(kind: str, folder: Path, searched: Path, after: float) -> dict[st
     os.killpg(process.pid, signal.SIGINT) if not was_over else None  # the whole group, as a terminal does
     _, err = process.communicate(timeout=120)
     seconds, last = time.monotonic() - start, (err.splitlines() or [""])[-1]
+    was_over |= process.returncode == 0 and _is_whole(kind, folder)  # all was done and said when the signal came
     going_on = re.search(r"go on with: (.*)$", last)
     words = shlex.split(going_on[1]) if going_on else command
     words = [sys.executable, *words[1:]] if words[0] == "python" else words
     words = [sys.executable, "-m", "tvt_ray", *words[1:]] if words[0] == "tvt" else words
-    ended = subprocess.run(words, cwd=REPO, capture_output=True, check=False).returncode
-    whole = len(_rows(folder)) >= NUM_ROWS and (kind == "search" or any(folder.glob("distill/*/model.safetensors")))
+    ended = 0 if was_over else subprocess.run(words, cwd=REPO, capture_output=True, check=False).returncode
     return {
         "wrong_codes": int(not was_over and process.returncode != INTERRUPTED),
         "late": int(seconds > WITHIN_S),
         "tracebacks": int("Traceback" in err),
         "not_ended": int(ended != 0),
-        "unfinished": int(not whole),
+        "unfinished": int(not _is_whole(kind, folder)),
         "rows_lost": len(before - _rows(folder)),
         "seconds": seconds,
         "last": last,
     }
+
+
+def _is_whole(kind: str, folder: Path) -> bool:
+    """Whether all that was asked for is there."""
+    return len(_rows(folder)) >= NUM_ROWS and (kind == "search" or any(folder.glob("distill/*/model.safetensors")))
 
 
 def _rows(folder: Path) -> set[str]:

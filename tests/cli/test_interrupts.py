@@ -98,3 +98,27 @@ def test_in_the_first_second_there_is_no_traceback(command, tmp_path):
         _, err = process.communicate(timeout=10)
         assert process.returncode == 130, err
         assert "Traceback" not in err
+
+
+def test_an_interrupt_while_python_ends_changes_nothing():
+    """All was done and said. The longer part of the end, after Python put the default back, which killed."""
+    code = """
+import signal, sys, time
+class Late:
+    def __del__(self):  # when modules are cleared: signals have no handlers of Python's any more
+        signal_at_end("late")
+def signal_at_end(text, write=sys.stderr.write, flush=sys.stderr.flush, sleep=time.sleep):
+    write(text + chr(10)); flush(); sleep(0.7)
+from tvt_ray.cli.interrupts import end_at_once, leave
+end_at_once()
+sys.modules["kept until the end"] = Late()
+print("done", flush=True)
+leave(int(sys.argv[1]))
+"""
+    for expected in (0, 2):
+        command = [sys.executable, "-c", code, str(expected)]
+        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stderr.readline() == "late\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+        assert (process.returncode, out, err) == (expected, "done\n", "")

@@ -88,7 +88,12 @@ def end_at_once() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends a process of the command line. Who was interrupted waits for no thread and no hook of a library."""
+    """Ends a process of the command line. Who was interrupted waits for no thread and no hook of a library.
+
+    Of who was not, all is done and said, and a Ctrl-C from here on changes nothing: Python takes a second or more to
+    end, during most of which it has put the signal's default back, which kills.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if code == INTERRUPTED:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
