@@ -1,5 +1,6 @@
 """Ctrl-C of processes as a terminal starts them: in order, at once, and before anything has begun."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import pytest
 
 from tests.conftest import REPO
+from tvt_ray.cli.main import build_parser, repeated
 
 # A command that says when it has begun, and then does what the test gives it.
 PROGRAM = """
@@ -98,6 +100,46 @@ def test_in_the_first_second_there_is_no_traceback(command, tmp_path):
         _, err = process.communicate(timeout=10)
         assert process.returncode == 130, err
         assert "Traceback" not in err
+
+
+def test_half_an_import_keeps_nobody_from_saying_how_to_go_on(tmp_path):
+    """Python forgets a module whose import was cut short, but not the parts of it that were imported."""
+    code = """
+import os, signal, sys
+from tvt_ray.cli.interrupts import end_at_once, leave
+end_at_once()
+from tvt_ray.cli.distill import add
+from tvt_ray.cli.main import run, script_parser
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "yaml.tokens":  # yaml.error is there, yaml is not
+            os.kill(os.getpid(), signal.SIGINT)
+parser = script_parser("distill.py", add)
+sys.meta_path.insert(0, Impatient())
+leave(run(parser, sys.argv[1:]))
+"""
+    (tmp_path / "config.yaml").write_text("format: 2\n")
+    flags = ["--run-dir", str(tmp_path), "--top-k", "2", "--set", "distill.epochs=3"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], cwd=REPO, capture_output=True, text=True, timeout=60, check=False
+    )
+    again = f"python distill.py --run-dir {tmp_path} --top-k 2 --set distill.epochs=3 --resume"
+    assert (done.returncode, done.stderr) == (130, f"error: interrupted; go on with: {again}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (["tvt", "fit", "my photos", "--out", "here", "--minutes", "3"], []),
+        (["tvt", "search", "--refine", "16", "--distill-top-k", "2", "--run-dir", "here"], ["--resume"]),
+        (["tvt", "search", "--num-samples", "9"], ["--run-dir", "here", "--resume"]),
+        (["tvt", "refine", "--run-dir=here", "--num-students", "16", "--resume"], []),
+    ],
+)
+def test_what_goes_on_is_the_same_call(words, more):
+    args = build_parser().parse_args(words[1:])
+    args.words, args.run_dir = words, "here"
+    assert repeated(args) == shlex.join([*words, *more])
 
 
 def test_an_interrupt_while_python_ends_changes_nothing():

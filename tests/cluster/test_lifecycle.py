@@ -79,7 +79,8 @@ def _ends_in_order(process: subprocess.Popen[str], folder: Path, number: signal.
     assert out == ""
     begins = "error: interrupted; go on with: " if number == signal.SIGINT else "error: stopped after "
     assert err.splitlines()[-1].startswith(begins)
-    assert f"python search.py --run-dir {folder} --resume" in err.splitlines()[-1]
+    assert f"python search.py --run-dir {folder} --json " in err.splitlines()[-1]
+    assert err.splitlines()[-1].endswith("--resume")
     assert "Traceback" not in err
     assert "*** SIG" not in err
     assert len(readings(folder)) >= before
@@ -100,5 +101,7 @@ def test_asked_to_end_while_the_teacher_trains_it_says_how_to_go_on(tmp_path, mo
     assert process.returncode == 1, err
     last = err.splitlines()[-1]
     assert last.startswith("error: interrupted")
-    assert last.endswith(f"go on with: python search.py --run-dir {folder} --resume")
+    assert last.endswith(
+        f"go on with: python search.py --run-dir {folder} --json --set teacher_training.epochs=500 --resume"
+    )
     assert "Traceback" not in err

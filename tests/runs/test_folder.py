@@ -17,7 +17,7 @@ from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.scoring.ranking import make_ranking
 from tvt_ray.scoring.rows import ROWS
-from tvt_ray.storage.locations import RemotePath, write_atomically
+from tvt_ray.storage.locations import write_atomically
 from tvt_ray.storage.records import Records, RecordWriter
 
 
@@ -36,19 +36,8 @@ def test_rows_and_config_live_on_a_bucket_too(remote):
     folder.rows().compact()
     assert len((remote / "rows").glob("*.parquet")) == 1
     assert folder.config() == config
-    assert folder.resume_command("python search.py") == "python search.py --run-dir s3://bucket/run --resume"
     with pytest.raises(UsageError, match="already holds a run"):
         folder.check(config, resume=False)
-
-
-def test_its_commands_are_quoted_for_a_shell(remote, tmp_path):
-    local = RemotePath(remote.filesystem, "b/run", "s3://b/run?endpoint_override=localhost:9000")
-    command = RunFolder(local).resume_command("python search.py")
-    assert command == "python search.py --run-dir 's3://b/run?endpoint_override=localhost:9000' --resume"
-    words = shlex.split(RunFolder(tmp_path / "a run's").distill_command(3, None))
-    assert words == ["python", "distill.py", "--run-dir", str(tmp_path / "a run's"), "--top-k", "3", "--resume"]
-    assert "--arch-id pit-b8 --resume" in RunFolder(tmp_path).distill_command(None, "pit-b8")
-    assert "--top-k 1 --resume" in RunFolder(tmp_path).distill_command(None, None)
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -208,11 +197,6 @@ def test_a_run_folder_imports_no_plugin_by_itself(tmp_path, monkeypatch):
         folder.config()
     monkeypatch.setitem(sys.modules, "tvt_strangers_plugin", sys)  # somebody has imported it
     assert folder.config().plugins == ("tvt_strangers_plugin",)
-    assert folder.resume_command("python search.py", ["a", "b"]).endswith("--resume --set plugins=[a,b]")
-    assert folder.resume_command("python search.py", ray_address="head:6379").endswith(
-        "--resume --ray-address head:6379"
-    )
-    assert folder.distill_command(1, None, ray_address="head:6379").endswith("--resume --ray-address head:6379")
 
 
 def test_a_folder_with_a_way_out_of_it_is_no_run(tmp_path):

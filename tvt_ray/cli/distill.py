@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, config_of_run, path, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, path
 from tvt_ray.cli.output import print_json, print_students, print_table
 from tvt_ray.errors import UsageError
 
@@ -40,17 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each, with --baselines (default: 1)")
     add_options(parser, "score", "init", "epochs", "num-workers", "resume", "ray-address")
-    parser.set_defaults(command=execute, resume_command=resume_command)
-
-
-def resume_command(args: argparse.Namespace) -> str:
-    """What goes on with trainings that were cut short."""
-    from tvt_ray.runs.folder import RunFolder
-
-    folder, plugins = RunFolder(args.run_dir), plugins_of(args)
-    rivals = f" --baselines {args.baselines} --seeds {args.seeds}" if args.baselines else ""
-    which = (args.top_k, args.arch_id, plugins, args.arch, args.ray_address, args.within)
-    return folder.distill_command(*which) + rivals
+    parser.set_defaults(command=execute, goes_on=True)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from tvt_ray.cli.options import OUTPUT, add_options, asked_now
 from tvt_ray.cli.output import print_json, print_rivals, print_students, seconds_text
@@ -37,14 +36,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         parser, "labels", "group-by", "max-params", "max-flops", "max-latency-ms", "teacher", "teacher-weights", "seed"
     )
     add_options(parser, "set", *OUTPUT, "ray-address")
-    parser.set_defaults(command=execute, resume_command=resume_command)
-
-
-def resume_command(args: argparse.Namespace) -> str:
-    """The same call: every phase goes on where it was."""
-    wishes = (("baselines", args.baselines), ("ray-address", args.ray_address))
-    which = "".join(f" --{name} {shlex.quote(wish)}" for name, wish in wishes if wish)
-    return f"tvt fit {shlex.quote(args.dataset)} --out {shlex.quote(str(args.run_dir))}{which}"
+    parser.set_defaults(command=execute, goes_on=True)
 
 
 def execute(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from tvt_ray.cli import (
 from tvt_ray.cli.interrupts import INTERRUPTED, Interrupts
 from tvt_ray.cli.options import Parser
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.runs.resuming import resumed_by
 from tvt_ray.storage.locations import Location, as_location, first_line, shown
 
 Command = Callable[[argparse.Namespace], int]
@@ -79,12 +81,14 @@ def script_parser(prog: str, add: Callable[[argparse.ArgumentParser], None]) -> 
 
 def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parses and executes; any exception becomes a line. With --debug, one that is not expected has its traceback."""
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = parser.parse_args(words)
+    args.words = [*(["python"] if parser.prog.endswith(".py") else []), parser.prog, *words]
     if hasattr(sys.stdout, "reconfigure"):  # a name that the terminal's encoding lacks is escaped, as on standard error
         sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = Interrupts(lambda: _interrupted(args))
     try:
-        with interrupts, _stdout_for(args):
+        with interrupts, _stdout_for(args), resumed_by(lambda: repeated(args)):
             for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network
                 if isinstance(getattr(args, name, None), str):
                     setattr(args, name, as_location(getattr(args, name)))
@@ -151,12 +155,22 @@ def _stdout_for(args: argparse.Namespace) -> Iterator[None]:
 def _resume_hint(args: argparse.Namespace) -> str:
     """The command that goes on, once there is a run to go on with."""
     run_dir: Location | str | None = getattr(args, "run_dir", None)
-    if run_dir is None or isinstance(run_dir, str) or not hasattr(args, "resume_command"):
+    if run_dir is None or isinstance(run_dir, str) or not getattr(args, "goes_on", False):
         return ""
     try:
-        return f"; go on with: {args.resume_command(args)}" if (run_dir / "config.yaml").exists() else ""
+        return f"; go on with: {repeated(args)}" if (run_dir / "config.yaml").exists() else ""
     except (RunError, OSError):
         return ""
+
+
+def repeated(args: argparse.Namespace) -> str:
+    """The same call once more, of the same run, going on: what was asked for is asked for again."""
+    words = list(args.words)
+    if not any(word.partition("=")[0] in ("--run-dir", "--out") for word in words):
+        words += ["--run-dir", str(args.run_dir)]
+    if getattr(args, "resume", True) is False:
+        words.append("--resume")
+    return shlex.join(map(shown, words))
 
 
 def _fail(code: int, message: str) -> int:

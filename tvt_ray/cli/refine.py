@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, add_options, config_of_run, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, config_of_run
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="POINTS",
         help="name the smallest student that is most likely at most so many points worse than the best (default: 1)",
     )
-    parser.set_defaults(command=execute, resume_command=resume_command)
-
-
-def resume_command(args: argparse.Namespace) -> str:
-    """What goes on with trainings that were cut short."""
-    from tvt_ray.runs.folder import RunFolder
-
-    return RunFolder(args.run_dir).resume_command("tvt refine", plugins_of(args), ray_address=args.ray_address)
+    parser.set_defaults(command=execute, goes_on=True)
 
 
 def execute(args: argparse.Namespace) -> int:

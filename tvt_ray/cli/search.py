@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, asked_now, config_of_run, own_config_of, plugins_of
+from tvt_ray.cli.options import COMMON, add_options, asked_now, config_of_run, own_config_of
 from tvt_ray.cli.output import print_archs, print_json, print_students, seconds_text
 from tvt_ray.cli.refine import print_refined
 from tvt_ray.errors import UsageError
@@ -35,17 +35,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
     add_options(parser, "init", "epochs", "num-workers", "ray-address")
-    parser.set_defaults(command=execute, resume_command=resume_command)
-
-
-def resume_command(args: argparse.Namespace) -> str:
-    """What goes on with a search that was cut short, and with what was to follow it."""
-    from tvt_ray.runs.folder import RunFolder
-
-    wishes = (("refine", args.refine), ("distill-top-k", args.distill_top_k))
-    which = "".join(f" --{name} {number}" for name, number in wishes if number is not None)
-    which += " --by-score" if args.by_score else ""
-    return RunFolder(args.run_dir).resume_command("python search.py", plugins_of(args), which, args.ray_address)
+    parser.set_defaults(command=execute, goes_on=True)
 
 
 def execute(args: argparse.Namespace) -> int:

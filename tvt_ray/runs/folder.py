@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tvt_ray.errors import RunError, UsageError
@@ -77,32 +75,6 @@ class RunFolder:
         self.refine_folder = path / "refine"  # what students that were measured go on from
         self.distill_folder = path / "distill"  # a folder per student
         self.report_file = path / "report.html"
-
-    def resume_command(
-        self, call: str, plugins: Sequence[str] = (), which: str = "", ray_address: str | None = None
-    ) -> str:
-        """What goes on with what a call began in the folder. `which`: flags that say which part of the run it is of.
-
-        Whoever goes on with a run that was made with plugins names them again, and an address that was given.
-        """
-        named = f" --set plugins=[{','.join(plugins)}]" if plugins else ""
-        named += f" --ray-address {shlex.quote(ray_address)}" if ray_address else ""
-        return f"{call} --run-dir {shlex.quote(str(self.path))}{which} --resume{named}"
-
-    def distill_command(
-        self,
-        top: int | None,
-        arch_id: str | None,
-        plugins: Sequence[str] = (),
-        arch_file: Path | None = None,
-        ray_address: str | None = None,
-        within: float | None = None,
-    ) -> str:
-        """What goes on with unfinished trainings."""
-        which = f"--arch-id {arch_id}" if arch_id else f"--top-k {top or 1}"
-        which = f"--arch {shlex.quote(str(arch_file))}" if arch_file else which
-        which = which if within is None else f"--within {within:g}"
-        return self.resume_command("python distill.py", plugins, f" {which}", ray_address)
 
     def rows(self) -> Records[Row]:
         """What was read of each architecture."""

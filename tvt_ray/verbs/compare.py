@@ -22,6 +22,7 @@ from tvt_ray.quality.statistics import majority_of
 from tvt_ray.report.comparison_page import comparison_page
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.runs.resuming import distill_command
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, verified
 from tvt_ray.scoring.scores import MEASURED, score_names
@@ -77,8 +78,8 @@ def compare(
             check_student_folder(folder.path / place, session)
         say(f"baselines: {len(race.contenders)} students with {num_seeds} seeds are {len(race.tasks)} trainings")
         tell_of_init(race.teaching.init, [race.tasks[f"{PLACE}/{row.arch_id}"]])
-        command = folder.distill_command(None, arch_id, config.plugins, arch_file, session.ray_address)
-        command += f" --baselines {','.join(baselines)} --seeds {num_seeds}"
+        beside = f" --baselines {','.join(baselines)} --seeds {num_seeds}"
+        command = distill_command(folder.path, None, arch_id, arch_file, beside, config.plugins, session.ray_address)
         Trainings(session, race.teaching, race.tasks).run(command)
         found = race.compare()
     write_atomically(folder.path / PAGE_FILE, comparison_page(found))

@@ -11,6 +11,7 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig, difference
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.runs.identity import DataIdentity
+from tvt_ray.runs.resuming import distill_command
 from tvt_ray.runs.run import Run, TrainedStudent
 from tvt_ray.scoring.rows import Row, unread, verified
 from tvt_ray.verbs.init import check_init, check_start, tell_of_init
@@ -65,7 +66,7 @@ def distill(
             tasks = {f"{PLACE}/{row.arch_id}": teaching.task(row) for row in rows}
             tell_of_init(teaching.init, tasks.values())
             student = arch_id if within is None else rows[0].arch_id  # whom more measurements would not change
-            command = folder.distill_command(top_k, student, config.plugins, arch_file, session.ray_address)
+            command = distill_command(folder.path, top_k, student, arch_file, "", config.plugins, session.ray_address)
             Trainings(session, teaching, tasks).run(command)
         return [TrainedStudent.read(path) for path in paths]
 

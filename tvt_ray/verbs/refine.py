@@ -20,6 +20,7 @@ from tvt_ray.refining.learned import POINTS, Learned, Measurement, choose_recipe
 from tvt_ray.runs.config import difference
 from tvt_ray.runs.folder import NUM_LISTED
 from tvt_ray.runs.identity import Rounds
+from tvt_ray.runs.resuming import resume_command
 from tvt_ray.runs.run import Run
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.rows import arch_of, verified
@@ -102,9 +103,7 @@ def refine(
         session.keep_images()
         refining = _Refining(session, within)
         if refining.next_work():
-            command = session.folder.resume_command(
-                "tvt refine", session.config.plugins, ray_address=session.ray_address
-            )
+            command = resume_command(session.folder.path, "tvt refine", "", session.config.plugins, session.ray_address)
             try:
                 refining.run(command)
             except RunError as error:

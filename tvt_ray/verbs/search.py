@@ -20,6 +20,7 @@ from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import NUM_LISTED, Choice, RunFolder
 from tvt_ray.runs.inputs import make_task
 from tvt_ray.runs.process import on_sigterm
+from tvt_ray.runs.resuming import resume_command
 from tvt_ray.runs.run import Run, SearchSummary
 from tvt_ray.scoring.ranking import Ranking
 from tvt_ray.scoring.reader import ReadingTask
@@ -96,8 +97,8 @@ class _Reading:
     def __init__(self, session: Session) -> None:
         self.session, self.config, self.folder = session, session.config, session.folder
         self.lock, self.clock = session.lock, session.clock
-        self.resume_command = self.folder.resume_command(
-            "python search.py", self.config.plugins, ray_address=session.ray_address
+        self.resume_command = resume_command(
+            self.folder.path, "python search.py", "", self.config.plugins, session.ray_address
         )
 
     def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
