@@ -28,6 +28,7 @@ from tvt_ray.cli.output import print_table
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
 from tvt_ray.distillation.learner import DistillTask
+from tvt_ray.distillation.settings import DistillSettings
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
 from tvt_ray.progress import Meter
@@ -62,21 +63,28 @@ def train_cohort(
     state_file: Path,
     device: torch.device | str = "cpu",
     on_batch: Callable[[int], None] = lambda images: None,
-    kept: bool = False,
-) -> dict[str, float]:
-    """Test accuracy in percent by training, at the end of the recipe: no epoch is chosen, so none is favoured.
-
-    `kept`: of the weights that a distillation keeps instead, an average or those of the best epoch as settings say.
-    The state after each epoch is kept in `state_file`, from which an interrupted call goes on.
-    """
+) -> Cohort:
+    """Trained to the end. Each epoch leaves its state in `state_file`, from which an interrupted call goes on."""
     cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
     if state_file.exists():
         cohort.load_state_dict(from_bytes(state_file.read_bytes(), device))
     while not cohort.done:
         cohort.run_epoch(on_batch)
         write_atomically(state_file, to_bytes(cohort.state_dict()))
-    students = {name: each.kept() if kept else each.student for name, each in cohort.learners.items()}
-    return cohort.accuracies(students, inputs.test)
+    return cohort
+
+
+def last_accuracies(cohort: Cohort) -> dict[str, float]:
+    """Test accuracy in percent by training, of the weights at the end: no epoch is chosen, so none is favoured."""
+    students = {name: each.student for name, each in cohort.learners.items()}
+    return cohort.accuracies(students, cohort.inputs.test)
+
+
+def of_length(settings: DistillSettings, epochs: int) -> DistillSettings:
+    """A recipe in so many epochs: as large a part of them with frozen stages, and as large a part of warming up."""
+    parts = {"warmup_epochs": settings.warmup_epochs, "stem_frozen_epochs": settings.stem_frozen_epochs}
+    share = epochs / settings.epochs
+    return settings.with_(epochs=epochs, **{name: max(1, round(share * part)) for name, part in parts.items() if part})
 
 
 def ground_truth_line(task: DistillTask, column: str, accuracy: float) -> dict[str, Any]:
@@ -108,7 +116,8 @@ def _train(config: RunConfig, num_images: int, tasks: Sequence[DistillTask], sta
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     train = data.train.take(select_balanced(data.train.labels, num_images, config.seed))
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_cohort(tasks, DistillInputs(train, data.val, data.test, teacher), state_file, device, count)
+    inputs = DistillInputs(train, data.val, data.test, teacher)
+    return last_accuracies(train_cohort(tasks, inputs, state_file, device, count))
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.ground_truth import count, ground_truth_line, in_processes, train_cohort
+from benchmarks.ground_truth import count, ground_truth_line, in_processes, of_length, train_cohort
 from benchmarks.runner import Record
 from tvt_ray.cli.options import add_options, config_of
 from tvt_ray.cli.output import print_table
@@ -133,18 +133,12 @@ def trained_before(file: Path, config: RunConfig) -> dict[str, float]:
 
 
 def wide(config: RunConfig, epochs: int | None) -> RunConfig:
-    """A fit's config with all the stages that it may have chosen from, and the epochs that were asked for: as large a
-    part of them with frozen stages, and as large a part of warming up.
-    """
+    """A fit's config with all the stages that it may have chosen from, and the epochs that were asked for."""
     backbone = getattr(config.space, "backbone", None)
     if backbone is None or config.budget.max_params is None:
         raise UsageError("--fit is the folder of a fit whose students begin with stages, within a number of parameters")
-    lengths: dict[str, int] = {}
-    if epochs is not None:
-        share = epochs / config.distill.epochs
-        names = ("warmup_epochs", "stem_frozen_epochs")
-        lengths = {"epochs": epochs, **{name: max(1, round(share * getattr(config.distill, name))) for name in names}}
-    return config.with_(space={"stem": stems_of(backbone, config.budget.max_params)}, distill=lengths)
+    recipe = config.distill if epochs is None else of_length(config.distill, epochs)
+    return config.with_(space={"stem": stems_of(backbone, config.budget.max_params)}, distill=recipe.model_dump())
 
 
 def chosen(session: Session, num_archs: int, num_again: int) -> list[Student]:
@@ -192,7 +186,7 @@ def cohorts_of(students: Sequence[Student], size: int) -> dict[str, list[Distill
 def _train(tasks: Sequence[DistillTask], inputs: DistillInputs, state_file: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_cohort(tasks, inputs, state_file, device, count, kept=True)
+    return train_cohort(tasks, inputs, state_file, device, count).test()
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -9,13 +9,17 @@ import sys
 
 import pytest
 
-from benchmarks import fit, runner, scale
-from tests.conftest import REPO, SMALL
+from benchmarks import fit, lengths, runner, scale
+from benchmarks.ground_truth import of_length
+from tests.conftest import REPO, SMALL, SMALL_SPACES, set_flags
 from tests.data.samples import write_class_folders
+from tvt_ray.distillation.settings import DistillSettings
+from tvt_ray.errors import UsageError
 from tvt_ray.judging.truth import read_ground_truth
 from tvt_ray.planning.recipe import look_at
 from tvt_ray.runs.config import load_config
 from tvt_ray.runs.folder import RunFolder
+from tvt_ray.vits.budget import Budget, Limits
 
 
 def bench(name, *flags, out):
@@ -182,3 +186,55 @@ def test_students_of_a_fit_s_space_are_trained_as_a_fit_trains_its_own(tmp_path)
     assert [each for each in grown["trainings"] if each in made["trainings"]] == made["trainings"]
     assert len(grown["trainings"]) == len(made["trainings"]) + 1
     assert len(file.read_text().splitlines()) == 3
+
+
+def trained(depth, epochs, seed, test_acc, val_acc):
+    return {"depth": depth, "epochs": epochs, "seed": seed, "test_acc": test_acc, "val_acc": val_acc}
+
+
+def test_an_order_that_turns_with_the_length_of_training_is_seen():
+    """Wide wins the short one, deep the long one, whose first tenth says the opposite of its end."""
+    trainings = []
+    for depth, short, long in ((2, 60, 70), (4, 50, 80), (8, 40, 90)):
+        for seed, luck in ((0, -1), (1, 1)):
+            trainings.append(trained(depth, 1, seed, short + luck, [short + luck]))
+            trainings.append(trained(depth, 10, seed, long + luck, [short, *[50] * 4, *[long] * 5]))
+    found = lengths.judge(trainings)
+    assert found["1"]["test_acc"] == {"2": 60, "4": 50, "8": 40}
+    assert found["1"]["points_per_doubling"] == pytest.approx(-10)
+    assert found["10"]["points_per_doubling_ci95"] == pytest.approx([10, 10])
+    assert (found["1"]["tau_with_longest"], found["10"]["tau_with_longest"]) == (-1, 1)
+    assert (found["1"]["tau_with_depth"], found["10"]["tau_with_depth"]) == (-1, 1)
+    assert found["10"]["parts"] == {"0.10": -1, "0.33": None, "0.67": 1}
+
+
+def test_students_of_one_size_are_one_of_each_depth():
+    space = SMALL_SPACES["vit"].with_({"embed_dim": [24, 36, 48], "depth": [1, 2, 3, 4], "head_dim": [12]})
+    sizes = {space.cost(arch, 10).params for arch in space.enumerate()}
+    budget = Budget(min_params=min(sizes), max_params=max(sizes))
+    archs = lengths.one_of_each_depth(Limits(space, budget, 10))
+    assert [arch.depth for arch in archs] == [1, 2, 3, 4]
+    assert archs[-1].embed_dim < archs[0].embed_dim == 48
+    with pytest.raises(UsageError, match="min_params and max_params"):
+        lengths.one_of_each_depth(Limits(space, Budget(), 10))
+    with pytest.raises(UsageError, match="students of 1 depths; at least 3"):
+        lengths.one_of_each_depth(Limits(space, Budget(min_params=max(sizes), max_params=max(sizes)), 10))
+
+
+def test_a_recipe_of_another_length_keeps_its_shares():
+    settings = DistillSettings(epochs=60, warmup_epochs=6, stem_frozen_epochs=45)
+    shorter = of_length(settings, 20)
+    assert (shorter.epochs, shorter.warmup_epochs, shorter.stem_frozen_epochs) == (20, 2, 15)
+    assert of_length(settings, 4).warmup_epochs == 1
+    assert of_length(settings.with_(stem_frozen_epochs=0), 4).stem_frozen_epochs == 0
+
+
+@pytest.mark.night
+def test_students_of_one_size_are_trained_in_every_length(teacher, tmp_path):
+    space = {"depth": [1, 2, 3], "embed_dim": [24, 36], "num_heads": [2], "mlp_ratio": [2.0]}
+    flags = [*SMALL, *set_flags({"space": space, "budget": {"min_params": 1000, "max_params": 100_000}})]
+    flags += ["--lengths", 1, 2, "--seeds", 2, "--workers", 2]
+    found = bench("lengths", *flags, out=tmp_path)
+    assert found["lengths"].keys() == {"1", "2"}
+    assert found["lengths"]["2"]["test_acc"].keys() == {"1", "2", "3"}
+    assert bench("lengths", *flags, out=tmp_path) == found

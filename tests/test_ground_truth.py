@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.ground_truth import ground_truth_line, sample_archs, train_cohort
+from benchmarks.ground_truth import ground_truth_line, last_accuracies, sample_archs, train_cohort
 from tests.conftest import SMALL_SPACES
 from tests.distillation.conftest import SETTINGS, SPACE, few, same
 from tvt_ray.distillation.cohort import Cohort, DistillInputs
@@ -45,7 +45,7 @@ def test_an_interrupted_cohort_ends_as_an_undisturbed_one(digits, teacher, tmp_p
     inputs = DistillInputs(few(digits.train, 96), few(digits.val, 40), few(digits.test, 40), teacher)
     settings = SETTINGS.model_copy(update={"epochs": 2, "weights": "best"})
     tasks = [DistillTask(SPACE, arch, 10, settings) for arch in sample_archs(SPACE, 3, seed=0)]
-    undisturbed = train_cohort(tasks, inputs, tmp_path / "whole.pt")
+    undisturbed = last_accuracies(train_cohort(tasks, inputs, tmp_path / "whole.pt"))
     batches = itertools.count()
 
     def stop(images):
@@ -55,7 +55,7 @@ def test_an_interrupted_cohort_ends_as_an_undisturbed_one(digits, teacher, tmp_p
     with pytest.raises(KeyboardInterrupt):
         train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=stop)
     seen = []
-    assert train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=seen.append) == undisturbed
+    assert last_accuracies(train_cohort(tasks, inputs, tmp_path / "cut.pt", on_batch=seen.append)) == undisturbed
     assert len(seen) == 3  # the second epoch alone
     whole, cut = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "cut.pt"))
     assert all(same(cut[name]["guided"], whole[name]["guided"]) for name in whole)
