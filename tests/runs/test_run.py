@@ -66,7 +66,7 @@ def test_rows_are_a_table_with_a_line_for_each_architecture(run, rows):
     assert list(table.status) == ["ok"] * 12 + ["failed"]
     assert list(table.columns) == [
         *("arch_id", "space", "arch", "shape", "params", "flops", "depth", "status", "error", "seed", "seconds"),
-        *("searcher", "attention_similarity", "l2_norm", "log_norm", "rank_sum"),
+        *("searcher", "device", "attention_similarity", "l2_norm", "log_norm", "rank_sum"),
     ]
     assert table.rank_sum[:12].tolist() == [row.readings["rank_sum"] for row in rows[:12]]
     assert table.rank_sum.isna().tolist() == [False] * 12 + [True]

@@ -38,6 +38,7 @@ def test_rows_carry_everything(task):
     assert row.readings.keys() == {"attention_similarity", "l2_norm", "rank_sum", "log_norm"} == set(FULL)
     assert row.seconds > 0
     assert (row.space, row.seed, row.searcher) == (task.space.name, 0, "")
+    assert row.device == f"CPU, {torch.backends.cpu.get_cpu_capability()}"
     assert "score" not in {field.name for field in dataclasses.fields(row)}
 
 
@@ -185,10 +186,30 @@ def test_bfloat16_ranks_like_float32_and_leaves_the_other_readings_alone(task):
         assert {**two.readings, name: 0} == {**one.readings, name: 0}
 
 
+def test_float32_is_exact_while_reading_and_as_it_was_afterwards(task, monkeypatch):
+    """On a GPU convolutions would be in TF32. The switches are there on a CPU too."""
+    conv, matmul = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    seen = []
+
+    def look(student, probe):
+        seen.append((conv.fp32_precision, matmul.fp32_precision))
+        return 1.0
+
+    monkeypatch.setitem(PROXIES, "l2_norm", Proxy(look))
+    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        assert conv.fp32_precision == "tf32"
+        Reader(dataclasses.replace(task, proxies=("l2_norm",))).readings(first(task.space))
+        assert seen == [("ieee", "ieee")]
+        assert (conv.fp32_precision, matmul.fp32_precision) == ("tf32", "tf32")
+    finally:
+        matmul.fp32_precision = before
+
+
 def test_what_a_worker_measured_becomes_the_row_that_it_would_have_made(task):
     arch = first(task.space)
     row = Reader(task).read(arch)
-    assert make_row(task, arch, row.readings, None, row.seconds) == row
+    assert make_row(task, arch, row.readings, None, row.seconds, row.device) == row
     failed = make_row(task, arch, {}, "its worker died", 0.0)
     assert (failed.status, failed.error, failed.readings) == ("failed", "its worker died", {})
     assert (failed.params, failed.flops, failed.shape) == (row.params, row.flops, row.shape)

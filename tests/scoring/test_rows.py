@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import SMALL_SPACES, make_row
@@ -10,6 +11,7 @@ from tvt_ray.errors import UsageError
 from tvt_ray.scoring.reader import ReadingTask
 from tvt_ray.scoring.reader import make_row as make_real_row
 from tvt_ray.scoring.rows import ARITHMETIC, ROWS, rows_to_table, table_to_rows, verified
+from tvt_ray.storage.records import Records
 
 
 @pytest.fixture
@@ -38,6 +40,15 @@ def test_rows_become_a_table_and_come_back():
     assert table["zen"].to_pylist() == [None, 1 / 3, None]
     assert rows_to_table([]).column_names == ROWS.schema.names
     assert table_to_rows(rows_to_table([])) == []
+
+
+def test_rows_of_before_there_were_devices_are_read(tmp_path):
+    records = Records(tmp_path, ROWS)
+    pq.write_table(rows_to_table([make_row(1)]).drop_columns(["device"]), tmp_path / "part-000000.parquet")
+    records.append([dataclasses.replace(make_row(2), device="CPU, AVX2")])
+    assert [row.device for row in records.read()] == ["", "CPU, AVX2"]
+    records.compact()
+    assert records.read() == [make_row(1), dataclasses.replace(make_row(2), device="CPU, AVX2")]
 
 
 def test_an_architecture_is_a_row_once():

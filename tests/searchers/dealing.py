@@ -64,7 +64,7 @@ class Run:
 
     def measure(self, batch: Batch, seconds: float = 1.0):
         """What a worker says of a batch in which nothing goes wrong."""
-        return [(readings(self.task.space, arch), None, seconds) for arch in batch.archs]
+        return [(readings(self.task.space, arch), None, seconds, "CPU") for arch in batch.archs]
 
     def read(self, worker: str, seconds: float = 1.0) -> Batch | None:
         """A worker asks, and reads what it is given."""

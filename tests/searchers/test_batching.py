@@ -117,7 +117,9 @@ def test_the_pace_is_the_middle_of_the_last_batch(medium_task):
     run.read("w", 1.0)
     batch = run.dispatcher.next("w")
     assert len(batch.archs) == 4
-    measured = [(each[0], None, seconds) for each, seconds in zip(run.measure(batch), (9, 2, 0.1, 1), strict=True)]
+    measured = [
+        (each[0], None, seconds, "CPU") for each, seconds in zip(run.measure(batch), (9, 2, 0.1, 1), strict=True)
+    ]
     run.dispatcher.done("w", measured)
     assert len(run.dispatcher.next("w").archs) == 2
 
@@ -188,7 +190,7 @@ def test_a_sample_of_which_none_can_be_read_ends_the_run_with_the_reason(task):
     run = make_run(task, 6, draw(task.space, 2), batch_size=2)
     for worker in ("a", "b"):
         run.dispatcher.next(worker)
-        run.dispatcher.done(worker, [({}, "RuntimeError: no", 0.1)])
+        run.dispatcher.done(worker, [({}, "RuntimeError: no", 0.1, "CPU")])
     assert run.dispatcher.over
     assert run.dispatcher.stop_reason == "none of the 2 could be read; the first: RuntimeError: no"
     assert run.dispatcher.next("a") is None
@@ -198,7 +200,7 @@ def test_a_sample_of_which_some_fail_calibrates_with_the_others(task):
     run = make_run(task, 3, draw(task.space, 3), batch_size=1)
     run.read("w")
     run.dispatcher.next("w")
-    run.dispatcher.done("w", [({}, "RuntimeError: no", 0.1)])
+    run.dispatcher.done("w", [({}, "RuntimeError: no", 0.1, "CPU")])
     run.read_all()
     assert [row.status for row in run.calibrated[0]] == ["ok", "failed", "ok"]
     assert len(run.sampler.told) == 3
@@ -251,7 +253,7 @@ def test_too_many_failures_end_the_run(medium_task):
     dispatcher = run.dispatcher
     while not dispatcher.over:
         batch = dispatcher.next("w")
-        dispatcher.done("w", [({}, "KeyError: 'x'", 1.0)] * len(batch.archs))
+        dispatcher.done("w", [({}, "KeyError: 'x'", 1.0, "CPU")] * len(batch.archs))
     assert 20 <= len(run.written) < 30
     assert "more than search.max_failure_share 0.5 allows" in dispatcher.stop_reason
     assert "KeyError: 'x'" in dispatcher.stop_reason

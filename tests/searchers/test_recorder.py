@@ -34,6 +34,29 @@ def new(medium_task, sampler):
     return draw
 
 
+def on(device, drawn):
+    archs, rows = drawn
+    return archs, [dataclasses.replace(row, device=device) for row in rows]
+
+
+def test_another_device_is_told_of_once(make, calibration, new, capsys):
+    recorder = make(Scorer("capacity", calibration=calibration))
+    recorder.replay([(arch, row) for arch, row in zip(*on("CPU, AVX2", new(3)), strict=True)])
+    for device in ("CPU, AVX2", "a GPU", "a GPU", "CPU, AVX2"):
+        recorder.record(*on(device, new(2)))
+    assert (
+        capsys.readouterr().err
+        == "rows are read on a GPU from now on too, before on CPU, AVX2: last digits of readings differ\n"
+    )
+
+
+def test_rows_of_an_unknown_device_are_no_other_one(make, calibration, new, capsys):
+    recorder = make(Scorer("capacity", calibration=calibration))
+    recorder.replay([(arch, row) for arch, row in zip(*on("", new(3)), strict=True)])
+    recorder.record(*on("a GPU", new(2)))
+    assert capsys.readouterr().err == ""
+
+
 @pytest.fixture
 def calibration(medium_task, new):
     return Calibration.from_rows(new(8)[1])

@@ -59,7 +59,7 @@ def test_columns_are_those_of_the_contract(tmp_path):
     Records(tmp_path, ROWS).append([make_row(1)])
     table = pq.read_table(tmp_path)
     columns = ["arch_id", "space", "arch", "shape", "params", "flops", "depth", "status", "error", "seed", "seconds"]
-    assert table.column_names == [*columns, "searcher", "attention_similarity", "l2_norm"]
+    assert table.column_names == [*columns, "searcher", "device", "attention_similarity", "l2_norm"]
     assert json.loads(table["arch"][0].as_py()) == make_row(1).arch
 
 

@@ -75,7 +75,7 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         space = self.reader.task.space
         rows = [self._read(space.from_json(arch)) for arch in archs]
         # A tuple: Tune flattens and copies nested dicts and lists of a result, value by value.
-        measured = tuple((row.readings, row.error, row.seconds) for row in rows)
+        measured = tuple((row.readings, row.error, row.seconds, row.device) for row in rows)
         return {"worker": self.worker, "measured": measured, "ended": time.time()}
 
     def _read(self, arch: Arch) -> Row:

@@ -18,6 +18,7 @@ from tvt_ray.data.transforms import eval_tensor
 from tvt_ray.errors import UsageError
 from tvt_ray.strict import Seed, Strict
 from tvt_ray.teachers.teacher import Teacher
+from tvt_ray.training.pace import exact_float32
 
 
 class ProbeSettings(Strict):
@@ -89,6 +90,7 @@ def build_probe(train: Split, settings: ProbeSettings, student_size: int, teache
     def at(size: int) -> Tensor:
         return torch.stack([eval_tensor(image, size) for image in images])
 
-    logits, maps = (None, ()) if teacher is None else teacher.freeze()(at(teacher.image_size))
+    with exact_float32():
+        logits, maps = (None, ()) if teacher is None else teacher.freeze()(at(teacher.image_size))
     precision = getattr(torch, settings.precision)
     return Probe(at(student_size), torch.from_numpy(chosen.labels), tuple(maps), logits, precision)

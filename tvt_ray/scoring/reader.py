@@ -16,6 +16,7 @@ from tvt_ray.proxies import PROXIES, Probe, Readings
 from tvt_ray.scoring.faults import DeviceError, is_of_device, is_out_of_memory
 from tvt_ray.scoring.rows import Row, Status, unread
 from tvt_ray.storage.locations import first_line
+from tvt_ray.training.pace import device_name, exact_float32
 from tvt_ray.vits import Arch, Space, build_student
 from tvt_ray.vits.student import Student
 
@@ -39,6 +40,7 @@ class Reader:
 
     def __init__(self, task: ReadingTask, device: torch.device | str = "cpu") -> None:
         self.task, self.device = task, torch.device(device)
+        self.device_name = device_name(self.device)
         self.probe = task.probe.to(self.device)
         if self.device.type != "cpu":
             self.probe = replace(self.probe, chunk=len(self.probe.images))  # as much at once as its memory takes
@@ -48,7 +50,8 @@ class Reader:
 
         Raises ArithmeticError when one of them is not a finite number.
         """
-        draws = [self._of_draw(arch, draw) for draw in range(self.task.num_inits)]
+        with exact_float32():
+            draws = [self._of_draw(arch, draw) for draw in range(self.task.num_inits)]
         readings = {name: math.fsum(each[name] for each in draws) / len(draws) for name in draws[0]}
         broken = [name for name, value in readings.items() if not math.isfinite(value)]
         if broken:
@@ -88,7 +91,7 @@ class Reader:
             if is_of_device(raised):
                 raise DeviceError(first_line(raised)) from raised
             readings, error = {}, f"{type(raised).__name__}: {raised}"
-        return make_row(self.task, arch, readings, error, time.perf_counter() - start)
+        return make_row(self.task, arch, readings, error, time.perf_counter() - start, self.device_name)
 
     def read_all(self, archs: Sequence[Arch]) -> list[Row]:
         """The rows of these architectures, read one after the other."""
@@ -118,8 +121,10 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def make_row(task: ReadingTask, arch: Arch, readings: Readings, error: str | None, seconds: float) -> Row:
-    """The row of an architecture that was read; failed where there is an error."""
+def make_row(
+    task: ReadingTask, arch: Arch, readings: Readings, error: str | None, seconds: float, device: str = ""
+) -> Row:
+    """The row of an architecture that was read; failed where there is an error. `device`: the name of what read it."""
     row = unread(task.space, arch, task.num_classes, task.seed)
     status: Status = "failed" if error else "ok"
-    return replace(row, status=status, error=error, seconds=seconds, readings=readings)
+    return replace(row, status=status, error=error, seconds=seconds, readings=readings, device=device)

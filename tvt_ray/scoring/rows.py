@@ -36,6 +36,7 @@ class Row:
     seconds: float  # spent on this architecture
     readings: Mapping[str, float]  # by name, raw
     searcher: str = ""  # who proposed it; a run may be resumed with another
+    device: str = ""  # what read it, on which last bits depend; empty where an earlier version did
 
     @property
     def values(self) -> dict[str, float]:
@@ -95,6 +96,7 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("seconds", pa.float64()),
         ("searcher", pa.string()),
+        ("device", pa.string()),
     ]
 )  # and one float64 column for each reading
 
@@ -111,11 +113,11 @@ def rows_to_table(rows: Sequence[Row]) -> pa.Table:
 
 
 def table_to_rows(table: pa.Table) -> list[Row]:
-    """The rows of a table that has SCHEMA's columns."""
+    """The rows of a table that has SCHEMA's columns, but for those that came later."""
     rows = []
     for record in table.to_pylist():
-        fields = {name: record.pop(name) for name in SCHEMA.names}
-        fields["arch"] = parse_json(fields["arch"])
+        fields = {name: record.pop(name, None) for name in SCHEMA.names}
+        fields |= {"arch": parse_json(fields["arch"]), "device": fields["device"] or ""}
         rows.append(Row(**fields, readings={k: v for k, v in record.items() if v is not None}))
     return rows
 
@@ -125,4 +127,11 @@ def may_be_read_again(row: Row) -> bool:
     return row.status != "ok" and is_no_fault_of_the_architecture(row.error)
 
 
-ROWS = Codec(SCHEMA, rows_to_table, table_to_rows, key=lambda row: row.arch_id, may_be_replaced=may_be_read_again)
+ROWS = Codec(
+    SCHEMA,
+    rows_to_table,
+    table_to_rows,
+    key=lambda row: row.arch_id,
+    may_be_replaced=may_be_read_again,
+    later=frozenset({"device"}),
+)

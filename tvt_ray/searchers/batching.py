@@ -26,7 +26,7 @@ MAX_FAILED_STARTS = 3  # of workers in a row, while none is at work
 MAX_BACKOFF_S = 60.0  # between starts where they keep failing
 
 # What a worker says of an architecture: its readings, or the error; and the seconds that it took.
-Measured = tuple[Readings, str | None, float]
+Measured = tuple[Readings, str | None, float, str]
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Dispatcher:
         if batch is None:
             return
         self._pending[worker] = None
-        self._pace[worker] = sorted(seconds for _, _, seconds in measured)[len(measured) // 2]
+        self._pace[worker] = sorted(seconds for _, _, seconds, _ in measured)[len(measured) // 2]
         self._take(batch, measured)
 
     def lost(self, worker: str, reason: str) -> None:
@@ -162,7 +162,7 @@ class Dispatcher:
         elif len(batch.archs) > 1:
             self._again.extend(Batch((arch,), batch.calibrates) for arch in batch.archs)
         else:
-            self._take(batch, [({}, reason or "its worker died", 0.0)])
+            self._take(batch, [({}, reason or "its worker died", 0.0, "")])
 
     def backoff_s(self) -> float:
         """How long to wait before another worker is started, after failed starts."""

@@ -7,10 +7,11 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tvt_ray.errors import RunError, UsageError
+from tvt_ray.progress import say
 from tvt_ray.scoring.rows import Row
 from tvt_ray.scoring.scores import Calibration
 from tvt_ray.searchers.protocol import Algorithm, Values
@@ -136,6 +137,7 @@ class Recorder:
         self.seconds = 0.0  # from then to the last of the rows
         self.errors: Counter[str] = Counter()
         self.stop_reason: str | None = None
+        self._devices: set[str] = set()
         self._untold: list[tuple[Arch, Row]] = []  # rows that wait for the calibration
         self._earlier: list[tuple[Arch, Row]] = []  # likewise, of an earlier run
 
@@ -143,6 +145,7 @@ class Recorder:
         """Tells the searcher of an earlier run's rows, as soon as they can be scored; none is proposed again."""
         for arch, _ in earlier:
             self.sampler.skip(arch)
+        self._devices |= {row.device for _, row in earlier}
         self._earlier = list(earlier)
         self._tell()
 
@@ -157,11 +160,20 @@ class Recorder:
         except (RunError, UsageError) as error:  # the disk takes no more, or a part to merge is damaged
             self.stop(str(error))
             return
+        self._hear_of(row.device for row in rows)
         self.num_rows += len(rows)
         self.errors.update(row.error for row in rows if row.error)
         self._judge()
         self._untold.extend(zip(archs, rows, strict=True))
         self._tell()
+
+    def _hear_of(self, devices: Iterable[str]) -> None:
+        """Says once where a run's rows begin to come from another device too."""
+        for device in sorted(set(devices) - self._devices):
+            before = ", ".join(sorted(filter(None, self._devices)))
+            if before:
+                say(f"rows are read on {device} from now on too, before on {before}: last digits of readings differ")
+            self._devices.add(device)
 
     def stop(self, reason: str) -> None:
         """The run should not go on; the first reason counts."""

@@ -40,6 +40,7 @@ class Codec(Generic[R]):
     from_table: Callable[[pa.Table], list[R]]
     key: Callable[[R], Hashable]
     may_be_replaced: Callable[[R], bool] = lambda record: False  # by a later one of its key
+    later: frozenset[str] = frozenset()  # columns that there were not at first
 
 
 class Records(Generic[R]):
@@ -156,7 +157,8 @@ class Records(Generic[R]):
             raise
         except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:  # the last: of a column's name
             raise UsageError(f"{path} cannot be read ({first_line(error)}); {_ADVICE}") from None
-        missing = [name for name in self.codec.schema.names if name not in table.column_names]
+        needed = [name for name in self.codec.schema.names if name not in self.codec.later]
+        missing = [name for name in needed if name not in table.column_names]
         if missing:
             raise UsageError(f"{path} has no column {missing[0]}: it was not written by this version of tvt_ray")
         return table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -42,6 +42,35 @@ def scaling_of(one_s: float, many_s: float, threads: int) -> float:
 def device_here() -> torch.device:
     """The GPU of this machine, if it has one that torch can use, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """Of a GPU its own; of a CPU the instructions that torch's kernels are chosen by: what last bits depend on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else str(device)
+
+
+@contextlib.contextmanager
+def exact_float32() -> Iterator[None]:
+    """Within the block, float32 is float32: convolutions on a GPU take TF32 by default, of ten bits instead of 23."""
+    before = [(backend, name, getattr(backend, name)) for backend, name, _ in _exact()]
+    for backend, name, exact in _exact():
+        setattr(backend, name, exact)
+    try:
+        yield
+    finally:
+        for backend, name, value in before:
+            setattr(backend, name, value)
+
+
+def _exact() -> list[tuple[Any, str, object]]:
+    """Torch's switches, and what they are set to."""
+    backends: Any = torch.backends
+    if hasattr(backends.cudnn, "conv"):  # from torch 2.9 on, which takes only these where somebody has set one of them
+        parts = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+        return [(part, "fp32_precision", "ieee") for part in parts]
+    return [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
 
 
 def finished(device: torch.device) -> float:
