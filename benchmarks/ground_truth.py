@@ -67,7 +67,7 @@ def train_cohort(
     """Trained to the end. Each epoch leaves its state in `state_file`, from which an interrupted call goes on."""
     cohort = Cohort(tasks, inputs, WorkerContext(torch.device(device)))
     if state_file.exists():
-        cohort.load_state_dict(from_bytes(state_file.read_bytes(), device))
+        cohort.load_state_dict(from_bytes(state_file.read_bytes()))
     while not cohort.done:
         cohort.run_epoch(on_batch)
         write_atomically(state_file, to_bytes(cohort.state_dict()))

@@ -106,7 +106,7 @@ def test_accuracies(config: RunConfig, folder: RunFolder, ids: Sequence[str]) ->
             task = DistillTask(space, space.from_json(rows[arch_id].arch), data.num_classes, config.distill)
             cohort = Cohort([task], inputs, WorkerContext(torch.device("cpu")))
             state = (folder.refine_folder / state_name(task) / STATE_FILE).read_bytes()
-            cohort.load_state_dict({arch_id: from_bytes(state, "cpu")})
+            cohort.load_state_dict({arch_id: from_bytes(state)})
             known[arch_id] = cohort.test()[arch_id]
             meter.advance(1)
     write_atomically(file, json.dumps(known, indent=1).encode())

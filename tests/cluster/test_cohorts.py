@@ -67,7 +67,7 @@ def test_a_cohort_whose_worker_dies_ends_as_an_undisturbed_one(cluster, tasks, i
         pool.train(tasks, 6, meter, hear)
     for arch_id, learner in plain.learners.items():
         assert [heard[arch_id, epoch] for epoch in range(1, 7)] == [each["val_acc"] for each in learner.history]
-        state = from_bytes((tmp_path / state_name(learner.task) / STATE_FILE).read_bytes(), CPU)
+        state = from_bytes((tmp_path / state_name(learner.task) / STATE_FILE).read_bytes())
         assert same(state["guided"], learner.guided.state_dict())
 
 

@@ -116,3 +116,12 @@ def test_a_trial_of_more_gpus_than_any_node_has_is_refused(on):
         slots.find_slots(8)
     on(LAPTOP)
     assert slots.find_slots(8) == slots.Slots(8, 0)
+
+
+@pytest.mark.parametrize(
+    ("peak_mib", "free_gib", "count"),
+    [(400, 16, 13), (400, 139, 16), (3000, 16, 3), (400, 1.5, 1), (20_000, 16, 1)],
+)
+def test_as_many_actors_share_a_gpu_as_what_others_left_of_it_holds(peak_mib, free_gib, count):
+    """Each with a context of 600 MiB, in 85 % of it; one at least, which says for itself that it does not fit."""
+    assert slots.actors_to_a_gpu(peak_mib * 2**20, int(free_gib * 2**30)) == count

@@ -61,6 +61,19 @@ def test_a_state_comes_back_with_tensors_of_its_own():
     assert state["weights"]["w"].tolist() == [0, 1, 2]
 
 
+def test_counts_of_steps_stay_on_the_cpu_wherever_weights_are():
+    """Where a training goes on. On a GPU each step of AdamW would wait for them, twice for each weight."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    elsewhere = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2, device="meta"))])
+    elsewhere.load_state_dict(from_bytes(to_bytes(optimizer.state_dict())))
+    (state,) = elsewhere.state.values()
+    assert (state["step"].device.type, state["exp_avg"].device.type) == ("cpu", "meta")
+    assert state["step"] == 1
+
+
 def test_nothing_but_tensors_and_plain_values_is_unpickled():
     with pytest.raises(pickle.UnpicklingError):
         from_bytes(to_bytes({"object": pytest.approx(1)}))

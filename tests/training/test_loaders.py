@@ -110,6 +110,8 @@ def test_a_loader_goes_from_epoch_to_epoch(split, num_workers):
     batches.set_epoch(1)
     assert all(torch.equal(ours, expected.__getitems__(keys)[0]) for ours, keys in zip(seen[1], batches, strict=True))
     assert [len(images) for images in seen[0]] == [6, 6, 6, 5]
+    assert not loader.pin_memory
+    assert train_loader(split, TRANSFORM, batches, num_workers, pinned=True).pin_memory
 
 
 def test_balanced_draws_favour_no_class():

@@ -187,8 +187,7 @@ def train_until(
     """
     places, first = {task.name: place for place, task in tasks.items()}, cohort.worker.rank == 0
     stored: Mapping[str, bytes] = ray.get(board.states.remote(list(tasks)))
-    device = cohort.worker.device
-    cohort.load_state_dict({tasks[place].name: from_bytes(state, device) for place, state in stored.items()})
+    cohort.load_state_dict({tasks[place].name: from_bytes(state) for place, state in stored.items()})
 
     def tell(metrics: Mapping[str, Metrics]) -> None:
         if first:

@@ -154,26 +154,35 @@ def choose_share(gpus_per_trial: float | Literal["auto"] | None, task_ref: Seque
     if not num_gpus():
         return 0.0
     measured: tuple[int, int] = ray.get(_measure_peak.remote(task_ref, arch))
-    peak, total = measured
-    if not total:
+    peak, free = measured
+    if not free:
         return DEFAULT_SHARE
-    count = max(1, min(int(MEMORY_MARGIN * total) // (peak + CONTEXT_BYTES), MAX_ACTORS_PER_GPU))
-    taken = f"{peak / 2**20:,.0f} MiB of {total / 2**30:.0f} GiB"
+    count = actors_to_a_gpu(peak, free)
+    taken = f"{peak / 2**20:,.0f} MiB of the {free / 2**30:.1f} GiB that are free"
     say(f"gpu: the largest architecture takes {taken}: {count} actors to a GPU")
     return 1 / count
 
 
+def actors_to_a_gpu(peak: int, free: int) -> int:
+    """How many, where each takes `peak` bytes beside its context, and others have left `free` of the GPU's."""
+    return max(1, min(int(MEMORY_MARGIN * free) // (peak + CONTEXT_BYTES), MAX_ACTORS_PER_GPU))
+
+
 @ray.remote(num_cpus=1, num_gpus=1)  # type: ignore[untyped-decorator]
 def _measure_peak(task_ref: Sequence[Any], arch: Any) -> tuple[int, int]:
-    """Bytes that scoring `arch` takes at its peak, and that the GPU has; zeros for a GPU in name only."""
+    """Bytes that scoring `arch` takes at its peak, and that others have left of the GPU's; zeros for one in name only.
+
+    Others are whoever else computes there, the driver among them, where it has trained a teacher.
+    """
     task: ReadingTask = ray.get(task_ref[0])
     load_plugins(task.plugins)
     device = pick_device()
     if device.type != "cuda":
         return 0, 0
+    free = torch.cuda.mem_get_info(device)[0] + CONTEXT_BYTES  # this process's own, which ends with it
     torch.cuda.reset_peak_memory_stats()
     Reader(task, device).readings(task.space.from_json(arch))
-    return torch.cuda.max_memory_reserved(), torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.max_memory_reserved(), free
 
 
 @dataclass(frozen=True)

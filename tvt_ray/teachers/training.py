@@ -147,7 +147,7 @@ def train_teacher(
     trainer = TeacherTrainer(settings, training, data, device_here())
     learner, epochs = trainer.learner, trainer.num_epochs
     if state_file is not None and state_file.exists():
-        learner.load_state_dict(from_bytes(state_file.read_bytes(), trainer.worker.device))
+        learner.load_state_dict(from_bytes(state_file.read_bytes()))
     say(f"teacher: {settings.name} has no weights yet: training it on {data.name} ({epochs - trainer.epoch} epochs)")
 
     def keep() -> None:

@@ -260,7 +260,11 @@ def to_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """A state, its tensors on the device and no one else's: optimisers would share those that they are given."""
-    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """A state, its tensors on the CPU and no one else's: optimisers would share those that they are given.
+
+    Who loads it copies what belongs on a device. AdamW's counts of steps do not: on a GPU each step would wait for
+    them.
+    """
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state

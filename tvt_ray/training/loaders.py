@@ -142,14 +142,19 @@ def train_loader(
     transform: Callable[[Image.Image], Tensor],
     batches: ShuffledBatches,
     num_workers: int = 0,
+    pinned: bool = False,
 ) -> DataLoader[Batch]:
-    """Batches of a split, augmented in `num_workers` processes that stay from epoch to epoch (0: in this one)."""
+    """Batches of a split, augmented in `num_workers` processes that stay from epoch to epoch (0: in this one).
+
+    `pinned`: in memory that a GPU copies from while it computes.
+    """
     return DataLoader(
         AugmentedSplit(split, transform, batches.seed),
         batch_sampler=batches,  # type: ignore[arg-type]
         collate_fn=_as_it_is,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        pin_memory=pinned,
     )
 
 

@@ -90,7 +90,9 @@ class Loop(Generic[OneLearner]):
 
     def load_with(self, num_workers: int) -> None:
         """From now on, so many processes load and augment images (0: this one)."""
-        self.loader = train_loader(self.train, self.transform, self.batches, num_workers)
+        self.loader = train_loader(
+            self.train, self.transform, self.batches, num_workers, pinned=self.worker.device.type == "cuda"
+        )
 
     @property
     def epoch(self) -> int:
