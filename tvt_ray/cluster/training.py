@@ -18,6 +18,7 @@ from safetensors.torch import save
 from tvt_ray.cluster.board import POLL_SECONDS, root_cause, show_epochs, start_board
 from tvt_ray.cluster.cohorts import train_until
 from tvt_ray.cluster.connection import quiet
+from tvt_ray.cluster.meeting import MeetingConfig
 from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
 from tvt_ray.cluster.slots import Allotment
 from tvt_ray.distillation.cohort import Cohort, DistillInputs, Tasks, cohorts_of
@@ -95,6 +96,7 @@ def _run_job(
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config=config,
+        torch_config=MeetingConfig(),
         scaling_config=ScalingConfig(num_workers=share.workers, use_gpu=share.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
             name=names[0],
