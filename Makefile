@@ -11,7 +11,7 @@ OTHER_PYTHON ?= $(shell $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (
   python3.12 -c 'import sys; print(sys.executable)' 2> /dev/null)
 NUM_SAMPLES ?= 5000
 
-.PHONY: search fuzz lab-interrupts test test-unit test-all test-every test-lowest-ray check clean
+.PHONY: search fuzz lab-interrupts cluster-lab test test-unit test-all test-every test-lowest-ray check clean
 
 search: $(VENV)/.installed
 	$(BIN)/python search.py --num-samples $(NUM_SAMPLES)
@@ -37,6 +37,10 @@ fuzz: $(VENV)/.installed-test
 # Ctrl-C at 60 moments of a search, a fit and a distillation: an hour.
 lab-interrupts: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks interrupts
+
+# A cluster brought up by `ray up` on machines of namespaces, and broken: ten minutes, as root.
+cluster-lab: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks cluster_lab
 
 # The cluster's tests with the lowest Ray that setup.cfg allows, in a virtual environment of its own.
 LOWEST_RAY := $(shell sed -n 's/.*ray\[default,train,tune\]>=//p' setup.cfg).0

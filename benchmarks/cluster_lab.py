@@ -1,0 +1,289 @@
+"""Brings a cluster up with `ray up`, breaks it, and looks at what comes out: on machines made of Linux namespaces.
+
+python -m benchmarks cluster_lab [--num-samples 500] [--seed 0]
+
+Three machines on a network of their own, reached by ssh alone: a head that scores nothing, and two workers of a core
+each. `cluster-onprem.yaml` as it is shipped describes them, with their addresses, and with this environment in the
+place of an installation. Then, in turn: `ray up`; a search whose worker machine loses its power while it scores, and
+comes back; a search whose driver is killed, and resumed; refine; distill with two workers on two machines, beside the
+same on one; distill while a machine is lost and comes back; `ray down`. It needs root, and sshd and rsync; about ten
+minutes.
+
+The result: `steps`, each with whether it did what it should, its seconds and what was found; `rows_lost`,
+`rows_repeated` and `rows_wrong` over both searches, as `python -m benchmarks chaos` counts them. Exit code 1 where a
+step failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from benchmarks.chaos import Tally, Undisturbed, compare, undisturbed
+from benchmarks.machines import SETTINGS, finish, rows_on_disk, wait_for_rows
+from benchmarks.namespaces import Lab, Machine, laboratory
+from benchmarks.runner import REPO, Record
+from tvt_ray.cli.output import print_table
+from tvt_ray.errors import RunError
+from tvt_ray.progress import say
+from tvt_ray.runs.config import RunConfig
+
+HEAD, WORKERS = 1, (2, 3)
+JOINED_WITHIN_S = 300.0
+# Short, and on two machines: a worker has one core.
+TRAINING = {"distill.epochs": 12, "distill.batch_size": 64, "distill.warmup_epochs": 1, "distill.lr": 0.003}
+BIN = Path(sys.executable).parent
+TOKENS = {"RAY_AUTH_MODE": "token"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--num-samples", type=int, default=500, metavar="N")
+    parser.add_argument("--num-checked", type=int, default=50, metavar="N", help="rows whose scores are compared")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
+    with laboratory() as lab:
+        return Rehearsal(lab, args.num_samples, args.num_checked, args.seed).run()
+
+
+class Rehearsal:
+    """The steps, and what they found."""
+
+    def __init__(self, lab: Lab, num_samples: int, num_checked: int, seed: int) -> None:
+        self.lab, self.steps, self.tally = lab, list[dict[str, Any]](), Tally()
+        self.config = RunConfig().with_(SETTINGS, seed=seed, search={"num_samples": num_samples})
+        self.num_checked = num_checked
+        self.home = lab.folder / "home"  # of who calls `ray up`: key, token, and Ray's record of machines
+        self.cache = lab.folder / "cache"  # of teachers, which this process trains too
+        self.file = lab.folder / "cluster.yaml"
+        os.environ["XDG_CACHE_HOME"] = str(self.cache)
+
+    def run(self) -> dict[str, Any]:
+        """All of them, until one fails that the others need."""
+        for number in (HEAD, *WORKERS):
+            self.lab.machine(number)
+        if self._step("up", self.up):
+            expected = undisturbed(self.config, self.num_checked)
+            self._step("search, a machine lost and back", lambda: self.search_without_power(expected))
+            self._step("search, its driver killed", lambda: self.search_again(expected))
+            self._step("refine", self.refine)
+            self._step("distill on two machines", self.distill)
+            self._step("distill, a machine lost and back", self.distill_without_power)
+            self._step("down", self.down)
+        found = {"rows_lost": self.tally.rows_lost, "rows_repeated": self.tally.duplicates}
+        return {"steps": self.steps, **found, "rows_wrong": self.tally.wrong_scores}
+
+    def _step(self, name: str, do: Callable[[], dict[str, Any]]) -> bool:
+        start, error = time.perf_counter(), ""
+        found: dict[str, Any] = {}
+        try:
+            found = do()
+        except (RunError, subprocess.TimeoutExpired, AssertionError) as raised:
+            error = str(raised)
+        seconds = round(time.perf_counter() - start, 1)
+        self.steps.append(
+            {"name": name, "ok": not error, "wall_s": seconds, **found, **({"error": error} if error else {})}
+        )
+        say(f"{name}: {error or 'as it should'}, {seconds:.0f} s {found or ''}")
+        return not error
+
+    @property
+    def head(self) -> Machine:
+        return self.lab.machine(HEAD)
+
+    def up(self) -> dict[str, Any]:
+        """`ray up` of the shipped file; all machines are in the cluster in the end."""
+        self.home.mkdir()
+        self._ray("get-auth-token", "--generate")
+        self.file.write_text(yaml.safe_dump(cluster_file(self.lab)))
+        self._ray("up", "--yes", "--no-config-cache", str(self.file))
+        self._wait_for_nodes(1 + len(WORKERS))
+        return {"nodes": 1 + len(WORKERS)}
+
+    def down(self) -> dict[str, Any]:
+        """Nothing of Ray runs anywhere afterwards."""
+        self._ray("down", "--yes", str(self.file))
+        deadline = time.monotonic() + 120
+        while left := [machine.name for machine in self.lab.machines.values() if self._has_ray(machine)]:
+            _check(time.monotonic() < deadline, f"Ray still runs on {', '.join(left)}")
+            time.sleep(2)
+        return {}
+
+    def search_without_power(self, expected: Undisturbed) -> dict[str, Any]:
+        """A machine goes once a fifth of the rows is there, and is back a little later."""
+        folder, process = self._begin_search("power")
+        wait_for_rows(process, folder, self.config.search.num_samples // 5)
+        before = rows_on_disk(folder)
+        self.lab.lose(WORKERS[0])
+        self._join(WORKERS[0])
+        joined = time.monotonic()
+        result = finish(process)
+        compare(folder, before, expected, self.tally)
+        _check(not self._harm, self._harm)
+        return {"nodes_that_scored": result["num_nodes"], "after_the_join_s": round(time.monotonic() - joined, 1)}
+
+    def search_again(self, expected: Undisturbed) -> dict[str, Any]:
+        """The driver is killed once half of the rows is there."""
+        folder, process = self._begin_search("driver")
+        wait_for_rows(process, folder, self.config.search.num_samples // 2)
+        self.head.run("pkill -9 -f [s]earch.py")
+        process.communicate()
+        before = rows_on_disk(folder)
+        finish(self._search(folder, "--resume"))
+        compare(folder, before, expected, self.tally)
+        _check(not self._harm, self._harm)
+        return {"rows_before": len(before)}
+
+    def refine(self) -> dict[str, Any]:
+        """Eight students, cohorts on both machines."""
+        flags = [f"--set {key}={value}" for key, value in TRAINING.items()]
+        result = self._tvt("refine", "power", "--num-students 8", *flags)
+        return {"students": result["num_students"], "epochs": result["epochs_spent"]}
+
+    def distill(self) -> dict[str, Any]:
+        """Two workers, of which no machine holds both, learn what one learns, up to the order of sums."""
+        run = self.lab.folder / "runs"
+        shutil.copytree(run / "driver", run / "one")
+        shutil.copytree(run / "driver", run / "lost")
+        (two, two_s), (one, one_s) = self._distilled("driver", 2), self._distilled("one", 1)
+        off = max(float((two[name] - one[name]).abs().max()) for name in one)
+        _check(off < 1e-2, f"weights of two workers and of one differ by up to {off:.2g}")
+        return {"largest_difference": off, "two_s": two_s, "one_s": one_s}
+
+    def distill_without_power(self) -> dict[str, Any]:
+        """A machine goes after a few epochs and comes back; the training goes on from its last state."""
+        command = self._command("distill", "lost", "--num-workers 2", *_training(60))
+        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        states = self.lab.folder / "runs" / "lost"
+        deadline = time.monotonic() + JOINED_WITHIN_S
+        while not list(states.glob("distill/*/checkpoint.pt")) and process.poll() is None:
+            _check(time.monotonic() < deadline, "no state of the training was kept")
+            time.sleep(0.2)
+        self.lab.lose(WORKERS[1])
+        self._join(WORKERS[1])
+        (student,) = finish(process)["students"]
+        return {"epochs": student["epochs"], "test_acc": student["test_acc"]}
+
+    def _distilled(self, run: str, workers: int) -> tuple[Mapping[str, torch.Tensor], float]:
+        start = time.perf_counter()
+        (student,) = self._tvt("distill", run, f"--num-workers {workers}", *_training(12))["students"]
+        return load_file(Path(student["path"]) / "model.safetensors"), round(time.perf_counter() - start, 1)
+
+    @property
+    def _harm(self) -> str:
+        counts = {name: getattr(self.tally, name) for name in ("rows_lost", "duplicates", "wrong_scores")}
+        return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+    def _begin_search(self, name: str) -> tuple[Path, subprocess.Popen[str]]:
+        folder = self.lab.folder / "runs" / name
+        settings = [f"{section}.{key}={value}" for section, values in SETTINGS.items() for key, value in values.items()]
+        wanted = f"--num-samples {self.config.search.num_samples} --seed {self.config.seed}"
+        return folder, self._search(folder, wanted, *(f"--set {each}" for each in settings))
+
+    def _search(self, folder: Path, *flags: str) -> subprocess.Popen[str]:
+        words = [f"{BIN}/python search.py --run-dir {folder} --json --ray-address auto", *flags]
+        command = self.head.ssh(" ".join(words), self._variables)
+        return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def _tvt(self, verb: str, run: str, *flags: str) -> dict[str, Any]:
+        """The JSON object that a command on the head ends with."""
+        command = self._command(verb, run, *flags)
+        return finish(subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+
+    def _command(self, verb: str, run: str, *flags: str) -> list[str]:
+        folder = self.lab.folder / "runs" / run
+        words = [f"{BIN}/python -m tvt_ray {verb} --run-dir {folder} --json --ray-address auto", *flags]
+        return self.head.ssh(" ".join(words), self._variables)
+
+    @property
+    def _variables(self) -> dict[str, str]:
+        return {**TOKENS, "XDG_CACHE_HOME": str(self.cache), "OMP_NUM_THREADS": "1"}
+
+    def _ray(self, *words: str) -> None:
+        variables = {**os.environ, **TOKENS, "HOME": str(self.home), "RAY_UP_enable_autoscaler_v2": "0"}
+        done = subprocess.run(
+            [str(BIN / "ray"), *words],
+            cwd=REPO,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        if done.returncode:
+            raise RunError(f"ray {words[0]} ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
+
+    def _join(self, number: int) -> None:
+        """A machine that was lost starts, and joins the cluster as its operator has it do."""
+        file = yaml.safe_load(self.file.read_text())
+        machine = self.lab.machine(number)
+        machine.run("mkdir -p ~/.ray")
+        machine.run(f"cp {self.home}/.ray/auth_token ~/.ray/auth_token")
+        for command in file["worker_start_ray_commands"]:
+            machine.run(command, variables={"RAY_HEAD_IP": self.head.address})
+
+    def _wait_for_nodes(self, count: int) -> None:
+        """That are alive, as the head has it."""
+        code = "import ray; ray.init('auto', log_to_driver=False); print(sum(node['Alive'] for node in ray.nodes()))"
+        deadline = time.monotonic() + JOINED_WITHIN_S
+        while True:
+            done = self.head.run(f'{BIN}/python -c "{code}"', check=False, variables=TOKENS)
+            alive = int((done.stdout.split() or ["0"])[-1])
+            if alive >= count:
+                return
+            _check(time.monotonic() < deadline, f"{alive} of {count} nodes joined within {JOINED_WITHIN_S:.0f} s")
+            time.sleep(2)
+
+    def _has_ray(self, machine: Machine) -> bool:
+        return not machine.run("pgrep -f [r]aylet/raylet || pgrep -f [g]cs_server", check=False).returncode
+
+
+def cluster_file(lab: Lab) -> dict[str, Any]:
+    """`cluster-onprem.yaml` with the laboratory's addresses and key, and this environment for an installation."""
+    text = (REPO / "cluster-onprem.yaml").read_text().replace("~/tvt_env/bin", str(BIN))
+    text = text.replace("$HOME/tvt_env/bin", str(BIN))
+    file: dict[str, Any] = yaml.safe_load(text)
+    addresses = [lab.machines[number].address for number in (HEAD, *WORKERS)]
+    file["provider"] |= {"head_ip": addresses[0], "worker_ips": addresses[1:]}
+    file["auth"] = {"ssh_user": "root", "ssh_private_key": str(lab.key)}
+    file["setup_commands"] = [command for command in file["setup_commands"] if command.startswith("chmod")]
+    start = file["worker_start_ray_commands"]
+    file["worker_start_ray_commands"] = [command.replace("ray start", "ray start --num-cpus=1") for command in start]
+    return file
+
+
+def _training(epochs: int) -> list[str]:
+    return [f"--set {key}={value}" for key, value in {**TRAINING, "distill.epochs": epochs}.items()]
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise RunError(otherwise)
+
+
+def show(result: Mapping[str, Any]) -> None:
+    rows = [
+        [each["name"], "yes" if each["ok"] else "NO", f"{each['wall_s']:.0f} s", _rest(each)]
+        for each in result["steps"]
+    ]
+    print_table("laboratory", ["step", "as it should", "took", "found"], rows)
+
+
+def _rest(step: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in step.items() if key not in ("name", "ok", "wall_s"))
+
+
+def failed(result: Mapping[str, Any]) -> bool:
+    return len(result["steps"]) < 7 or not all(each["ok"] for each in result["steps"])
