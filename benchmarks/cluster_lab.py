@@ -40,7 +40,7 @@ from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 
 HEAD, WORKERS = 1, (2, 3)
-JOINED_WITHIN_S = 300.0
+JOINED_WITHIN_S, DOWN_WITHIN_S = 300.0, 180.0
 # Short, and on two machines: a worker has one core.
 TRAINING = {"distill.epochs": 12, "distill.batch_size": 64, "distill.warmup_epochs": 1, "distill.lr": 0.003}
 BIN = Path(sys.executable).parent
@@ -115,9 +115,9 @@ class Rehearsal:
     def down(self) -> dict[str, Any]:
         """Nothing of Ray runs anywhere afterwards."""
         self._ray("down", "--yes", str(self.file))
-        deadline = time.monotonic() + 120
-        while left := [machine.name for machine in self.lab.machines.values() if self._has_ray(machine)]:
-            _check(time.monotonic() < deadline, f"Ray still runs on {', '.join(left)}")
+        deadline = time.monotonic() + DOWN_WITHIN_S
+        while left := [f"{m.name}: {found}" for m in self.lab.machines.values() if (found := self._ray_on(m))]:
+            _check(time.monotonic() < deadline, f"Ray still runs after {DOWN_WITHIN_S:.0f} s: {'; '.join(left)}")
             time.sleep(2)
         return {}
 
@@ -246,8 +246,10 @@ class Rehearsal:
             _check(time.monotonic() < deadline, f"{alive} of {count} nodes joined within {JOINED_WITHIN_S:.0f} s")
             time.sleep(2)
 
-    def _has_ray(self, machine: Machine) -> bool:
-        return not machine.run("pgrep -f [r]aylet/raylet || pgrep -f [g]cs_server", check=False).returncode
+    def _ray_on(self, machine: Machine) -> str:
+        """Ray's processes there; empty: none."""
+        processes = machine.run("ps -eo args | grep -E '[r]aylet/raylet |[g]cs/gcs_server '", check=False)
+        return ", ".join(line[:60] for line in processes.stdout.splitlines())
 
 
 def cluster_file(lab: Lab) -> dict[str, Any]:
@@ -258,7 +260,8 @@ def cluster_file(lab: Lab) -> dict[str, Any]:
     addresses = [lab.machines[number].address for number in (HEAD, *WORKERS)]
     file["provider"] |= {"head_ip": addresses[0], "worker_ips": addresses[1:]}
     file["auth"] = {"ssh_user": "root", "ssh_private_key": str(lab.key)}
-    file["setup_commands"] = [command for command in file["setup_commands"] if command.startswith("chmod")]
+    kept = [command for command in file["setup_commands"] if command.startswith(("chmod", "ln "))]
+    file["setup_commands"] = ["mkdir -p ~/.local/bin", *kept]  # where `ray down` finds Ray
     start = file["worker_start_ray_commands"]
     file["worker_start_ray_commands"] = [command.replace("ray start", "ray start --num-cpus=1") for command in start]
     return file

@@ -66,6 +66,7 @@ def laboratory() -> Iterator[Lab]:
     check_host()
     lab = Lab(Path(tempfile.mkdtemp(prefix="tvt-lab-", dir="/var/tmp")))  # of /tmp each machine has one of its own
     _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(lab.key)])
+    _run(["ip", "link", "delete", BRIDGE], check=False)  # of a call that was killed
     _run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     try:
         _run(["ip", "address", "add", f"{NETWORK}.254/24", "dev", BRIDGE])
@@ -108,7 +109,7 @@ class Machine:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        _run(["ip", "netns", "delete", self.name])
+        self._clear()
 
     def run(
         self, command: str, check: bool = True, timeout: float = 600, variables: Mapping[str, str] | None = None
@@ -129,7 +130,16 @@ class Machine:
         there = f"cd {shlex.quote(str(REPO))} && {given}{command}"
         return ["ssh", "-i", str(self.lab.key), *words, f"root@{self.address}", there]
 
+    def _clear(self) -> None:
+        """The network of the machine that was, or of one that a call left which was killed.
+
+        The link first: a namespace goes, and with it its end of the link, when the last of its processes has.
+        """
+        _run(["ip", "link", "delete", self.name], check=False)
+        _run(["ip", "netns", "delete", self.name], check=False)
+
     def _make_network(self) -> None:
+        self._clear()
         inside = ["ip", "-n", self.name]
         _run(["ip", "netns", "add", self.name])
         _run(["ip", "link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name])
@@ -160,6 +170,7 @@ mount --bind {hosts} /etc/hosts
 mount --bind {names} /etc/resolv.conf
 mount --bind {passwd} /etc/passwd
 mkdir -p {HOME} /run/sshd
+echo 'PATH="$HOME/.local/bin:$PATH"' > {HOME}/.profile
 exec {shutil.which("sshd", path=_path())} -D -e -f {config}
 """
 
@@ -188,7 +199,7 @@ exec {shutil.which("sshd", path=_path())} -D -e -f {config}
         return os.open(self._file(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
-def _run(command: Sequence[str]) -> None:
+def _run(command: Sequence[str], check: bool = True) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": _path()}, check=False)
-    if done.returncode:
+    if check and done.returncode:
         raise RunError(f"{shlex.join(command)}: {done.stderr.strip()}")

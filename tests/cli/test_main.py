@@ -42,8 +42,8 @@ def weights(teacher, tmp_path):
         (["--min-params", "9M"], "the largest has 1,218,186"),
         (["--min-params", "130000", "--max-params", "130001"], "no architecture was found within the budget"),
         (["--max-flops", "fast"], "6M or 1.5G"),
-        (["--num-samples", "0"], "greater than 0"),
-        (["--num-samples", "many"], "invalid int value"),
+        (["--num-samples", "0"], "argument --num-samples: at least 1; got 0"),
+        (["--num-samples", "many"], "a whole number of at least 1; got 'many'"),
         (["--resume"], "--resume needs --run-dir"),
         (["--resume", "--run-dir", "/no/such"], "holds no run"),
         (["--run-dir", "ftp://host/run"], "s3://, gs://, abfs://, hdfs:// and file:/// are read"),
@@ -185,11 +185,22 @@ def test_help_lists_the_rows_of_the_tables(capsys):
         assert name in words
 
 
-def test_help_of_the_command_itself_imports_neither_torch_nor_ray():
-    code = "import sys; from tvt_ray.cli.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["fit", "photos", "--out", "here", "--minutes=-1"],
+        ["search", "--num-samples", "0"],
+        ["distill", "--run-dir", "here", "--top-k", "few"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_numbers_that_cannot_be_are_told_before_torch_and_ray_are_imported(words):
+    code = f"import sys; from tvt_ray.cli.main import main\ntry: main({words})\nexcept SystemExit: pass\n"
     code += "print([name for name in ('torch', 'ray', 'timm') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+    assert len(done.stderr.splitlines()) == (words != ["--help"])
 
 
 @pytest.fixture

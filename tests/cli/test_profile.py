@@ -21,7 +21,9 @@ def test_a_limit_without_a_profile_is_one_line_with_the_command(capsys, tmp_path
     assert err.endswith("one is measured once, in minutes, by: tvt profile\n")
 
 
-@pytest.mark.parametrize(("limit", "message"), [("-1", "greater than 0"), ("0", "greater than 0"), ("fast", "invalid")])
+@pytest.mark.parametrize(
+    ("limit", "message"), [("-1", "above 0; got -1"), ("0", "above 0; got 0"), ("fast", "above 0; got 'fast'")]
+)
 def test_a_limit_that_is_none_is_refused(limit, message, capsys):
     code, _, err = call(capsys, "search", f"--max-latency-ms={limit}", "--dry-run")
     assert (code, err.count("\n")) == (2, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, config_of_run, path
+from tvt_ray.cli.options import COMMON, add_options, config_of_run, path, positive
 from tvt_ray.cli.output import print_json, print_students, print_table
 from tvt_ray.errors import UsageError
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "config", *COMMON)
     add_options(parser, "run-dir", required=True)
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--top-k", type=int, metavar="K", help="the K best, one of each shape (default: 1)")
+    which.add_argument("--top-k", type=positive, metavar="K", help="the K best, one of each shape (default: 1)")
     which.add_argument("--arch-id", metavar="ID", help="one architecture of the run")
     which.add_argument(
         "--within",
@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="train what the student has to beat beside it, and say whether it does: <baselines>, or a score's "
         "name for whom it puts first (default: all but the scores)",
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="of each, with --baselines (default: 1)")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="of each, with --baselines (default: 1)")
     add_options(parser, "score", "init", "epochs", "num-workers", "resume", "ray-address")
     parser.set_defaults(command=execute, goes_on=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tvt_ray.cli.options import OUTPUT, add_options, asked_now
+from tvt_ray.cli.options import OUTPUT, above_zero, add_options, asked_now
 from tvt_ray.cli.output import print_json, print_rivals, print_students, seconds_text
 
 SEEDED = ("probe", "teacher_training", "distill")  # sections whose seed --seed is too
@@ -16,7 +16,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="a folder of class folders, of Parquet files, or <datasets>")
     parser.add_argument("--out", dest="run_dir", required=True, metavar="DIR", help="where it goes: a run folder")
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="that it may take (default: 8, more on a slow machine)"
+        "--minutes", type=above_zero, metavar="N", help="that it may take (default: 8, more on a slow machine)"
     )
     parser.add_argument(
         "--stem",

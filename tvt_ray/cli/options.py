@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +113,28 @@ def path(text: str) -> Path:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def positive(text: str) -> int:
+    """A number of things. Raises ArgumentTypeError, before anything that takes seconds is imported."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number of at least 1; got {text!r}") from None
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1; got {number}")
+    return number
+
+
+def above_zero(text: str) -> float:
+    """A length. Raises ArgumentTypeError likewise."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a number above 0; got {text!r}") from None
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"a number above 0; got {text}")
+    return number
+
+
 def _share(text: str) -> float | str:
     try:
         return text if text == "auto" else float(text)
@@ -171,7 +194,7 @@ OPTIONS: dict[str, Option] = {
     "set": _value("any setting, as in probe.num_images=64; repeatable", "KEY=VALUE", action="append", default=[]),
     "json": _switch("end with one JSON object on standard output"),
     "debug": _switch("print the traceback of an error that is not expected"),
-    "num-samples": _value("different architectures to score", "N", "search.num_samples", type=int),
+    "num-samples": _value("different architectures to score", "N", "search.num_samples", type=positive),
     "searcher": _value("<searchers>", "NAME", "search.searcher"),
     "run-dir": _value("the run's folder, or its URI (s3://…, gs://…)", "DIR"),
     "resume": _switch("go on with what an earlier call began"),
@@ -186,7 +209,7 @@ OPTIONS: dict[str, Option] = {
         "budget, as in 10: what `tvt profile` predicts for a batch of images (of 1, or budget.latency_batch_size)",
         "MS",
         "budget.max_latency_ms",
-        type=float,
+        type=above_zero,
     ),
     "gpus-per-trial": _value(
         "share of a GPU for each scoring worker; auto: as its memory allows",
@@ -198,18 +221,18 @@ OPTIONS: dict[str, Option] = {
         "architectures that a worker is given at a time (default: about four seconds' worth)",
         "N",
         "cluster.archs_per_trial",
-        type=int,
+        type=positive,
     ),
     "init": _value(
         "a larger ViT whose weights students begin with: timm:NAME, a file, or a student's folder",
         "WEIGHTS",
         "distill.init",
     ),
-    "epochs": _value("of the training", "N", "distill.epochs", type=int),
-    "num-students": _value("students that are trained shortly", "N", "refine.num_students", type=int),
-    "num-workers": _value("Ray Train workers of each training", "N", "cluster.training_workers", type=int),
+    "epochs": _value("of the training", "N", "distill.epochs", type=positive),
+    "num-students": _value("students that are trained shortly", "N", "refine.num_students", type=positive),
+    "num-workers": _value("Ray Train workers of each training", "N", "cluster.training_workers", type=positive),
     "ray-address": _value("a running cluster (default: RAY_ADDRESS, or Ray on this machine)", "ADDRESS"),
-    "num-images": _value("images in the probe", "N", "probe.num_images", type=int),
+    "num-images": _value("images in the probe", "N", "probe.num_images", type=positive),
 }
 
 COMMON = ("dataset", "labels", "group-by", "teacher", "teacher-weights", "set", "json", "debug")

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import OUTPUT, add_options, own_config_of, path
+from tvt_ray.cli.options import OUTPUT, add_options, own_config_of, path, positive
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "config", "dataset", "labels", "max-params", "set", *OUTPUT)
     parser.add_argument(
         "--batch-size",
-        type=int,
+        type=positive,
         action="append",
         metavar="N",
         help="images at a time (default: 1); repeatable",
     )
     parser.add_argument("--device", default="cpu", metavar="KIND", help="cpu (default) or cuda")
-    parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch (default: as many as it takes here)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of PyTorch (default: as many as it takes here)")
     parser.add_argument("--out", type=path, metavar="FILE", help="the profile (default: where searches look for it)")
     parser.set_defaults(command=execute)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tvt_ray.cli.options import COMMON, add_options, config_of, count, path
+from tvt_ray.cli.options import COMMON, add_options, config_of, count, path, positive
 from tvt_ray.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{end}-params", dest=f"band_{end}", type=count, metavar="N", help="rank inside a band, as in 4M"
         )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="repeat with other weights and images")
+    parser.add_argument("--seeds", type=positive, default=1, metavar="N", help="repeat with other weights and images")
     parser.add_argument(
         "--labels",
         dest="num_labels",
@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="also the surrogate, trained on K rows and judged on the rest",
     )
-    parser.add_argument("--draws", type=int, default=20, metavar="N", help="of the rows that --labels takes")
+    parser.add_argument("--draws", type=positive, default=20, metavar="N", help="of the rows that --labels takes")
     parser.add_argument("--out", type=path, metavar="DIR", help="also write Parquet tables and scatter plots")
     add_options(parser, "num-images", "seed", "ray-address")
     parser.set_defaults(command=execute)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tvt_ray.cli.options import OUTPUT, add_options, path, plugins_of
+from tvt_ray.cli.options import OUTPUT, add_options, path, plugins_of, positive
 from tvt_ray.cli.output import print_archs, print_json
 from tvt_ray.errors import UsageError
 from tvt_ray.plugins import load_plugins
@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Puts a run's rows in order, by another score if asked, and writes report.html anew."
     parser.add_argument("run_dir", metavar="RUN", help="its folder or URI")
     add_options(parser, "score", "set", *OUTPUT)
-    parser.add_argument("--top-k", type=int, default=10, metavar="K", help="how many to list (default: 10)")
+    parser.add_argument("--top-k", type=positive, default=10, metavar="K", help="how many to list (default: 10)")
     parser.add_argument(
         "--out", type=path, metavar="FILE", help=".html: the report goes there, and the run stays as it is"
     )

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvt_ray.cli.options import COMMON, add_options, asked_now, config_of_run, own_config_of
+from tvt_ray.cli.options import COMMON, add_options, asked_now, config_of_run, own_config_of, positive
 from tvt_ray.cli.output import print_archs, print_json, print_students, seconds_text
 from tvt_ray.cli.refine import print_refined
-from tvt_ray.errors import UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import as_location
 
@@ -30,8 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
     add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "max-latency-ms")
     add_options(parser, "gpus-per-trial", "archs-per-trial")
-    parser.add_argument("--refine", type=int, metavar="N", help="train N shortly afterwards, and rank all by those")
-    parser.add_argument("--distill-top-k", type=int, metavar="K", help="train the K best afterwards")
+    parser.add_argument(
+        "--refine", type=positive, metavar="N", help="train N shortly afterwards, and rank all by those"
+    )
+    parser.add_argument("--distill-top-k", type=positive, metavar="K", help="train the K best afterwards")
     parser.add_argument("--by-score", action="store_true", help="list the best by score, not a ladder of sizes")
     parser.add_argument("--dry-run", action="store_true", help="say what would run and how long it would take")
     add_options(parser, "init", "epochs", "num-workers", "ray-address")
@@ -40,9 +41,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Searches, prints, and refines and distils where that was asked for."""
-    for flag, number in (("--refine", args.refine), ("--distill-top-k", args.distill_top_k)):
-        if number is not None and number < 1:
-            raise UsageError(f"{flag} is at least 1; got {number}")
     asked = asked_now(args)
     from tvt_ray.data.transforms import check_augmentation
     from tvt_ray.verbs.init import check_init_setting

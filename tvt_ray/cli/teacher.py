@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of, path
+from tvt_ray.cli.options import COMMON, Parser, add_options, own_config_of, path, positive
 from tvt_ray.cli.output import print_json
 from tvt_ray.errors import UsageError
 
@@ -21,7 +21,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.description = "Trains a teacher on a dataset and keeps the weights that do best on validation."
     add_options(parser, "config", *COMMON)
     parser.add_argument("--out", type=path, required=True, metavar="FILE", help="where its weights go (.safetensors)")
-    parser.add_argument("--epochs", dest="teacher_epochs", type=int, metavar="N", help="of the training")
+    parser.add_argument("--epochs", dest="teacher_epochs", type=positive, metavar="N", help="of the training")
     parser.set_defaults(command=_train)
 
 
