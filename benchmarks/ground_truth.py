@@ -165,8 +165,17 @@ def _check(args: argparse.Namespace, space_size: int, num_train: int) -> None:
         raise UsageError("--cohort-size and --workers are at least 1")
 
 
-def in_processes(calls: Mapping[str, Callable[[], Any]], total: int, workers: int, record: Record) -> None:
-    """Parts of a record, several at a time, a process each; `total`: images that they train on, as `count` tells."""
+def in_processes(
+    calls: Mapping[str, Callable[[], Any]],
+    total: int,
+    workers: int,
+    record: Record,
+    on_part: Callable[[], None] = lambda: None,
+) -> None:
+    """Parts of a record, several at a time, a process each; `total`: images that they train on, as `count` tells.
+
+    `on_part` is called when another part is kept.
+    """
     context = multiprocessing.get_context("spawn")
     counter = context.Value("q", 0)
     with (
@@ -180,6 +189,7 @@ def in_processes(calls: Mapping[str, Callable[[], Any]], total: int, workers: in
             meter.advance(counter.value - meter.done)
             for job in done:
                 record.keep(jobs[job], job.result())
+                on_part()
 
 
 def show(result: Mapping[str, Any]) -> None:

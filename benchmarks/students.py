@@ -7,18 +7,20 @@ Students begin with any of the stages that a fit may choose. Beside them are riv
 stages a student without blocks, the middle of the space and the largest, and some students with a second seed.
 
 Interrupted, it goes on where it was when it is called again. FILE has the students, as `tvt rank` reads them (with
-`--config` FILE.yaml, whose space holds them all); FILE.json has all trainings with their roles, seeds and epochs. What
-is in those is not trained again: `--config FILE.yaml --dataset PATH` in the place of `--fit` adds students elsewhere.
+`--config` FILE.yaml, whose space holds them all); FILE.json has all trainings with their roles, seeds and epochs. They
+are written as trainings end, and what is in them is not trained again: `--config FILE.yaml --dataset PATH` in the place
+of `--fit` goes on elsewhere, or adds students.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
 import json
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +88,26 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
                 for part, cohort in left.items()
             }
             total = sum(map(len, left.values())) * config.distill.epochs * len(inputs.train)
-            in_processes(calls, total, args.workers, record)
-    known |= {name: acc for part in cohorts for name, acc in record.find(part).items()}
+
+            def write() -> None:
+                write_trainings(file, f"{args.column}_kd_acc", students, _known(known, cohorts, record), config)
+
+            in_processes(calls, total, args.workers, record, write)
     column = f"{args.column}_kd_acc"
+    trainings = write_trainings(file, column, students, _known(known, cohorts, record), config)
+    return {"file": str(file), "column": column, "trainings": trainings}
+
+
+def _known(known: Mapping[str, float], cohorts: Iterable[str], record: Record) -> dict[str, float]:
+    """Accuracies by the names of trainings: those that are known, and those of cohorts that are done."""
+    done = [record.find(part) or {} for part in cohorts]
+    return {**known, **{name: acc for part in done for name, acc in part.items()}}
+
+
+def write_trainings(
+    file: Path, column: str, students: Sequence[Student], known: Mapping[str, float], config: RunConfig
+) -> list[dict[str, Any]]:
+    """FILE and those beside it, of all trainings that are done by now; the trainings."""
     trainings = [
         {
             **ground_truth_line(each.task, column, known[each.name]),
@@ -98,13 +117,14 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
             "epochs": each.task.settings.epochs,
         }
         for each in students
+        if each.name in known
     ]
     first = students[0].task.settings.seed
     sample = [each for each in trainings if not each["role"] and each["seed"] == first]
     write_atomically(file, "".join(f"{json.dumps(_plain(line))}\n" for line in sample).encode())
     write_atomically(file.with_suffix(".json"), json.dumps(trainings, indent=1).encode())
     write_atomically(file.with_suffix(".yaml"), recipe_text(config).encode())
-    return {"file": str(file), "column": column, "trainings": trainings}
+    return trainings
 
 
 def recipe_text(config: RunConfig) -> str:
@@ -174,12 +194,14 @@ def _without_blocks(space: Space, stem: str) -> tuple[Space, Arch]:
 
 
 def cohorts_of(students: Sequence[Student], size: int) -> dict[str, list[DistillTask]]:
-    """By part of the record: students of one seed that share batches."""
+    """By part of the record, which is called by who is in it: students of one seed that share batches."""
     found: dict[str, list[DistillTask]] = {}
     for seed in sorted({each.task.settings.seed for each in students}):
         tasks = [each.task for each in students if each.task.settings.seed == seed]
         for start in range(0, len(tasks), size):
-            found[f"seed{seed}-{start // size}"] = tasks[start : start + size]
+            cohort = tasks[start : start + size]
+            names = hashlib.sha256("\n".join(task.name for task in cohort).encode()).hexdigest()
+            found[f"seed{seed}-{names[:8]}"] = cohort
     return found
 
 

@@ -201,6 +201,7 @@ def test_a_port_that_never_answered_is_no_lifeline(cluster, port):
     assert reasons == []
 
 
+@pytest.mark.night
 def test_a_module_that_lies_in_the_current_folder_reaches_no_worker(cluster, tmp_path):
     """`tvt` does not import from there, so neither does what Ray starts for it."""
     (tmp_path / "planted").mkdir()
@@ -319,6 +320,7 @@ def asked_without_a_token(port):
         return 0, ""
 
 
+@pytest.mark.night
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_of_the_machine_reads_no_secrets_and_runs_no_jobs(own_ray, tmp_path, monkeypatch):
     """Though the folders above and ports on 127.0.0.1 are open to them. Ray's metrics are, which name no data."""

@@ -148,6 +148,7 @@ def test_without_weights_of_others_students_begin_with_stages_from_chance(
     assert json.loads(out.splitlines()[-1])["students"] == [student]
 
 
+@pytest.mark.night
 def test_from_a_folder_of_photos_to_a_student_and_again_without_doing_anything(cluster, capsys, photos, tmp_path):
     flags = ["fit", photos, "--out", tmp_path / "out", *SHORT, "--ray-address", cluster, "--json"]
     code, out, err = call(capsys, *flags)

@@ -17,6 +17,7 @@ SPACE = SMALL_SPACES["vit"]
 LIMIT_MS = 3.0
 
 
+@pytest.mark.night
 def test_only_what_is_predicted_to_be_inside_is_read_also_on_resume(cluster, config, tmp_path):
     inside = {SPACE.arch_id(arch) for arch in SPACE.enumerate() if true_ms(SPACE, arch) <= LIMIT_MS}
     profile = synthetic_profile(SPACE)

@@ -67,6 +67,7 @@ def test_a_search_is_counted(cluster, config, teacher, tmp_path, monkeypatch):
     assert not any("ResourceTrainable" in name for name in classes)
 
 
+@pytest.mark.night
 @pytest.mark.ray
 @pytest.mark.slow
 def test_what_is_recorded_is_what_the_node_exports(cluster):

@@ -186,6 +186,7 @@ def test_a_share_of_a_gpu_runs_four_workers_at_a_time(run_workers, patient):
     assert len(outcome.workers) == 4
 
 
+@pytest.mark.night
 def test_workers_that_cannot_be_set_up_end_the_run_with_the_reason(run_workers):
     class Broken(scoring.ScoringTrial):
         def setup(self, config, task_ref=None):

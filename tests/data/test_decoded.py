@@ -191,6 +191,7 @@ def mixed(count=12):
     return Dataset("made", train, rest, rest, ("a",))
 
 
+@pytest.mark.night
 @pytest.mark.slow
 def test_one_pass_gives_facts_and_the_pixels_that_a_run_decodes(cache, tmp_path, monkeypatch):
     expected = [pixels(split) for split in decode_once(mixed(), largest_size=64).splits.values()]

@@ -49,6 +49,7 @@ def choose_otherwise(rank, world_size, port, task, inputs, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.night
 def test_workers_compute_in_the_precision_of_the_first(make, inputs, tmp_path):
     """Each timed for itself, and float16's scaled gradients were averaged with float32's."""
     task = only(make(epochs=1, amp="auto")).task
@@ -61,6 +62,7 @@ def test_a_training_goes_on_with_two_workers_to_the_weights_that_one_would_have_
     check_two_workers(only(make(epochs=2)).task, dataclasses.replace(inputs, train=few(inputs.train, 97)), tmp_path)
 
 
+@pytest.mark.night
 def test_stages_that_are_frozen_and_then_learn_do_so_with_two_workers_too(inputs, tmp_path):
     """Of three epochs the first two are frozen, and one of those is behind when the workers begin."""
     torch.manual_seed(0)

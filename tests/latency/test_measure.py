@@ -177,6 +177,7 @@ def test_a_space_is_measured_on_this_machine(capsys):
     assert "profiling: " in capsys.readouterr().err
 
 
+@pytest.mark.night
 @pytest.mark.slow
 def test_each_cut_of_a_convnet_is_a_kind_of_part():
     profile = measure_profile(STAGES, this_device("cpu"), 1, [1], num_students=6)
