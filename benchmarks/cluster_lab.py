@@ -86,18 +86,15 @@ class Rehearsal:
         return {"steps": self.steps, **found, "rows_wrong": self.tally.wrong_scores}
 
     def _step(self, name: str, do: Callable[[], dict[str, Any]]) -> bool:
-        start, error = time.perf_counter(), ""
-        found: dict[str, Any] = {}
+        start, ok = time.perf_counter(), True
         try:
             found = do()
-        except (RunError, subprocess.TimeoutExpired, AssertionError) as raised:
-            error = str(raised)
+        except (RunError, subprocess.TimeoutExpired) as error:
+            found, ok = {"error": str(error)}, False
         seconds = round(time.perf_counter() - start, 1)
-        self.steps.append(
-            {"name": name, "ok": not error, "wall_s": seconds, **found, **({"error": error} if error else {})}
-        )
-        say(f"{name}: {error or 'as it should'}, {seconds:.0f} s {found or ''}")
-        return not error
+        self.steps.append({"name": name, "ok": ok, "wall_s": seconds, **found})
+        say(f"{name}: {'as it should' if ok else 'NOT as it should'}, {seconds:.0f} s {found or ''}")
+        return ok
 
     @property
     def head(self) -> Machine:
