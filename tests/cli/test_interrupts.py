@@ -9,7 +9,9 @@ import time
 import pytest
 
 from tests.conftest import REPO
-from tvt_ray.cli.main import build_parser, repeated
+from tvt_ray.cli.main import build_parser, repeated, run
+from tvt_ray.cli.options import Parser
+from tvt_ray.runs.resuming import resume_command
 
 # A command that says when it has begun, and then does what the test gives it.
 PROGRAM = """
@@ -140,6 +142,19 @@ def test_what_goes_on_is_the_same_call(words, more):
     args = build_parser().parse_args(words[1:])
     args.words, args.run_dir = words, "here"
     assert repeated(args) == shlex.join([*words, *more])
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_verb_says_how_the_call_goes_on_that_it_is_a_part_of(goes_on, tmp_path, capsys):
+    """A benchmark, whose calls go on otherwise, leaves it to its verbs."""
+    parser = Parser(prog="tvt")
+    parser.add_argument("--part")
+    parser.set_defaults(
+        command=lambda args: print(resume_command(tmp_path, "tvt refine")) or 0, goes_on=goes_on, run_dir=tmp_path
+    )
+    assert run(parser, ["--part", "a b"]) == 0
+    own = f"tvt refine --run-dir {tmp_path} --resume\n"
+    assert capsys.readouterr().out == (f"tvt --part 'a b' --run-dir {tmp_path}\n" if goes_on else own)
 
 
 def test_an_interrupt_while_python_ends_changes_nothing():

@@ -11,6 +11,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 
 from tvt_ray import __version__
 from tvt_ray.cli import (
@@ -88,7 +89,7 @@ def run(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> i
         sys.stdout.reconfigure(errors="backslashreplace")
     interrupts = Interrupts(lambda: _interrupted(args))
     try:
-        with interrupts, _stdout_for(args), resumed_by(lambda: repeated(args)):
+        with interrupts, _stdout_for(args), _resumed(args):
             for name in ("run_dir", "student"):  # not while parsing: a bucket is asked for its region over the network
                 if isinstance(getattr(args, name, None), str):
                     setattr(args, name, as_location(getattr(args, name)))
@@ -150,6 +151,11 @@ def _stdout_for(args: argparse.Namespace) -> Iterator[None]:
     args.stdout = sys.stdout
     with contextlib.redirect_stdout(sys.stderr) if getattr(args, "json", False) else contextlib.nullcontext():
         yield
+
+
+def _resumed(args: argparse.Namespace) -> AbstractContextManager[None]:
+    """Verbs say how all of this call goes on, where that can be; a benchmark's, say, how their own part does."""
+    return resumed_by(lambda: repeated(args)) if getattr(args, "goes_on", False) else contextlib.nullcontext()
 
 
 def _resume_hint(args: argparse.Namespace) -> str:
