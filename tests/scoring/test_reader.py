@@ -196,14 +196,14 @@ def test_float32_is_exact_while_reading_and_as_it_was_afterwards(task, monkeypat
         return 1.0
 
     monkeypatch.setitem(PROXIES, "l2_norm", Proxy(look))
-    before, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    before = conv.fp32_precision, matmul.fp32_precision
+    conv.fp32_precision = matmul.fp32_precision = "tf32"
     try:
-        assert conv.fp32_precision == "tf32"
         Reader(dataclasses.replace(task, proxies=("l2_norm",))).readings(first(task.space))
         assert seen == [("ieee", "ieee")]
         assert (conv.fp32_precision, matmul.fp32_precision) == ("tf32", "tf32")
     finally:
-        matmul.fp32_precision = before
+        conv.fp32_precision, matmul.fp32_precision = before
 
 
 def test_what_a_worker_measured_becomes_the_row_that_it_would_have_made(task):

@@ -7,7 +7,16 @@ import time
 import pytest
 import torch
 
-from tvt_ray.training.pace import Division, Pace, autocast, candidates, choose_precision, divide, scaling_of
+from tvt_ray.training.pace import (
+    Division,
+    Pace,
+    autocast,
+    candidates,
+    choose_precision,
+    divide,
+    exact_float32,
+    scaling_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -73,3 +82,18 @@ def test_within_the_block_products_are_in_the_precision_asked_for():
     for dtype in candidates(CPU):
         with autocast(dtype, CPU):
             assert (a @ a).dtype == (dtype or torch.float32)
+
+
+def test_of_two_threads_that_want_exact_float32_the_last_puts_back_what_was():
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, "tf32"
+    try:
+        first, second = exact_float32(), exact_float32()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert conv.fp32_precision == "ieee"
+        second.__exit__(None, None, None)
+        assert conv.fp32_precision == "tf32"
+    finally:
+        conv.fp32_precision = before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -54,23 +55,49 @@ def device_name(device: torch.device) -> str:
 @contextlib.contextmanager
 def exact_float32() -> Iterator[None]:
     """Within the block, float32 is float32: convolutions on a GPU take TF32 by default, of ten bits instead of 23."""
-    before = [(backend, name, getattr(backend, name)) for backend, name, _ in _exact()]
-    for backend, name, exact in _exact():
-        setattr(backend, name, exact)
+    _SWITCHES.set()
     try:
         yield
     finally:
-        for backend, name, value in before:
+        _SWITCHES.put_back()
+
+
+class _Switches:
+    """Torch's, which are the process's: of several threads in such blocks the last that leaves puts them back."""
+
+    def __init__(self) -> None:
+        self._lock, self._blocks = threading.Lock(), 0
+        self._before: list[tuple[Any, str, object]] = []
+
+    def set(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                exact = self._exact()
+                self._before = [(backend, name, getattr(backend, name)) for backend, name, _ in exact]
+                self._apply(exact)
+            self._blocks += 1
+
+    def put_back(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                self._apply(self._before)
+
+    @staticmethod
+    def _apply(values: list[tuple[Any, str, object]]) -> None:
+        for backend, name, value in values:
             setattr(backend, name, value)
 
+    @staticmethod
+    def _exact() -> list[tuple[Any, str, object]]:
+        backends: Any = torch.backends
+        if hasattr(backends.cudnn, "conv"):  # from torch 2.9 on, which takes only these where somebody has set one
+            parts = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
+            return [(part, "fp32_precision", "ieee") for part in parts]
+        return [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
 
-def _exact() -> list[tuple[Any, str, object]]:
-    """Torch's switches, and what they are set to."""
-    backends: Any = torch.backends
-    if hasattr(backends.cudnn, "conv"):  # from torch 2.9 on, which takes only these where somebody has set one of them
-        parts = (backends.cudnn.conv, backends.cuda.matmul, backends.mkldnn.conv, backends.mkldnn.matmul)
-        return [(part, "fp32_precision", "ieee") for part in parts]
-    return [(backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]
+
+_SWITCHES = _Switches()
 
 
 def finished(device: torch.device) -> float:
