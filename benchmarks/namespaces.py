@@ -142,7 +142,9 @@ class Machine:
         self._clear()
         inside = ["ip", "-n", self.name]
         _run(["ip", "netns", "add", self.name])
-        _run(["ip", "link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name])
+        card = f"02:00:0a:4d:00:{self.number:02x}"  # the same when it starts again, so that neighbours know it
+        peer = ["peer", "name", "eth0", "address", card, "netns", self.name]
+        _run(["ip", "link", "add", self.name, "type", "veth", *peer])
         _run(["ip", "link", "set", self.name, "master", BRIDGE, "up"])
         _run([*inside, "address", "add", f"{self.address}/24", "dev", "eth0"])
         for link in ("lo", "eth0"):
