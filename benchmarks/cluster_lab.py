@@ -138,15 +138,14 @@ class Rehearsal:
         self.head.run("pkill -9 -f [s]earch.py")
         process.communicate()
         before = rows_on_disk(folder)
-        finish(self._search(folder, "--resume"))
+        finish(self._begin("search.py", "driver", "--resume"))
         compare(folder, before, expected, self.tally)
         _check(not self._harm, self._harm)
         return {"rows_before": len(before)}
 
     def refine(self) -> dict[str, Any]:
         """Eight students, cohorts on both machines."""
-        flags = [f"--set {key}={value}" for key, value in TRAINING.items()]
-        result = self._tvt("refine", "power", "--num-students 8", *flags)
+        result = self._tvt("refine", "power", "--num-students 8", *_training())
         return {"students": result["num_students"], "epochs": result["epochs_spent"]}
 
     def distill(self) -> dict[str, Any]:
@@ -161,8 +160,7 @@ class Rehearsal:
 
     def distill_without_power(self) -> dict[str, Any]:
         """A machine goes after a few epochs and comes back; the training goes on from its last state."""
-        command = self._command("distill", "lost", "--num-workers 2", *_training(60))
-        process = subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = self._begin("-m tvt_ray distill", "lost", "--num-workers 2", *_training(60))
         states = self.lab.folder / "runs" / "lost"
         deadline = time.monotonic() + JOINED_WITHIN_S
         while not list(states.glob("distill/*/checkpoint.pt")) and process.poll() is None:
@@ -175,7 +173,7 @@ class Rehearsal:
 
     def _distilled(self, run: str, workers: int) -> tuple[Mapping[str, torch.Tensor], float]:
         start = time.perf_counter()
-        (student,) = self._tvt("distill", run, f"--num-workers {workers}", *_training(12))["students"]
+        (student,) = self._tvt("distill", run, f"--num-workers {workers}", *_training())["students"]
         return load_file(Path(student["path"]) / "model.safetensors"), round(time.perf_counter() - start, 1)
 
     @property
@@ -187,22 +185,18 @@ class Rehearsal:
         folder = self.lab.folder / "runs" / name
         settings = [f"{section}.{key}={value}" for section, values in SETTINGS.items() for key, value in values.items()]
         wanted = f"--num-samples {self.config.search.num_samples} --seed {self.config.seed}"
-        return folder, self._search(folder, wanted, *(f"--set {each}" for each in settings))
-
-    def _search(self, folder: Path, *flags: str) -> subprocess.Popen[str]:
-        words = [f"{BIN}/python search.py --run-dir {folder} --json --ray-address auto", *flags]
-        command = self.head.ssh(" ".join(words), self._variables)
-        return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return folder, self._begin("search.py", name, wanted, *(f"--set {each}" for each in settings))
 
     def _tvt(self, verb: str, run: str, *flags: str) -> dict[str, Any]:
         """The JSON object that a command on the head ends with."""
-        command = self._command(verb, run, *flags)
-        return finish(subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return finish(self._begin(f"-m tvt_ray {verb}", run, *flags))
 
-    def _command(self, verb: str, run: str, *flags: str) -> list[str]:
+    def _begin(self, program: str, run: str, *flags: str) -> subprocess.Popen[str]:
+        """A command on the head, about the run of that name."""
         folder = self.lab.folder / "runs" / run
-        words = [f"{BIN}/python -m tvt_ray {verb} --run-dir {folder} --json --ray-address auto", *flags]
-        return self.head.ssh(" ".join(words), self._variables)
+        words = [f"{BIN}/python {program} --run-dir {folder} --json --ray-address auto", *flags]
+        command = self.head.ssh(" ".join(words), self._variables)
+        return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @property
     def _variables(self) -> dict[str, str]:
@@ -264,7 +258,7 @@ def cluster_file(lab: Lab) -> dict[str, Any]:
     return file
 
 
-def _training(epochs: int) -> list[str]:
+def _training(epochs: int = TRAINING["distill.epochs"]) -> list[str]:
     return [f"--set {key}={value}" for key, value in {**TRAINING, "distill.epochs": epochs}.items()]
 
 

@@ -37,6 +37,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
 from tvt_ray.training.learner import WorkerContext, from_bytes, to_bytes
+from tvt_ray.training.pace import device_here
 from tvt_ray.vision_compat import ensure_torchvision
 from tvt_ray.vits import Arch, Space
 
@@ -115,9 +116,8 @@ def _train(config: RunConfig, num_images: int, tasks: Sequence[DistillTask], sta
     data = load_dataset(config.data)
     teacher, _ = get_teacher(config.teacher, config.teacher_training, data)
     train = data.train.take(select_balanced(data.train.labels, num_images, config.seed))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     inputs = DistillInputs(train, data.val, data.test, teacher)
-    return last_accuracies(train_cohort(tasks, inputs, state_file, device, count))
+    return last_accuracies(train_cohort(tasks, inputs, state_file, device_here(), count))
 
 
 def add(parser: argparse.ArgumentParser) -> None:

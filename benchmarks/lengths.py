@@ -38,6 +38,7 @@ from tvt_ray.runs.config import RunConfig
 from tvt_ray.runs.inputs import checked_limits, load_data
 from tvt_ray.storage.locations import write_atomically
 from tvt_ray.teachers.provide import get_teacher
+from tvt_ray.training.pace import device_here
 from tvt_ray.vits import Arch
 from tvt_ray.vits.budget import Limits
 
@@ -114,8 +115,7 @@ def described(config: RunConfig, arch: Arch, num_classes: int) -> dict[str, Any]
 def _train(tasks: Sequence[DistillTask], inputs: DistillInputs, state_file: Path) -> list[dict[str, Any]]:
     """Of each: test accuracy at the end, and validation after each epoch, in percent."""
     torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    cohort = train_cohort(tasks, inputs, state_file, device, count)
+    cohort = train_cohort(tasks, inputs, state_file, device_here(), count)
     tested = cohort.test()
     return [
         {"test_acc": tested[task.name], "val_acc": [each["val_acc"] for each in cohort.learners[task.name].history]}

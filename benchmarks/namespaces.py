@@ -92,12 +92,13 @@ class Machine:
         self._make_network()
         script = self._write("start", self._start_script())
         apart = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        self._process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, "unshare", *apart, "bash", str(script)],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log("log"),
-            stderr=subprocess.STDOUT,
-        )
+        with self._file("log").open("ab") as log:
+            self._process = subprocess.Popen(
+                ["ip", "netns", "exec", self.name, "unshare", *apart, "bash", str(script)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         deadline = time.monotonic() + READY_WITHIN_S
         while self.run("true", check=False).returncode:
             if time.monotonic() > deadline or self._process.poll() is not None:
@@ -196,9 +197,6 @@ exec {shutil.which("sshd", path=_path())} -D -e -f {config}
     def _write(self, name: str, text: str) -> Path:
         self._file(name).write_text(text)
         return self._file(name)
-
-    def _log(self, name: str) -> int:
-        return os.open(self._file(name), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
 def _run(command: Sequence[str], check: bool = True) -> None:

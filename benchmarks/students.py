@@ -39,6 +39,7 @@ from tvt_ray.planning.inherited import stems_of
 from tvt_ray.runs.config import RunConfig, load_config
 from tvt_ray.runs.folder import RunFolder
 from tvt_ray.storage.locations import as_location, write_atomically
+from tvt_ray.training.pace import device_here
 from tvt_ray.verbs.session import Session
 from tvt_ray.verbs.short import middle_arch
 from tvt_ray.verbs.trainings import Teaching
@@ -75,7 +76,7 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
     if (args.fit is None) == (args.config is None):
         raise UsageError("--fit or --config says how students are trained: one of them")
     config = config_of(args) if args.fit is None else wide(RunFolder(as_location(args.fit)).config(), args.epochs)
-    file = args.file.absolute()
+    file, column = args.file.absolute(), f"{args.column}_kd_acc"
     with Session.open(config, record.folder / "run") as session:
         students = chosen(session, args.num_archs, args.again)
         known = trained_before(file, config)
@@ -90,10 +91,9 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
             total = sum(map(len, left.values())) * config.distill.epochs * len(inputs.train)
 
             def write() -> None:
-                write_trainings(file, f"{args.column}_kd_acc", students, _known(known, cohorts, record), config)
+                write_trainings(file, column, students, _known(known, cohorts, record), config)
 
             in_processes(calls, total, args.workers, record, write)
-    column = f"{args.column}_kd_acc"
     trainings = write_trainings(file, column, students, _known(known, cohorts, record), config)
     return {"file": str(file), "column": column, "trainings": trainings}
 
@@ -207,8 +207,7 @@ def cohorts_of(students: Sequence[Student], size: int) -> dict[str, list[Distill
 
 def _train(tasks: Sequence[DistillTask], inputs: DistillInputs, state_file: Path) -> dict[str, float]:
     torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return train_cohort(tasks, inputs, state_file, device, count).test()
+    return train_cohort(tasks, inputs, state_file, device_here(), count).test()
 
 
 def show(result: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 import copy
 import os
 import shutil
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +12,13 @@ from benchmarks import namespaces
 from benchmarks.cluster_lab import HEAD, WORKERS, cluster_file
 from tvt_ray.errors import RunError, UsageError
 
-possible = sys.platform == "linux" and os.geteuid() == 0 and all(map(shutil.which, namespaces.NEEDED))
+
+def possible():
+    try:
+        namespaces.check_host()
+    except UsageError:
+        return False
+    return True
 
 
 def test_what_is_missing_is_named_with_its_package(monkeypatch):
@@ -37,7 +42,7 @@ def test_the_shipped_file_with_the_laboratorys_addresses_is_one_that_ray_takes(t
 
 
 @pytest.mark.night
-@pytest.mark.skipif(not possible, reason="needs root, Linux, sshd and rsync")
+@pytest.mark.skipif(not possible(), reason="needs root, Linux, sshd and rsync")
 def test_machines_have_networks_processes_and_homes_of_their_own():
     """As Debian's hosts: their own name is the loopback's."""
     with namespaces.laboratory() as lab:

@@ -54,6 +54,7 @@ def test_rows_of_an_unknown_device_are_no_other_one(make, calibration, new, caps
     recorder = make(Scorer("capacity", calibration=calibration))
     recorder.replay([(arch, row) for arch, row in zip(*on("", new(3)), strict=True)])
     recorder.record(*on("a GPU", new(2)))
+    recorder.record(*on("", new(1, "its worker died")))
     assert capsys.readouterr().err == ""
 
 

@@ -10,7 +10,8 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from typing import Any
 
 import ray
@@ -63,19 +64,15 @@ def addresses_here() -> dict[str, list[str]]:
 
 def interface_of(address: str, interfaces: Mapping[str, Sequence[str]]) -> str | None:
     """Whose address it is; None where it is nobody's here, as behind a translation of addresses."""
-    wanted = _packed(address)
-    return next((name for name, some in interfaces.items() if wanted in map(_packed, some)), None)
-
-
-def _packed(address: str) -> bytes:
-    """An address has several texts."""
-    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    wanted = ip_address(address)  # which has several texts
+    return next((name for name, some in interfaces.items() if wanted in map(ip_address, some)), None)
 
 
 def listen() -> Place:
     """Accepts connections of a while, in a thread: where others may try to reach this worker."""
     address = ray.util.get_node_ip_address()
-    server = socket.create_server((address, 0), family=_family(address))
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = socket.create_server((address, 0), family=family)
     server.settimeout(3 * REACHED_WITHIN_S)
     threading.Thread(target=_accept, args=(server,), name="reached", daemon=True).start()
     return address, server.getsockname()[1]
@@ -90,27 +87,13 @@ def _accept(server: socket.socket) -> None:
 def reach(places: Sequence[Place]) -> str:
     """Whom of the others this worker does not reach, in a line; empty where all is well."""
     here = ray.util.get_node_ip_address()
-    for address, port in places:
-        with _told(here, address) as told, socket.socket(_family(address)) as client:
-            client.settimeout(REACHED_WITHIN_S)
-            client.connect((address, port))
-        if told:
-            return told[0]
+    for place in places:
+        try:
+            socket.create_connection(place, REACHED_WITHIN_S).close()
+        except OSError as error:
+            reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
+            return (
+                f"workers of a training connect to each other, and the node {here} does not reach {place[0]} "
+                f"({reason}): is there a firewall between them, or does Ray know them by an address of another network?"
+            )
     return ""
-
-
-@contextlib.contextmanager
-def _told(here: str, there: str) -> Iterator[list[str]]:
-    lines: list[str] = []
-    try:
-        yield lines
-    except OSError as error:
-        reason = "no answer" if isinstance(error, TimeoutError) else error.strerror or str(error)
-        lines.append(
-            f"workers of a training connect to each other, and the node {here} does not reach {there} ({reason}): is "
-            "there a firewall between them, or does Ray know them by an address of another network?"
-        )
-
-
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET

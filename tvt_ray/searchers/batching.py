@@ -25,7 +25,7 @@ MAX_LOSSES = 2  # of one batch: its worker may have died of something else
 MAX_FAILED_STARTS = 3  # of workers in a row, while none is at work
 MAX_BACKOFF_S = 60.0  # between starts where they keep failing
 
-# What a worker says of an architecture: its readings, or the error; and the seconds that it took.
+# What a worker says of an architecture: its readings, or the error; the seconds that it took; and its device's name.
 Measured = tuple[Readings, str | None, float, str]
 
 

@@ -7,7 +7,7 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from tvt_ray.errors import RunError, UsageError
@@ -145,7 +145,7 @@ class Recorder:
         """Tells the searcher of an earlier run's rows, as soon as they can be scored; none is proposed again."""
         for arch, _ in earlier:
             self.sampler.skip(arch)
-        self._devices |= {row.device for _, row in earlier}
+        self._devices |= _devices_of(row for _, row in earlier)
         self._earlier = list(earlier)
         self._tell()
 
@@ -160,17 +160,17 @@ class Recorder:
         except (RunError, UsageError) as error:  # the disk takes no more, or a part to merge is damaged
             self.stop(str(error))
             return
-        self._hear_of(row.device for row in rows)
+        self._hear_of(_devices_of(rows))
         self.num_rows += len(rows)
         self.errors.update(row.error for row in rows if row.error)
         self._judge()
         self._untold.extend(zip(archs, rows, strict=True))
         self._tell()
 
-    def _hear_of(self, devices: Iterable[str]) -> None:
+    def _hear_of(self, devices: Set[str]) -> None:
         """Says once where a run's rows begin to come from another device too."""
-        for device in sorted(set(devices) - self._devices):
-            before = ", ".join(sorted(filter(None, self._devices)))
+        for device in sorted(devices - self._devices):
+            before = ", ".join(sorted(self._devices))
             if before:
                 say(f"rows are read on {device} from now on too, before on {before}: last digits of readings differ")
             self._devices.add(device)
@@ -204,3 +204,8 @@ class Recorder:
                 f"{failed:,} of {self.num_rows:,} architectures failed, more than search.max_failure_share "
                 f"{self.max_failure_share:g} allows; {count:,} with: {reason}"
             )
+
+
+def _devices_of(rows: Iterable[Row]) -> set[str]:
+    """Those that are known: rows of earlier versions, and of workers that died, have none."""
+    return {row.device for row in rows if row.device}
