@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tvt_ray.cli.options import OPTIONS, TABLES
+from tvt_ray.cluster.trials import CALLBACKS
 from tvt_ray.distillation.losses import LOSSES
 from tvt_ray.runs.config import RunConfig
 from tvt_ray.vits import SPACES
@@ -36,7 +37,10 @@ TYPES = {
     "null": "`null`",
 }
 BOUNDS = {"minimum": "≥ {:,}", "exclusiveMinimum": "> {:,}", "maximum": "≤ {:,}", "exclusiveMaximum": "< {:,}"}
-ROWS: dict[str, Callable[[], list[str]]] = {"distill.loss.weights": lambda: list(LOSSES)}  # beside those of the flags
+ROWS: dict[str, Callable[[], list[str]]] = {  # beside those of the flags
+    "distill.loss.weights": lambda: list(LOSSES),
+    "search.callbacks": lambda: list(CALLBACKS),
+}
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 EXAMPLES = {code.split('"""')[1].removesuffix(".py"): code for code in BLOCKS}  # by the name in the first line
 PLUGINS = [name for name in EXAMPLES if name != "my_command"]
-KINDS = ("proxy", "score", "dataset", "teacher", "loss", "searcher", "space", "export", "command")
+KINDS = ("proxy", "score", "dataset", "teacher", "loss", "searcher", "callback", "space", "export", "command")
 # Lines of the first table: what is added, the table that it is a row of, and the file that holds the table.
 TABLES = re.findall(r"^\| .*?(\w+)\]?(?:\(#[\w-]+\))? \| `([A-Z]+)` \| `(\S+)` \|", PROSE, re.MULTILINE)
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.extending.examples import variant
 from tvt_ray.cli.main import run, script_parser
+from tvt_ray.cluster.trials import make_callbacks
 from tvt_ray.data.datasets import load_dataset
 from tvt_ray.data.settings import DataSettings
 from tvt_ray.distillation.losses import LossSettings, distillation_loss
@@ -104,6 +106,13 @@ def test_a_searcher_of_a_plugin_climbs_and_finds_everything(plugins, plain):
         sampler.tell(arch, (float(arch.width * arch.depth),))
     assert len(found) == len(set(found)) == plain.size()
     assert algorithm.best == (256.0, plain.largest_arch(10))
+
+
+def test_a_callback_of_a_plugin_hears_of_architectures_as_of_trials(plugins, capsys):
+    (records,) = make_callbacks(["records"])
+    for arch_id, score in (("first", 1.0), ("worse", 0.5), ("better", 1.25)):
+        records.on_trial_result(1, [], SimpleNamespace(trial_id=arch_id), {"score": score})
+    assert capsys.readouterr().out.split() == ["1.000", "first", "1.250", "better"]
 
 
 def test_a_space_of_a_plugin_has_all_that_a_space_promises(plain):

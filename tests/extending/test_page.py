@@ -67,6 +67,7 @@ def test_every_example_adds_its_row_and_nothing_is_left_of_it_afterwards(tmp_pat
         "TEACHERS": {"three_stages"},
         "LOSSES": {"relations"},
         "SEARCHERS": {"climb"},
+        "CALLBACKS": {"records"},
         "SPACES": {"plain"},
         "EXPORTS": {"summary"},
         "COMMANDS": set(),  # added in the package alone

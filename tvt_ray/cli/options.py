@@ -223,6 +223,11 @@ OPTIONS: dict[str, Option] = {
         "cluster.archs_per_trial",
         type=positive,
     ),
+    "trial": _value(
+        "what a Tune trial is: worker, which reads batch after batch (the default), or architecture",
+        "KIND",
+        "cluster.trial",
+    ),
     "init": _value(
         "a larger ViT whose weights students begin with: timm:NAME, a file, or a student's folder",
         "WEIGHTS",

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.description = "Scores untrained ViTs against a trained teacher, without training them, and keeps the best."
     add_options(parser, "config", *COMMON, "num-samples", "searcher", "run-dir", "resume", "seed", "score", "readings")
     add_options(parser, "min-params", "max-params", "min-flops", "max-flops", "max-latency-ms")
-    add_options(parser, "gpus-per-trial", "archs-per-trial")
+    add_options(parser, "gpus-per-trial", "archs-per-trial", "trial")
     parser.add_argument(
         "--refine", type=positive, metavar="N", help="train N shortly afterwards, and rank all by those"
     )

@@ -1,6 +1,6 @@
-"""Where private parts of Ray are touched, as few as there can be: each says why, and has a test that fails with Ray.
+"""Where private parts of Ray are touched, as few as there can be: each says why, and what would do without it.
 
-Seen and tested in Ray 2.59 and 2.60. Where a part has another form, what depends on it says so in one line.
+Each has a test that names it when Ray changes it (tests/cluster/test_ray_patches.py). Tested with Ray 2.59 and 2.60.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray._private import services
@@ -20,7 +21,11 @@ from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.job_config import JobConfig
 
-from tvt_ray.errors import RunError
+from tvt_ray.errors import RunError, UsageError
+from tvt_ray.storage.locations import first_line
+
+if TYPE_CHECKING:
+    from ray.tune import ResultGrid
 
 LOOPBACK = "127.0.0.1"
 FAREWELL_S = 0.5  # that the end of a Train job waits for a helper
@@ -31,7 +36,7 @@ def ask_head(address: str, timeout_s: float) -> None:
 
     `ray.init` asks a head that refuses for a minute, and writes a warning for each time. Raises grpc.RpcError, with
     UNAUTHENTICATED where the token is not the cluster's, and Ray's AuthenticationError where a token is asked for and
-    there is none.
+    there is none. Without: a socket that opens is taken for a head, and `ray.init` finds out.
     """
     with create_gcs_channel(address) as channel:
         gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).GetClusterId(
@@ -42,7 +47,7 @@ def ask_head(address: str, timeout_s: float) -> None:
 def address_of_auto() -> str:
     """HOST:PORT of the head that `auto` means to Ray here: one that runs on this machine, or that it last joined.
 
-    Raises ConnectionError where there is none.
+    Raises ConnectionError where there is none. Without: `auto` is refused, and HOST:PORT has to be given.
     """
     found: str = get_ray_address_from_environment("auto", None)
     return found
@@ -60,6 +65,7 @@ def job_config() -> JobConfig:
     """For `ray.init`, which would put the current folder on the import path of every worker, before all else.
 
     It may be a stranger's, and hold a `torch.py`. It stays where this process imports from it: as `python -m` does.
+    Without: a current folder that holds Python files has to be refused.
     """
     config = JobConfig()
     config._py_driver_sys_path = _FoldersOfThisProcess()
@@ -71,6 +77,7 @@ def on_loopback() -> Iterator[dict[str, str]]:
     """Arguments with which a `ray.init` in the block starts a cluster that listens on 127.0.0.1 alone.
 
     Ray takes that address for a mistake and puts this machine's own in its place, and then listens on every interface.
+    Without: the token alone keeps others of the network out.
     """
     original = services.resolve_ip_for_localhost
     services.resolve_ip_for_localhost = lambda host: host
@@ -84,7 +91,8 @@ def actor_of(trial: Any) -> Any:
     """The handle of a running trial's actor.
 
     Tune sends its actors nothing but `train`; what a worker reads next is sent to it by a method of its own, which Ray
-    executes before the `train` that Tune submits after it.
+    executes before the `train` that Tune submits after it. Without: `cluster.trial: architecture`, whose trials have
+    nothing but their config, or trials whose config is a batch.
     """
     try:
         actor = trial.temporary_state.ray_actor
@@ -94,7 +102,10 @@ def actor_of(trial: Any) -> Any:
 
 
 def forget_last_result(trial: Any) -> None:
-    """Keeps Tune from asking a dead actor for the last result of its trial, which raises."""
+    """Keeps Tune from asking a dead actor for the last result of its trial, which raises.
+
+    Without: trials that died are kept from Tune's reports by a `Trial` of one's own.
+    """
     trial._default_result_or_future = None
 
 
@@ -103,7 +114,8 @@ def all_deaths_are_actor_errors() -> Iterator[None]:
     """Makes Tune treat whatever Ray says of a worker as that worker's death, for as long as the block runs.
 
     Ray has many exceptions for it that are no RayActorError (killed by the memory monitor, a runtime environment that
-    could not be made, a node that left, an unschedulable actor …), and on those Tune ends the whole run.
+    could not be made, a node that left, an unschedulable actor …), and on those Tune ends the whole run. Without: it
+    does, rows stay, and `--resume` goes on.
     """
     from ray.air.execution._internal.actor_manager import RayActorManager  # which most workers need not wait for
 
@@ -127,7 +139,7 @@ def jobs_end_with_their_workers() -> Iterator[None]:
     """Keeps Train from waiting 12 s at the end of each job, for as long as the block runs.
 
     Train asks the actor that would remove a job's placement group to stop, and that waits for a thread of its own,
-    which waits for the actor to be done with stopping (Ray 2.60).
+    which waits for the actor to be done with stopping (Ray 2.60). Without: 12 s more for each job.
     """
     from ray.train.v2.api import data_parallel_trainer  # which those who train nothing need not wait for
 
@@ -141,3 +153,50 @@ def jobs_end_with_their_workers() -> Iterator[None]:
         yield
     finally:
         data_parallel_trainer.PlacementGroupCleanerCallback = original
+
+
+def trial_storage(folder: str, name: str) -> Any:
+    """Where trials that Tune does not run keep what its loggers write: `folder`/`name`, by way of this session's files.
+
+    Raises UsageError where it cannot be written. The way without: callbacks that write to places of their own.
+    """
+    from ray.train._internal.storage import StorageContext
+
+    try:
+        return StorageContext(storage_path=folder, experiment_dir_name=name)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{folder} cannot hold what callbacks write: {first_line(error)}") from None
+
+
+def keep_files(storage: Any, wait: bool = False) -> None:
+    """Copies what loggers wrote so far to a `trial_storage`, every few minutes; `wait`: all of it, now."""
+    if not Path(storage.experiment_driver_staging_path).is_dir():
+        return
+    places = {"local_dir": storage.experiment_driver_staging_path, "remote_dir": storage.experiment_fs_path}
+    if not wait:
+        storage.syncer.sync_up_if_needed(**places)
+        return
+    storage.syncer.wait()
+    storage.syncer.sync_up(**places)
+    storage.syncer.wait()
+
+
+def grid_of(trials: Sequence[Any], folder: str, filesystem: Any) -> ResultGrid:
+    """Tune's results of trials that it did not run, with `score` as the metric, to be maximised.
+
+    `ExperimentAnalysis` looks for a file of each trial's results; of these each has one, which is known. The way
+    without: `Run.rows`, a table of the same.
+    """
+    import pandas as pd
+    from ray.tune import ExperimentAnalysis, ResultGrid
+    from ray.tune.utils import flatten_dict
+
+    class Analysis(ExperimentAnalysis):  # type: ignore[misc]
+        def _fetch_trial_dataframe(self, trial: Any) -> pd.DataFrame:
+            return pd.DataFrame([flatten_dict(trial.last_result)])
+
+    state = f"{folder}/experiment_state.json"  # which is not read where trials are given
+    analysis = Analysis(
+        state, storage_filesystem=filesystem, trials=list(trials), default_metric="score", default_mode="max"
+    )
+    return ResultGrid(analysis)

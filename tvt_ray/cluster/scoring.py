@@ -1,5 +1,7 @@
 """The search on Ray Tune: a trial is a worker that lives as long as it can, and reads batch after batch.
 
+`cluster.trial: architecture` makes each architecture a trial of its own instead (`ArchitectureSearcher`).
+
 Each batch is a result, of which Tune and the Searcher hear; the next batch is sent to the worker before Tune lets it go
 on. Who reads what is decided by a Dispatcher (searchers/batching.py). Trials that wait for room are what an autoscaler
 sees, and what a node that joins is used by. The rows are the truth: what Tune itself remembers is thrown away.
@@ -7,6 +9,8 @@ sees, and what a node that joins is used by. The rows are the truth: what Tune i
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -37,6 +41,7 @@ from tvt_ray.vits import Arch
 WATCHDOG_GRACE_S = 10.0
 IDLE_S = 0.5  # that a worker without work waits before it asks again; longer where there are hundreds
 LOOK_INTERVAL_S = 3.0  # between looks at how many workers the cluster holds
+MAX_GATE_S = 20.0  # that trials of an architecture wait for each other at their start
 
 # Tune reads these when a run starts: no loggers, no state snapshots, as many trials in waiting as we suggest, and no
 # ten minutes of patience with a worker that does not end.
@@ -99,6 +104,45 @@ class ScoringTrial(tune.Trainable):  # type: ignore[misc]
         """Nothing is kept, so there is nothing to load."""
 
 
+class Gate:
+    """Lets the first trials begin together: a trial that ends early would take over a worker that is still starting."""
+
+    def __init__(self, count: int) -> None:
+        self._missing, self._open = count, asyncio.Event()
+
+    async def wait(self) -> None:
+        """Until so many wait, or MAX_GATE_S."""
+        self._missing -= 1
+        if self._missing <= 0:
+            self._open.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._open.wait(), MAX_GATE_S)
+        self._open.set()
+
+
+class ArchitectureTrial(ScoringTrial):
+    """A trial of one architecture, which is its config: one result, with what it read and, for Tune's users, by name.
+
+    The process goes on to the next trial (`reuse_actors`).
+    """
+
+    def setup(self, config: dict[str, Any], task_ref: Any = None, gate: Any = None) -> None:
+        """`gate`: a list of one, which the first trial of this process waits at."""
+        super().setup(config, task_ref)
+        ray.get(gate[0].wait.remote())
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Nothing is left of the architecture before."""
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """The only one."""
+        self.take([self.config], 0.0)
+        result = super().step()
+        ((readings, _, _, _),) = result["measured"]
+        return {**readings, **result, "done": True}
+
+
 class _KeptByNoOne:
     """Tuner pickles what it is given for a restore that never happens: of these, nothing."""
 
@@ -159,24 +203,52 @@ class WorkerSearcher(_KeptByNoOne, Searcher):  # type: ignore[misc]
         """The rows are what a run resumes from."""
 
 
-class WorkerCallback(_KeptByNoOne, tune.Callback):  # type: ignore[misc]
-    """Sends each worker its next batch, and says of those that died why."""
+class ArchitectureSearcher(WorkerSearcher):
+    """Tune's Searcher where each trial is an architecture: what the dispatcher deals out, one at a time."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next architecture; to Tune, what was chosen."""
+        if len(self.alive) >= self._allowed() or self.dispatcher.over or time.monotonic() < self._next_start:
+            return None
+        batch = self.dispatcher.next(trial_id, at_work=False)
+        if batch is None:
+            self.dispatcher.gone(trial_id)
+            return None
+        self.alive.add(trial_id)
+        (arch,) = batch.archs
+        return self.dispatcher.task.space.to_json(arch)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """With its only result, unless its worker died."""
+        if result is not None and not error:
+            self.on_trial_result(trial_id, result)
+            self.dispatcher.gone(trial_id)
+        super().on_trial_complete(trial_id, result, error)
+
+
+class LossCallback(_KeptByNoOne, tune.Callback):  # type: ignore[misc]
+    """Says of workers that died why."""
 
     def __init__(self, searcher: WorkerSearcher) -> None:
-        self.searcher, self.dispatcher = searcher, searcher.dispatcher
-
-    def on_trial_result(
-        self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        """Called after the searcher was, and before Tune lets the worker go on."""
-        batch, space = self.dispatcher.next(trial.trial_id), self.dispatcher.task.space
-        archs = None if batch is None else [space.to_json(arch) for arch in batch.archs]
-        ray_patches.actor_of(trial).take.remote(archs, max(IDLE_S, self.dispatcher.num_workers / 200))
+        self.searcher = searcher
 
     def on_trial_error(self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any) -> None:
         """A trial that has no worker any more; another takes its place."""
         self.searcher.note_loss(trial.trial_id, explain_death(trial.error_file))
         ray_patches.forget_last_result(trial)
+
+
+class WorkerCallback(LossCallback):  # type: ignore[misc]
+    """Sends each worker its next batch, too."""
+
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Called after the searcher was, and before Tune lets the worker go on."""
+        dispatcher = self.searcher.dispatcher
+        batch, space = dispatcher.next(trial.trial_id), dispatcher.task.space
+        archs = None if batch is None else [space.to_json(arch) for arch in batch.archs]
+        ray_patches.actor_of(trial).take.remote(archs, max(IDLE_S, dispatcher.num_workers / 200))
 
 
 class AllRead(_KeptByNoOne, tune.Stopper):  # type: ignore[misc]
@@ -233,9 +305,20 @@ class Outcome:
 def run_workers(job: Job, dispatcher: Dispatcher) -> Outcome:
     """Reads all that the dispatcher deals out; returns when it is through, or has a reason to stop, or on Ctrl-C."""
     searcher = WorkerSearcher(dispatcher, job.slots)
-    trainable = tune.with_parameters(ScoringTrial, task_ref=[job.task_ref])
-    trainable = tune.with_resources(trainable, job.slots.resources)
-    trainable.__qualname__ = ScoringTrial.__qualname__  # what the dashboard calls its actors
+    return _run(ScoringTrial, searcher, WorkerCallback(searcher), task_ref=[job.task_ref])
+
+
+def run_architectures(job: Job, dispatcher: Dispatcher) -> Outcome:
+    """The same, each architecture a trial of its own. The dispatcher's batches are of one each."""
+    searcher = ArchitectureSearcher(dispatcher, job.slots)
+    gate = ray.remote(num_cpus=0)(Gate).remote(job.slots.count)
+    return _run(ArchitectureTrial, searcher, LossCallback(searcher), task_ref=[job.task_ref], gate=[gate])
+
+
+def _run(kind: type[ScoringTrial], searcher: WorkerSearcher, callback: LossCallback, **parameters: Any) -> Outcome:
+    trainable = tune.with_parameters(kind, **parameters)
+    trainable = tune.with_resources(trainable, searcher.slots.resources)
+    trainable.__qualname__ = kind.__qualname__  # what the dashboard calls its actors
     with (
         quiet({"ray.tune": logging.CRITICAL}, TUNE_SETTINGS),  # it logs a traceback for each dead worker
         ray_patches.all_deaths_are_actor_errors(),
@@ -244,14 +327,14 @@ def run_workers(job: Job, dispatcher: Dispatcher) -> Outcome:
     ):
         tuner = tune.Tuner(
             trainable,
-            tune_config=TuneConfig(search_alg=searcher, num_samples=-1),
+            tune_config=TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=kind is ArchitectureTrial),
             run_config=RunConfig(
                 storage_path=scratch,
-                name="tune",
+                name="workers",
                 verbose=0,
-                stop=AllRead(dispatcher),
+                stop=AllRead(searcher.dispatcher),
                 failure_config=FailureConfig(max_failures=0),  # a dead worker's place is taken by another trial
-                callbacks=[WorkerCallback(searcher)],
+                callbacks=[callback],
             ),
         )
         tuner.fit()

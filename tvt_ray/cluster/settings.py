@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from tvt_ray.strict import Strict
 
@@ -13,6 +13,8 @@ class ClusterSettings(Strict):
     """How work is packed onto processors and GPUs, how much of it at a time, and how long machines are waited for."""
 
     scoring_workers: PositiveInt | None = None  # scoring workers at most; None: as many as the cluster holds
+    # what a Tune trial of a search is: a worker, which is given batch after batch; or an architecture, at Tune's price
+    trial: Literal["worker", "architecture"] = "worker"
     # architectures that a scoring worker is given at a time; None: about four seconds' worth
     archs_per_trial: PositiveInt | None = None
     # GPUs of each scoring worker; None: 0.25 where there is a GPU, else 0; auto: as its memory allows
@@ -29,6 +31,12 @@ class ClusterSettings(Strict):
     # processes of each training worker that load and augment; None: as measured there
     loader_workers: NonNegativeInt | None = None
     max_failures: NonNegativeInt = 3  # restarts of a training that lost a worker
+
+    @model_validator(mode="after")
+    def _one_each(self) -> ClusterSettings:
+        if self.trial == "architecture" and self.archs_per_trial not in (None, 1):
+            raise ValueError("archs_per_trial is of trials that are workers: with trial architecture each has one")
+        return self
 
     @field_validator("gpus_per_trial")
     @classmethod

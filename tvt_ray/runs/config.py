@@ -6,7 +6,7 @@ The defaults are configs/digits.yaml: offline, embedded data, minutes on a CPU.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,10 +121,14 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         raise UsageError(explain(error, values)) from None
     check_name(config.data)
-    names = {
+    names: dict[str, tuple[Callable[[Any], object], Any]] = {
         "search.searcher": (check_searcher, config.search.searcher),
         "teacher.name": (kind_of, config.teacher.name),
     }
+    if config.search.callbacks:
+        from tvt_ray.cluster.trials import check_callbacks  # Tune, which takes seconds to import
+
+        names["search.callbacks"] = (check_callbacks, config.search.callbacks)
     for key, (check, name) in names.items():  # here, since what makes a table's rows takes the settings that name them
         try:
             check(name)

@@ -18,6 +18,7 @@ from tvt_ray.vits.budget import Budget
 
 if TYPE_CHECKING:
     import pandas as pd
+    from ray.tune import ResultGrid
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,17 @@ class Run:
     def rows(self) -> pd.DataFrame:
         """A line per architecture: id, architecture (JSON), shape, costs, status, error and a column per reading."""
         return self.folder.rows().table().to_pandas()
+
+    def result_grid(self, by: str | None = None) -> ResultGrid:
+        """The rows as Ray Tune's results, a trial for each architecture: `get_best_result()`, `get_dataframe()`.
+
+        Its metric is `score`, by any score (None: the run's own for untrained ones). 5,000 rows take some seconds.
+        Raises UsageError where there are none, and for a score that they cannot be ranked by.
+        """
+        from tvt_ray.cluster.trials import result_grid  # Tune, which takes seconds to import
+
+        scores = {each.row.arch_id: each.score for each in self.ranking(by or self.config.score.zero_cost).scored}
+        return result_grid(self.folder.rows().read(), lambda row: scores.get(row.arch_id), self.folder.path)
 
     @property
     def measurements(self) -> pd.DataFrame:

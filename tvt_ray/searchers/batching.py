@@ -73,6 +73,7 @@ class Dispatcher:
         self._pending: dict[str, Batch | None] = {}  # by worker; None: it waits
         self._pace: dict[str, float] = {}  # seconds an architecture, of each worker's last batch
         self.num_failed_starts = 0  # in a row
+        self.num_read, self.seconds_reading = 0, 0.0  # architectures, and what workers spent on them
 
     @property
     def stop_reason(self) -> str | None:
@@ -98,15 +99,20 @@ class Dispatcher:
         """Ends the run at once; rows that arrived are kept."""
         self.recorder.stop(reason)
 
-    def next(self, worker: str) -> Batch | None:
-        """What a worker that has nothing to do should read; None: nothing for now."""
-        self.num_failed_starts = 0
-        self._began = self._began or time.perf_counter()
+    def next(self, worker: str, at_work: bool = True) -> Batch | None:
+        """What a worker that has nothing to do should read; None: nothing for now. `at_work`: it has started."""
+        if at_work:
+            self._hear()
         self._pending.setdefault(worker, None)
         batch = self._pending[worker]
         if batch is None and not self.stop_reason:
             batch = self._pending[worker] = self._deal(worker)
         return batch
+
+    def _hear(self) -> None:
+        """A worker has said something."""
+        self.num_failed_starts = 0
+        self._began = self._began or time.perf_counter()
 
     def _deal(self, worker: str) -> Batch | None:
         if self._again:
@@ -142,6 +148,7 @@ class Dispatcher:
         batch = self._pending.get(worker)
         if batch is None:
             return
+        self._hear()
         self._pending[worker] = None
         self._pace[worker] = sorted(seconds for _, _, seconds, _ in measured)[len(measured) // 2]
         self._take(batch, measured)
@@ -164,6 +171,10 @@ class Dispatcher:
         else:
             self._take(batch, [({}, reason or "its worker died", 0.0, "")])
 
+    def gone(self, worker: str) -> None:
+        """A worker that had nothing left to read ended."""
+        self._pending.pop(worker, None)
+
     def backoff_s(self) -> float:
         """How long to wait before another worker is started, after failed starts."""
         doublings = min(self.num_failed_starts, 10)
@@ -176,6 +187,10 @@ class Dispatcher:
         else:
             self.recorder.record(batch.archs, rows)
         self.seconds = time.perf_counter() - (self._began or time.perf_counter())
+        self.num_read, self.seconds_reading = (
+            self.num_read + len(rows),
+            self.seconds_reading + sum(r.seconds for r in rows),
+        )
         self._on_read(len(rows))
 
     def _calibrate(self, rows: Sequence[Row]) -> None:

@@ -117,7 +117,7 @@ class Recorder:
     """Takes rows in whatever order they come. Plain code: what it does with them is passed in.
 
     `write` hands rows on for writing, and may raise RunError or UsageError. `watch` hears of rows that were scored, and
-    of the best score so far. `stop_reason` is set when the run should not go on.
+    of the best score so far, and may raise RunError. `stop_reason` is set when the run should not go on.
     """
 
     def __init__(
@@ -194,7 +194,10 @@ class Recorder:
             score = self.scorer.score(row)
             self.best = max((best for best in (self.best, score) if best is not None), default=None)
         if new:
-            self._watch([row for _, row in new], self.best)
+            try:
+                self._watch([row for _, row in new], self.best)
+            except RunError as error:
+                self.stop(str(error))
 
     def _judge(self) -> None:
         failed = self.errors.total()

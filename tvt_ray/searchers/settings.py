@@ -23,6 +23,7 @@ class SearchSettings(Strict):
     population: int = Field(64, ge=2)  # evolution and nsga2: size of the population
     tournament: int = Field(16, ge=1)  # evolution: members of the population of which the best becomes a parent
     crossover: float = Field(0.0, ge=0, le=1)  # evolution: share of children with two parents
+    callbacks: tuple[str, ...] = ()  # of Ray Tune, that hear of each architecture as of a trial: rows of CALLBACKS
 
     @model_validator(mode="after")
     def _consistent(self) -> SearchSettings:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tvt_ray.cluster.metrics import record_rows
-from tvt_ray.cluster.scoring import Outcome, run_workers
+from tvt_ray.cluster.scoring import Outcome, run_architectures, run_workers
 from tvt_ray.cluster.slots import Job, pack_job
+from tvt_ray.cluster.trials import Audience, make_callbacks
 from tvt_ray.data.datasets import check_outside
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
@@ -45,21 +46,23 @@ def search(
     run_dir: str | Path | None = None,
     resume: bool = False,
     ray_address: str | None = None,
+    callbacks: Sequence[Any] = (),
 ) -> Run:
     """Scores `config.search.num_samples` untrained architectures, as Tune trials on Ray: the run, with its `summary`.
 
     `config`: a RunConfig, a YAML file, or settings to change in the defaults, as in {"search": {"num_samples": 64}};
     or an open session, which the other arguments are of already. `run_dir`: a folder or URI; None makes one below
     runs/. A Ray session that this process has is used and left; else one is started (or `ray_address` joined) and
-    ended. Raises UsageError for what is wrong beforehand, RunError when the run could not finish; what was read is on
+    ended. `callbacks`: of Ray Tune, beside those of `search.callbacks`, which hear of each architecture as of a trial.
+    Raises UsageError for what is wrong beforehand, RunError when the run could not finish; what was read is on
     disk either way, and `resume=True` goes on with it.
     """
     if isinstance(config, Session):
-        return Run(config.folder.path, _search(config))
+        return Run(config.folder.path, _search(config, callbacks))
     location = as_location(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     wanted = RunFolder(location).config_for({}) if config is None and resume else as_config(config)
     with Session.open(wanted, location, resume=resume, ray_address=ray_address) as session:
-        return Run(location, _search(session))
+        return Run(location, _search(session, callbacks))
 
 
 def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
@@ -72,8 +75,9 @@ def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunC
     return load_config(Path(config).expanduser())
 
 
-def _search(session: Session) -> SearchSummary:
+def _search(session: Session, callbacks: Sequence[Any]) -> SearchSummary:
     config, folder = session.config, session.folder
+    callbacks = [*make_callbacks(config.search.callbacks), *callbacks]
     folder.check(config, session.resume)
     check_outside(folder.path, config.data.name)
     _ = session.profile  # needs no images, and so is found wanting before they are read
@@ -86,7 +90,7 @@ def _search(session: Session) -> SearchSummary:
     session.clock.add("ray", 0.0)  # listed before the scoring that it is for
     start = time.perf_counter()
     session.join_ray(reading.resume_command)
-    outcome, dispatcher = reading.run(task, sample)
+    outcome, dispatcher = reading.run(task, sample, callbacks)
     session.clock.add("ray", time.perf_counter() - start - dispatcher.seconds)
     return reading.conclude(outcome, dispatcher)
 
@@ -101,16 +105,22 @@ class _Reading:
             self.folder.path, "python search.py", "", self.config.plugins, session.ray_address
         )
 
-    def run(self, task: ReadingTask, sample: Sequence[Arch]) -> tuple[Outcome, Dispatcher]:
+    def run(self, task: ReadingTask, sample: Sequence[Arch], callbacks: Sequence[Any]) -> tuple[Outcome, Dispatcher]:
         """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
         job = pack_job(self.config.cluster, task)
         self._warn_of_bfloat16(job)
         earlier = self.folder.rows().read()
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(RecordWriter(self.folder.rows(), self.lock.check))
-            dispatcher = self._make_dispatcher(task, sample, earlier, writer, stack)
+            audience = stack.enter_context(
+                Audience.gathered(callbacks, self.folder.path, self.config.search.num_samples)
+            )
+            dispatcher = self._make_dispatcher(task, sample, earlier, writer, audience, stack)
             stack.enter_context(on_sigterm(dispatcher.stop))
-            outcome = Outcome() if dispatcher.over else run_workers(job, dispatcher)
+            read = run_workers if self.config.cluster.trial == "worker" else run_architectures
+            outcome = Outcome() if dispatcher.over else read(job, dispatcher)
+        if read is run_architectures and dispatcher.num_read:
+            _say_what_trials_cost(dispatcher, len(outcome.workers))
         self.clock.add("scoring", dispatcher.seconds)
         return outcome, dispatcher
 
@@ -124,6 +134,7 @@ class _Reading:
         sample: Sequence[Arch],
         earlier: Sequence[Row],
         writer: RecordWriter[Row],
+        audience: Audience,
         stack: contextlib.ExitStack,
     ) -> Dispatcher:
         settings, space = self._settings(), self.config.space
@@ -132,7 +143,12 @@ class _Reading:
         scorer = Scorer(self.config.score.zero_cost, settings.num_objectives, calibration)
         algorithm = build_algorithm(settings, space, self.config.seed)
         sampler = Sampler(algorithm, self.session.limits, self.config.seed)
-        recorder = Recorder(writer.put, sampler, scorer, settings.searcher, record_rows, settings.max_failure_share)
+
+        def watch(rows: Sequence[Row], best: float | None) -> None:
+            record_rows(rows, best)
+            audience.tell(rows, recorder.scorer.score)
+
+        recorder = Recorder(writer.put, sampler, scorer, settings.searcher, watch, settings.max_failure_share)
         known = [(space.from_json(verified(row, space).arch), row) for row in earlier]
         again = [arch for arch, row in known if may_be_read_again(row)]
         read = [(arch, row) for arch, row in known if not may_be_read_again(row)]
@@ -150,7 +166,7 @@ class _Reading:
         calibrating = None if calibrated else Calibrating(sample, calibrate)
         left, extra = max(0, wanted - len(earlier)), len(calibrating.sample) if calibrating else 0
         meter = stack.enter_context(Meter("scoring", wanted + extra, "architectures", len(read)))
-        batch_size = self.config.cluster.archs_per_trial
+        batch_size = self.config.cluster.archs_per_trial if self.config.cluster.trial == "worker" else 1
         return Dispatcher(
             task, recorder, left, batch_size, calibrating, lambda count: meter.advance(count, _note(recorder)), again
         )
@@ -245,6 +261,15 @@ class _Reading:
             searchers=dict(Counter(row.searcher for row in rows)),
             note=note,
         )
+
+
+def _say_what_trials_cost(dispatcher: Dispatcher, num_workers: int) -> None:
+    beside = (dispatcher.seconds * num_workers - dispatcher.seconds_reading) / dispatcher.num_read
+    say(
+        f"each architecture was a Tune trial of its own: {1e3 * beside:,.0f} ms of a worker's time each, beside "
+        f"{1e3 * dispatcher.seconds_reading / dispatcher.num_read:,.0f} ms of reading it; as --trial worker they are "
+        "handed out in batches"
+    )
 
 
 def _note(recorder: Recorder) -> str:
