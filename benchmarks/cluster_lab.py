@@ -5,12 +5,13 @@ python -m benchmarks cluster_lab [--num-samples 500] [--seed 0]
 Three machines on a network of their own, reached by ssh alone: a head that scores nothing, and two workers of a core
 each. `cluster-onprem.yaml` as it is shipped describes them, with their addresses, and with this environment in the
 place of an installation. Then, in turn: `ray up`; a search whose worker machine loses its power while it scores, and
-comes back; a search whose driver is killed, and resumed; refine; distill with two workers on two machines, beside the
-same on one; distill while a machine is lost and comes back; `ray down`. It needs root, and sshd and rsync; about ten
-minutes.
+comes back; a search whose driver is killed, and resumed; one of which a machine is announced to leave, and goes; one
+on two machines, beside the same workers on one; refine; distill with two workers on two machines, beside the same on
+one; distill while a machine is lost and comes back; `ray down`. And a search on a cluster of no workers, whose
+autoscaler brings some and takes them back. It needs root, and sshd and rsync; about a quarter of an hour.
 
 The result: `steps`, each with whether it did what it should, its seconds and what was found; `rows_lost`,
-`rows_repeated` and `rows_wrong` over both searches, as `python -m benchmarks chaos` counts them. Exit code 1 where a
+`rows_repeated` and `rows_wrong` over all searches, as `python -m benchmarks chaos` counts them. Exit code 1 where a
 step failed.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -39,12 +41,22 @@ from tvt_ray.errors import RunError
 from tvt_ray.progress import say
 from tvt_ray.runs.config import RunConfig
 
-HEAD, WORKERS = 1, (2, 3)
+HEAD, WORKERS, ALONE, SCALING = 1, (2, 3), 4, 5  # numbers of machines; the last two are no part of the cluster
 JOINED_WITHIN_S, DOWN_WITHIN_S = 300.0, 180.0
 # Short, and on two machines: a worker has one core.
 TRAINING = {"distill.epochs": 12, "distill.batch_size": 64, "distill.warmup_epochs": 1, "distill.lr": 0.003}
 BIN = Path(sys.executable).parent
 TOKENS = {"RAY_AUTH_MODE": "token"}
+NUM_STEPS = 10
+NOTICE_S, SETTLED_S, LOOK_S = 120, 10.0, 5.0  # of a machine that leaves: notice, patience, and how long it is looked at
+GONE_WITHIN_S = 180.0  # that the autoscaler has for taking back what is idle
+# Ray's own cluster of one machine whose autoscaler adds raylets with a CPU each; it runs `ray stop` first.
+AUTOSCALING = """
+from ray.cluster_utils import AutoscalingCluster
+kind = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
+cluster = AutoscalingCluster({"CPU": 0}, {"worker": kind}, autoscaler_v2=True, idle_timeout_minutes=0.2)
+cluster.start()
+"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +90,13 @@ class Rehearsal:
             expected = undisturbed(self.config, self.num_checked)
             self._step("search, a machine lost and back", lambda: self.search_without_power(expected))
             self._step("search, its driver killed", lambda: self.search_again(expected))
+            self._step("search, a machine leaves with notice", lambda: self.search_with_notice(expected))
+            self._step("search, two machines beside one", lambda: self.search_beside(expected))
             self._step("refine", self.refine)
             self._step("distill on two machines", self.distill)
             self._step("distill, a machine lost and back", self.distill_without_power)
             self._step("down", self.down)
+            self._step("search from no workers and back", lambda: self.search_from_zero(expected))
         found = {"rows_lost": self.tally.rows_lost, "rows_repeated": self.tally.duplicates}
         return {"steps": self.steps, **found, "rows_wrong": self.tally.wrong_scores}
 
@@ -126,10 +141,12 @@ class Rehearsal:
         self.lab.lose(WORKERS[0])
         self._join(WORKERS[0])
         joined = time.monotonic()
+        while not self._scores(WORKERS[0]) and process.poll() is None:
+            time.sleep(0.5)
+        used = time.monotonic() - joined
         result = finish(process)
-        compare(folder, before, expected, self.tally)
-        _check(not self._harm, self._harm)
-        return {"nodes_that_scored": result["num_nodes"], "after_the_join_s": round(time.monotonic() - joined, 1)}
+        self._compare(folder, before, expected)
+        return {"nodes_that_scored": result["num_nodes"], "used_after_s": round(used, 1)}
 
     def search_again(self, expected: Undisturbed) -> dict[str, Any]:
         """The driver is killed once half of the rows is there."""
@@ -139,9 +156,85 @@ class Rehearsal:
         process.communicate()
         before = rows_on_disk(folder)
         finish(self._begin("search.py", "driver", "--resume"))
-        compare(folder, before, expected, self.tally)
-        _check(not self._harm, self._harm)
+        self._compare(folder, before, expected)
         return {"rows_before": len(before)}
+
+    def search_with_notice(self, expected: Undisturbed) -> dict[str, Any]:
+        """A machine is announced to leave, as a spot machine is: it is given no more, and goes without a loss."""
+        folder, process = self._begin_search("notice")
+        wait_for_rows(process, folder, self.config.search.num_samples // 5)
+        address = self.lab.machine(WORKERS[1]).address
+        mine = f"node['Alive'] and node['NodeManagerAddress'] == '{address}'"
+        node = self._asked(self.head, f"next(node['NodeID'] for node in ray.nodes() if {mine})")
+        self.head.run(
+            f"{BIN}/ray drain-node --address {self.head.address}:6379 --node-id {node} --reason "
+            f"DRAIN_NODE_REASON_PREEMPTION --reason-message leaves --deadline-remaining-seconds {NOTICE_S}",
+            variables=TOKENS,
+        )
+        time.sleep(SETTLED_S)
+        before = rows_on_disk(folder)
+        busy = {number: self._busy(number) for number in WORKERS}
+        rows = len(rows_on_disk(folder)) - len(before)
+        _check(process.poll() is None, "the search was over before it could be looked at")
+        _check(busy[WORKERS[1]] < 0.2, f"the machine that leaves still scores: {busy[WORKERS[1]]:.0%} of a core")
+        _check(rows > 0, "nothing was scored on the machine that stays")
+        before = rows_on_disk(folder)
+        self.lab.lose(WORKERS[1])
+        finish(process)
+        self._compare(folder, before, expected)
+        self._join(WORKERS[1])
+        return {f"busy_{'leaves' if number == WORKERS[1] else 'stays'}": round(busy[number], 2) for number in WORKERS}
+
+    def search_beside(self, expected: Undisturbed) -> dict[str, Any]:
+        """Two workers on two machines, then two on one: architectures a second of the former over the latter."""
+        self._wait_for_nodes(1 + len(WORKERS))
+        folder, process = self._begin_search("two")
+        two = finish(process)
+        self._compare(folder, {}, expected)
+        folder, process = self._begin_search("alone", self.lab.machine(ALONE), "local")
+        one = finish(process)
+        self._compare(folder, {}, expected)
+        self.lab.lose(ALONE)
+        _check(two["num_nodes"] == 2 and one["num_workers"] == 2, "not two workers each")
+        rates = {"two_per_s": two["archs_per_s"], "one_per_s": one["archs_per_s"]}
+        return {**rates, "ratio": round(two["archs_per_s"] / one["archs_per_s"], 3)}
+
+    def search_from_zero(self, expected: Undisturbed) -> dict[str, Any]:
+        """The autoscaler (v2) brings workers for the search's trials in waiting, and takes them back once idle."""
+        machine = self.lab.machine(SCALING)
+        self._give_token(machine)
+        paths = {"PATH": f"{BIN}:{os.environ['PATH']}"}
+        machine.run(f"{BIN}/python -c {shlex.quote(AUTOSCALING)}", variables={**TOKENS, **paths})
+        _check(self._alive(machine) == 1, "there are workers before anything asks for them")
+        start = time.monotonic()
+        folder, process = self._begin_search("zero", machine)
+        while self._alive(machine) < 2 and process.poll() is None:
+            _check(time.monotonic() - start < JOINED_WITHIN_S, "no worker came")
+        came, result = time.monotonic() - start, finish(process)
+        self._compare(folder, {}, expected)
+        ended = time.monotonic()
+        while self._alive(machine) > 1:
+            _check(time.monotonic() - ended < GONE_WITHIN_S, f"idle workers are there after {GONE_WITHIN_S:.0f} s")
+            time.sleep(1)
+        gone = time.monotonic() - ended
+        self.lab.lose(SCALING)
+        return {"nodes": result["num_nodes"], "came_after_s": round(came, 1), "went_after_s": round(gone, 1)}
+
+    def _compare(self, folder: Path, before: Mapping[str, Any], expected: Undisturbed) -> None:
+        compare(folder, dict(before), expected, self.tally)
+        _check(not self._harm, self._harm)
+
+    def _scores(self, number: int) -> bool:
+        """Whether a worker reads on a machine."""
+        return bool(self.lab.machine(number).run("pgrep -f '[r]ay::ScoringTrial'", check=False).stdout.split())
+
+    def _busy(self, number: int) -> float:
+        """What scoring takes of a core on a machine, over some seconds."""
+        stats = "cat $(pgrep -f '[r]ay::ScoringTrial' | sed 's#.*#/proc/&/stat#') /dev/null"
+        ticks = stats + " | sed 's/.*) //' | awk '{s += $12 + $13} END {print s + 0}'"  # its utime and stime
+        first = float(self.lab.machine(number).run(ticks).stdout)
+        time.sleep(LOOK_S)
+        return (float(self.lab.machine(number).run(ticks).stdout) - first) / os.sysconf("SC_CLK_TCK") / LOOK_S
 
     def refine(self) -> dict[str, Any]:
         """Eight students, cohorts on both machines."""
@@ -181,21 +274,26 @@ class Rehearsal:
         counts = {name: getattr(self.tally, name) for name in ("rows_lost", "duplicates", "wrong_scores")}
         return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
 
-    def _begin_search(self, name: str) -> tuple[Path, subprocess.Popen[str]]:
+    def _begin_search(
+        self, name: str, machine: Machine | None = None, address: str = "auto"
+    ) -> tuple[Path, subprocess.Popen[str]]:
         folder = self.lab.folder / "runs" / name
         settings = [f"{section}.{key}={value}" for section, values in SETTINGS.items() for key, value in values.items()]
         wanted = f"--num-samples {self.config.search.num_samples} --seed {self.config.seed}"
-        return folder, self._begin("search.py", name, wanted, *(f"--set {each}" for each in settings))
+        flags = [wanted, *(f"--set {each}" for each in settings)]
+        return folder, self._begin("search.py", name, *flags, machine=machine, address=address)
 
     def _tvt(self, verb: str, run: str, *flags: str) -> dict[str, Any]:
         """The JSON object that a command on the head ends with."""
         return finish(self._begin(f"-m tvt_ray {verb}", run, *flags))
 
-    def _begin(self, program: str, run: str, *flags: str) -> subprocess.Popen[str]:
-        """A command on the head, about the run of that name."""
+    def _begin(
+        self, program: str, run: str, *flags: str, machine: Machine | None = None, address: str = "auto"
+    ) -> subprocess.Popen[str]:
+        """A command on the head, or another machine, about the run of that name."""
         folder = self.lab.folder / "runs" / run
-        words = [f"{BIN}/python {program} --run-dir {folder} --json --ray-address auto", *flags]
-        command = self.head.ssh(" ".join(words), self._variables)
+        words = [f"{BIN}/python {program} --run-dir {folder} --json --ray-address {address}", *flags]
+        command = (machine or self.head).ssh(" ".join(words), self._variables)
         return subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     @property
@@ -220,22 +318,30 @@ class Rehearsal:
         """A machine that was lost starts, and joins the cluster as its operator has it do."""
         file = yaml.safe_load(self.file.read_text())
         machine = self.lab.machine(number)
-        machine.run("mkdir -p ~/.ray")
-        machine.run(f"cp {self.home}/.ray/auth_token ~/.ray/auth_token")
+        self._give_token(machine)
         for command in file["worker_start_ray_commands"]:
             machine.run(command, variables={"RAY_HEAD_IP": self.head.address})
 
+    def _give_token(self, machine: Machine) -> None:
+        machine.run("mkdir -p ~/.ray")
+        machine.run(f"cp {self.home}/.ray/auth_token ~/.ray/auth_token")
+
     def _wait_for_nodes(self, count: int) -> None:
         """That are alive, as the head has it."""
-        code = "import ray; ray.init('auto', log_to_driver=False); print(sum(node['Alive'] for node in ray.nodes()))"
         deadline = time.monotonic() + JOINED_WITHIN_S
-        while True:
-            done = self.head.run(f'{BIN}/python -c "{code}"', check=False, variables=TOKENS)
-            alive = int((done.stdout.split() or ["0"])[-1])
-            if alive >= count:
-                return
+        while (alive := self._alive(self.head)) < count:
             _check(time.monotonic() < deadline, f"{alive} of {count} nodes joined within {JOINED_WITHIN_S:.0f} s")
             time.sleep(2)
+
+    def _alive(self, machine: Machine) -> int:
+        """Nodes of the cluster whose head is on a machine."""
+        return int(self._asked(machine, "sum(node['Alive'] for node in ray.nodes())") or "0")
+
+    def _asked(self, machine: Machine, expression: str) -> str:
+        """What an expression about the cluster of a machine's head is; empty: there is none."""
+        code = f"import ray; ray.init('auto', log_to_driver=False); print({expression})"
+        done = machine.run(f"{BIN}/python -c {shlex.quote(code)}", check=False, variables=TOKENS)
+        return (done.stdout.split() or [""])[-1]
 
     def _ray_on(self, machine: Machine) -> str:
         """Ray's processes there; empty: none."""
@@ -280,4 +386,4 @@ def _rest(step: Mapping[str, Any]) -> str:
 
 
 def failed(result: Mapping[str, Any]) -> bool:
-    return len(result["steps"]) < 7 or not all(each["ok"] for each in result["steps"])
+    return len(result["steps"]) < NUM_STEPS or not all(each["ok"] for each in result["steps"])

@@ -23,7 +23,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def cost_of_driver(args: argparse.Namespace) -> dict[str, float]:
     start, tenth = time.perf_counter(), args.num_samples // 10
     with tempfile.TemporaryDirectory() as scratch, connected("local") if args.ray else contextlib.nullcontext():
         folder = RunFolder(Path(scratch))
-        marks = search(args, folder).marks
+        marks = search(args, folder, run_real if args.ray else run_stand_ins).marks
         unique = len({row.arch_id for row in folder.rows().read()})
     if unique != args.num_samples:
         raise RunError(f"{unique:,} different architectures are on disk, {args.num_samples:,} were asked for")
@@ -126,7 +126,9 @@ class Mark(NamedTuple):
 
 
 class Watched(Recorder):
-    """Notes the driver's CPU time and memory with every batch of rows."""
+    """Notes the driver's CPU time and memory with every batch of rows, and the machine's pace."""
+
+    paced = True
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -141,7 +143,7 @@ class Watched(Recorder):
 
     def record(self, archs: Sequence[Arch], rows: Sequence[Row]) -> None:
         super().record(archs, rows)
-        self.yardsticks += yardstick()
+        self.yardsticks += yardstick() if self.paced else 0.0
         self.marks.append(self._mark())
 
 
@@ -161,20 +163,22 @@ def make_task() -> ReadingTask:
     return ReadingTask(space, NUM_CLASSES, (), config.seed, Probe(empty, empty))
 
 
-def search(args: argparse.Namespace, folder: RunFolder) -> Watched:
-    """As the search's stage puts it together."""
+def search(
+    args: argparse.Namespace, folder: RunFolder, run: Callable[[Dispatcher], None], kind: type[Watched] = Watched
+) -> Watched:
+    """As the search's stage puts it together; `run` reads what the dispatcher deals out."""
     task, settings = make_task(), SearchSettings(searcher=args.searcher, num_samples=args.num_samples)
     algorithm = build_algorithm(settings, task.space, task.seed)
     sampler = Sampler(algorithm, Limits(task.space, RunConfig().budget, NUM_CLASSES), task.seed)
     scorer = Scorer("params", settings.num_objectives, Calibration(()))
     with Meter("scoring", args.num_samples, "architectures") as meter, RecordWriter(folder.rows()) as writer:
-        recorder = Watched(writer.put, sampler, scorer, args.searcher, record_rows)
+        recorder = kind(writer.put, sampler, scorer, args.searcher, record_rows)
 
         def advance(count: int) -> None:
             meter.advance(count, f"best {recorder.best:.4g}")
 
         dispatcher = Dispatcher(task, recorder, args.num_samples, args.archs_per_trial, on_read=advance)
-        run_real(dispatcher) if args.ray else run_stand_ins(dispatcher)
+        run(dispatcher)
     return recorder
 
 
@@ -187,7 +191,7 @@ def run_stand_ins(dispatcher: Dispatcher) -> None:
             if batch is not None:
                 ended = time.time()
                 json.dumps([task.space.to_json(arch) for arch in batch.archs])  # as it is sent
-                dispatcher.done(worker, tuple(({}, None, 0.01) for _ in batch.archs))
+                dispatcher.done(worker, tuple(({}, None, 0.01, "") for _ in batch.archs))
                 record_lag(ended)
             batches[worker] = dispatcher.next(worker)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,11 @@ def wait_for_rows(process: subprocess.Popen[str], folder: Path, count: int) -> i
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:

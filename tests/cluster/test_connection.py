@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import SMALLER, readings, wait_for_rows, wait_until
+from tests.cluster.conftest import SMALLER, free_port, readings, wait_for_rows, wait_until
 from tests.cluster.processes import processes
 from tests.conftest import REPO
 from tvt_ray.cluster import connection
@@ -31,11 +31,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "the-clusters-own-token-of-some-length"
 # Whoever starts Ray or joins it; nothing of the user's own.
 OURS = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def children(parent, name):

@@ -76,6 +76,7 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     monkeypatch.setattr("tvt_ray.verbs.choices.NUM_STEPS", 10)
     small = ["space.embed_dim=[48]", "space.depth=[1, 2]", "space.image_size=64", "teacher.image_size=64"]
     short = ["distill.epochs=4", "distill.stem_frozen_epochs=3", "distill.num_views=2", "score.calibration_samples=4"]
+    short += ["search.num_samples=8"]
     flags = ["fit", photos, "--out", tmp_path / "out", "--ray-address", cluster, "--json"]
     flags += ["--baselines", "blockless,whole"]
     flags += [word for each in (*small, *short) for word in ("--set", each)]

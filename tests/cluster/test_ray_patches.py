@@ -49,6 +49,15 @@ def test_loopback_stays_loopback_inside_the_block_alone():
     assert services.resolve_ip_for_localhost is original, "on_loopback: what it put aside was not put back"
 
 
+def test_a_cluster_says_which_nodes_were_announced_to_go(cluster, monkeypatch):
+    from ray._private.state import state
+
+    assert ray_patches.leaving_nodes(0.0) == frozenset(), "leaving_nodes: Ray does not list nodes that are drained"
+    monkeypatch.setattr(state, "get_draining_nodes", lambda: {"any time": 0, "after 90 s": 90_000})
+    assert ray_patches.leaving_nodes(149.0) == {"any time", "after 90 s"}
+    assert ray_patches.leaving_nodes(151.0) == {"any time"}  # the other did not go
+
+
 def test_a_trial_says_which_actor_it_has_and_forgets_its_last_result():
     trial = Trial("any", stub=True)
     state = vars(trial.temporary_state)

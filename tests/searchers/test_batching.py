@@ -221,6 +221,18 @@ def test_what_a_worker_without_a_batch_says_is_no_result(task):
     assert run.counts == [1]
 
 
+def test_a_worker_that_rests_is_given_nothing_new_and_its_loss_is_no_failed_start(task):
+    run = make_run(task, total=4)
+    dispatcher = run.dispatcher
+    assert dispatcher.rest("leaves") is None
+    batch = dispatcher.next("stays")
+    assert dispatcher.rest("stays") is batch  # which it has to say something of yet
+    dispatcher.lost("leaves", "its node was lost")
+    assert (dispatcher.num_failed_starts, dispatcher.num_workers) == (0, 1)
+    run.read_all("stays")
+    assert dispatcher.over
+
+
 def test_a_worker_waits_while_others_read_the_last(task):
     run = make_run(task, 2)
     run.dispatcher.next("a")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 FAREWELL_S = 0.5  # that the end of a Train job waits for a helper
+STAYS_AFTER_S = 60.0  # beyond its deadline, a node that was to go is there for good
 
 
 def ask_head(address: str, timeout_s: float) -> None:
@@ -85,6 +86,18 @@ def on_loopback() -> Iterator[dict[str, str]]:
         yield {"_node_ip_address": LOOPBACK}
     finally:
         services.resolve_ip_for_localhost = original
+
+
+def leaving_nodes(now: float) -> frozenset[str]:
+    """Nodes of the connected cluster that were announced to go (`ray drain-node`, a spot machine's notice), by id.
+
+    `now`: time.time(); one that is still there a minute after its time was up stays. Without: a node is known to go
+    when it is gone, and its workers' batches are read again.
+    """
+    from ray._private.state import state
+
+    deadlines: dict[str, int] = state.get_draining_nodes()  # in milliseconds; 0: none
+    return frozenset(node for node, ms in deadlines.items() if not ms or now < ms / 1000 + STAYS_AFTER_S)
 
 
 def actor_of(trial: Any) -> Any:

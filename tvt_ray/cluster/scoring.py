@@ -159,6 +159,7 @@ class WorkerSearcher(_KeptByNoOne, Searcher):  # type: ignore[misc]
         self.alive: set[str] = set()  # trials that run or wait
         self.workers: set[str] = set()  # "node/pid" of each process that read something
         self._room, self._next_look, self._next_start = slots.count, time.monotonic() + LOOK_INTERVAL_S, 0.0
+        self._leaving, self._next_leaving = frozenset[str](), 0.0
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """Tune's own search space is empty."""
@@ -179,6 +180,13 @@ class WorkerSearcher(_KeptByNoOne, Searcher):  # type: ignore[misc]
         if time.monotonic() >= self._next_look:
             self._room, self._next_look = self.slots.available(), time.monotonic() + LOOK_INTERVAL_S
         return 2 * self._room
+
+    def leaves(self, worker: str) -> bool:
+        """Whether the node of a "node/pid" was announced to go: what it would be given now might be lost with it."""
+        if time.monotonic() >= self._next_leaving:
+            self._next_leaving = time.monotonic() + LOOK_INTERVAL_S
+            self._leaving = ray_patches.leaving_nodes(time.time())
+        return worker.partition("/")[0] in self._leaving
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """What became of a batch: its rows, and what the sampler that proposed them hears of it."""
@@ -246,7 +254,8 @@ class WorkerCallback(LossCallback):  # type: ignore[misc]
     ) -> None:
         """Called after the searcher was, and before Tune lets the worker go on."""
         dispatcher = self.searcher.dispatcher
-        batch, space = dispatcher.next(trial.trial_id), dispatcher.task.space
+        leaves, space = self.searcher.leaves(result["worker"]), dispatcher.task.space
+        batch = dispatcher.rest(trial.trial_id) if leaves else dispatcher.next(trial.trial_id)
         archs = None if batch is None else [space.to_json(arch) for arch in batch.archs]
         ray_patches.actor_of(trial).take.remote(archs, max(IDLE_S, dispatcher.num_workers / 200))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from ray import tune
 from ray.tune.callback import CallbackList
@@ -22,6 +22,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.scoring.rows import Row
 from tvt_ray.storage.locations import Location, RemotePath, first_line
 
+ResultGrid: TypeAlias = tune.ResultGrid
 FOLDER = "tune"  # of a run: what callbacks write, a folder for each architecture
 
 
@@ -129,7 +130,7 @@ def result_of(row: Row, score: float | None) -> dict[str, Any]:
     }
 
 
-def result_grid(rows: Sequence[Row], score: Callable[[Row], float | None], folder: Location) -> tune.ResultGrid:
+def result_grid(rows: Sequence[Row], score: Callable[[Row], float | None], folder: Location) -> ResultGrid:
     """The rows of a run as Tune's results: a trial per architecture, `score` as its metric, to be maximised.
 
     `folder`: the run's. Raises UsageError where there are no rows.

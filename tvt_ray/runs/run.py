@@ -18,7 +18,8 @@ from tvt_ray.vits.budget import Budget
 
 if TYPE_CHECKING:
     import pandas as pd
-    from ray.tune import ResultGrid
+
+    from tvt_ray.cluster.trials import ResultGrid
 
 
 @dataclass(frozen=True)

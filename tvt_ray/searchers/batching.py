@@ -171,6 +171,11 @@ class Dispatcher:
         else:
             self._take(batch, [({}, reason or "its worker died", 0.0, "")])
 
+    def rest(self, worker: str) -> Batch | None:
+        """For a worker that is given nothing new, since its machine is about to go: what it has been given, if any."""
+        self._hear()
+        return self._pending.setdefault(worker, None)
+
     def gone(self, worker: str) -> None:
         """A worker that had nothing left to read ended."""
         self._pending.pop(worker, None)
