@@ -49,6 +49,7 @@ from tvt_ray.runs.inputs import load_data
 from tvt_ray.teachers import build_teacher
 from tvt_ray.training.learner import WorkerContext
 from tvt_ray.training.loaders import ShuffledBatches, train_loader
+from tvt_ray.training.pace import finished
 from tvt_ray.vits import build_student
 
 CPU = torch.device("cpu")
@@ -81,9 +82,10 @@ def measure(args: argparse.Namespace, record: Record) -> dict[str, Any]:
     }
 
 
-def time_steps(task: DistillTask, inputs: DistillInputs) -> dict[str, float]:
+def time_steps(task: DistillTask, inputs: DistillInputs, device: torch.device = CPU) -> dict[str, float]:
     """Seconds of an epoch's steps, the best of each way, and the least share that a cohort waited for images."""
-    rounds = [(by_cohort(task, inputs), plainly(task, inputs), by_timm(task, inputs)) for _ in range(ROUNDS)]
+    ways = (by_cohort, plainly, by_timm)
+    rounds = [tuple(way(task, inputs, device) for way in ways) for _ in range(ROUNDS)]
     cohort, plain, timm = zip(*rounds, strict=True)
     seconds, waits = zip(*cohort, strict=True)
     return {"cohort": min(seconds), "plain loop": min(plain), "timm": min(timm), "wait": min(waits)}
@@ -107,29 +109,30 @@ def prepare(config: RunConfig, steps: int) -> tuple[DistillTask, DistillInputs]:
     return task, DistillInputs(train.portable(), few.portable(), few.portable(), teacher)
 
 
-def by_cohort(task: DistillTask, inputs: DistillInputs) -> tuple[float, float]:
+def by_cohort(task: DistillTask, inputs: DistillInputs, device: torch.device = CPU) -> tuple[float, float]:
     """Seconds of an epoch's steps, and the share of them that waited for images."""
-    cohort = Cohort([task], inputs, WorkerContext(CPU))
+    cohort = Cohort([task], inputs, WorkerContext(device))
     (metrics,) = cohort.run_epoch().values()
     return len(inputs.train) / metrics["images_per_s"], metrics["data_wait_share"]
 
 
-def by_loop(task: DistillTask, inputs: DistillInputs, make: Callable[[nn.Module], Any]) -> float:
+def by_loop(task: DistillTask, inputs: DistillInputs, make: Callable[[nn.Module], Any], device: torch.device) -> float:
     """Seconds of an epoch's steps of a plain loop; `make` gives a student's loss, of images and labels."""
     settings = task.settings
-    student = build_student(task.space, task.arch, task.num_classes, settings.seed).train()
+    student = build_student(task.space, task.arch, task.num_classes, settings.seed).to(device).train()
     optimizer = torch.optim.AdamW(student.parameters(), settings.lr, weight_decay=settings.weight_decay)
     batches = ShuffledBatches(inputs.train.labels, settings.batch_size, settings.seed)
     transform = train_transform(settings.augment, task.space.image_size)
-    loss_of, start = make(student), time.perf_counter()
+    inputs.teacher.to(device)
+    loss_of, start = make(student), finished(device)
     for images, labels in train_loader(inputs.train, transform, batches):
         optimizer.zero_grad()
-        loss_of(images, labels).backward()
+        loss_of(images.to(device), labels.to(device)).backward()
         optimizer.step()
-    return time.perf_counter() - start
+    return finished(device) - start
 
 
-def plainly(task: DistillTask, inputs: DistillInputs) -> float:
+def plainly(task: DistillTask, inputs: DistillInputs, device: torch.device = CPU) -> float:
     """With the loss written out."""
     temperature = task.settings.loss.temperature
 
@@ -144,7 +147,7 @@ def plainly(task: DistillTask, inputs: DistillInputs) -> float:
 
         return loss
 
-    return by_loop(task, inputs, make)
+    return by_loop(task, inputs, make, device)
 
 
 class LogitsAlone(nn.Module):
@@ -159,13 +162,15 @@ class LogitsAlone(nn.Module):
         return self.teacher(images)[0]  # type: ignore[no-any-return]
 
 
-def by_timm(task: DistillTask, inputs: DistillInputs) -> float:
+def by_timm(task: DistillTask, inputs: DistillInputs, device: torch.device = CPU) -> float:
     """With timm's task, which normalises images for the teacher again where the two differ: here they do not."""
     from timm.task import DistillationTeacher, LogitDistillationTask
 
     def make(student: Any) -> Any:
         student.pretrained_cfg = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}  # which timm's task asks for
-        teacher = DistillationTeacher(LogitsAlone(inputs.teacher), num_classes=task.num_classes, in_chans=3, device=CPU)
+        teacher = DistillationTeacher(
+            LogitsAlone(inputs.teacher), num_classes=task.num_classes, in_chans=3, device=device
+        )
         distilling = LogitDistillationTask(
             student,
             teacher,
@@ -173,12 +178,12 @@ def by_timm(task: DistillTask, inputs: DistillInputs) -> float:
             distill_loss_weight=1.0,
             task_loss_weight=1.0,
             temperature=task.settings.loss.temperature,
-            device=CPU,
+            device=device,
             verbose=False,
         )
         return lambda images, labels: distilling(images, labels)["loss"]
 
-    return by_loop(task, inputs, make)
+    return by_loop(task, inputs, make, device)
 
 
 def worker(rank: int, world_size: int, port: int, prepared: Any, seconds: Any) -> None:
@@ -194,12 +199,15 @@ def worker(rank: int, world_size: int, port: int, prepared: Any, seconds: Any) -
     torch.distributed.destroy_process_group()
 
 
-def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> float:
-    """Seconds of an epoch's steps by processes of one thread each, the slowest's."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = get_context("spawn")
+        return int(free.getsockname()[1])
+
+
+def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> float:
+    """Seconds of an epoch's steps by processes of one thread each, the slowest's."""
+    port, context = free_port(), get_context("spawn")
     seconds = context.Queue()
     arguments = [(rank, world_size, port, (task, inputs), seconds) for rank in range(world_size)]
     processes = [context.Process(target=worker, args=each) for each in arguments]

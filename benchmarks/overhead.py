@@ -29,11 +29,13 @@ def compare(case: str, num_workers: int, num_images: int, num_samples: int | Non
     return {"plain_per_s": plain, "search_per_s": rate, "efficiency": round(rate / plain, 3), "num_pids": pids}
 
 
-def score_for(case: str, num_images: int, seconds: float, seed: int, ready: Any, rates: Any) -> None:
+def score_for(
+    case: str, num_images: int, seconds: float, seed: int, ready: Any, rates: Any, device: str = "cpu"
+) -> None:
     """Puts this process's architectures per second into `rates`."""
     torch.set_num_threads(1)
     task, rng, count = make_task(case, num_images, "float32"), random.Random(seed), 0
-    reader = Reader(task)
+    reader = Reader(task, device)
     reader.read(task.space.sample(rng))
     ready.wait()
     start = time.perf_counter()
@@ -43,11 +45,14 @@ def score_for(case: str, num_images: int, seconds: float, seed: int, ready: Any,
     rates.put(count / (time.perf_counter() - start))
 
 
-def plain_rate(case: str, num_images: int, num_workers: int) -> float:
-    """Architectures per second of plain processes side by side."""
+def plain_rate(
+    case: str, num_images: int, num_workers: int, device: str = "cpu", seconds: float | None = None
+) -> float:
+    """Architectures per second of plain processes side by side, over `seconds` (None: half of the case's)."""
     context = get_context("spawn")
     ready, rates = context.Barrier(num_workers), context.Queue()
-    arguments = [(case, num_images, SECONDS[case] / 2, seed, ready, rates) for seed in range(num_workers)]
+    lasting = seconds or SECONDS[case] / 2
+    arguments = [(case, num_images, lasting, seed, ready, rates, device) for seed in range(num_workers)]
     processes = [context.Process(target=score_for, args=each) for each in arguments]
     for process in processes:
         process.start()

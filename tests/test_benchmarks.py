@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from benchmarks import fit, lengths, runner, scale
+from benchmarks import fit, gpu, lengths, runner, scale
 from benchmarks.ground_truth import of_length
 from tests.conftest import REPO, SMALL, SMALL_SPACES, set_flags
 from tests.data.samples import write_class_folders
@@ -89,6 +89,36 @@ def test_the_drivers_cost_is_of_the_rows_between_two_marks():
     assert cost_ms(marks, 0, 100) == pytest.approx((3.0, 3.0))
     assert cost_ms(marks, 70, 100) == pytest.approx((200 / 36, 4.0))
     assert scale.yardstick() > 0
+
+
+@pytest.mark.night
+def test_what_a_gpu_is_asked_is_asked_of_a_processor(tmp_path):
+    flags = ["--device", "cpu", "--cases", "digits", "--num-images", "4", "--num-archs", "1", "--actors", "1,2"]
+    result = bench("gpu", *SMALL, *flags, "--seconds", "1", "--steps", 2, out=tmp_path)
+    assert result["device"].startswith("CPU")
+    assert set(result["parity digits"].values()) == {0.0}  # it is the same device
+    assert result["actors digits"]["1"] > 0 < result["reading digits"]["seconds_per_arch"]
+    assert (result["memory digits"], result["two"]["sum"], result["wrong"]) == (None, 3.0, [])
+    assert min(result["training"]["cohort"], result["precisions"]["images_per_s"]["auto"]) > 0
+    assert 0 < result["single calls"]["1"] < result["single calls"]["64"]
+
+
+def test_what_is_wrong_with_a_gpu_is_named():
+    parts = {"parity digits": {"l2_norm": 1e-6, "snip": 0.2}, "memory digits": {"off": 0.5}}
+    found = gpu.wrong({**parts, "two": {"agree": False, "sum": 1.0}})
+    assert [each.split(":")[0] for each in found] == ["parity digits", "memory digits", "two"]
+    assert "snip is off by 0.2" in found[0]
+    assert gpu.wrong({"parity digits": {"l2_norm": 1e-6}, "memory digits": None, "two": None}) == []
+    assert gpu.wrong({"parity digits": {"l2_norm": float("nan")}, "two": None})
+
+
+@pytest.mark.night
+@pytest.mark.ray
+def test_a_driver_takes_what_a_crowd_of_workers_reads(tmp_path):
+    flags = ["--num-workers", 20, "--num-samples", 3000, "--seconds-each", 0.01]
+    result = bench("crowd", *flags, out=tmp_path)
+    assert 0 < result["archs_per_s"] <= result["offered_per_s"] == 2000
+    assert result["driver_ms"] > 0
 
 
 @pytest.mark.night

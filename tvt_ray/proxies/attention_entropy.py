@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.passes import blocks_of, inputs_of
+from tvt_ray.proxies.passes import blocks_of, inputs_of, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -21,7 +21,6 @@ def attention_entropy(student: Student, probe: Probe) -> float:
     attentions = [block.attn for block in blocks_of(student)]
     with inputs_of(attentions) as tokens:
         student(probe.images)
-    total = 0.0
-    for attention, inputs in zip(attentions, tokens, strict=True):
-        total += float(torch.special.entr(attention.probabilities(inputs)).sum(-1).mean())
-    return -total / len(attentions)
+    pairs = zip(attentions, tokens, strict=True)
+    means = [torch.special.entr(attention.probabilities(inputs)).sum(-1).mean() for attention, inputs in pairs]
+    return -sum(numbers(means)) / len(attentions)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tvt_ray.proxies.passes import cross_entropy, gradients
+from tvt_ray.proxies.passes import cross_entropy, gradients, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -28,7 +28,8 @@ def diswot(student: Student, probe: Probe) -> float:
     last = student.num_blocks - 1
     with torch.no_grad():
         features = student.feature_maps(probe.images, (last,))[last]
-    return -semantic - _distance(features.flatten(1), probe.teacher_maps[-1].flatten(1))
+    spatial = _distance(features.flatten(1), probe.teacher_maps[-1].flatten(1))
+    return -sum(numbers([semantic, spatial]))
 
 
 def _teacher_head_gradient(probe: Probe) -> Tensor:
@@ -39,7 +40,7 @@ def _teacher_head_gradient(probe: Probe) -> Tensor:
     return error.mT @ probe.teacher_maps[-1].mean((2, 3)) / len(probe.labels)
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
+def _distance(ours: Tensor, theirs: Tensor) -> Tensor:
     """Of two sets of vectors (N, any width), by the inner products within each."""
     gram, other = (F.normalize(rows @ rows.mT) for rows in (ours, theirs))
-    return float((gram - other).square().mean())
+    return (gram - other).square().mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.passes import blocks_of, gradients, positive_copy, response_to_ones
+from tvt_ray.proxies.passes import blocks_of, gradients, numbers, positive_copy, response_to_ones
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -21,10 +21,10 @@ def dss(student: Student, probe: Probe) -> float:
     attention = [layer.weight for block in blocks for layer in (block.attn.qkv, block.attn.proj)]
     mlp = [layer.weight for block in blocks for layer in (block.mlp.fc1, block.mlp.fc2)]
     found = gradients(response_to_ones(clone, probe.images), [*attention, *mlp])
-    total = 0.0
-    for weight, gradient in zip(attention, found[: len(attention)], strict=True):
-        diversity = torch.linalg.matrix_norm(weight.detach(), "nuc") * torch.linalg.matrix_norm(gradient, "nuc")
-        total += float(diversity)
-    for weight, gradient in zip(mlp, found[len(attention) :], strict=True):
-        total += float((weight.detach() * gradient).abs().sum())
-    return total
+    diverse = [
+        torch.linalg.matrix_norm(weight.detach(), "nuc") * torch.linalg.matrix_norm(gradient, "nuc")
+        for weight, gradient in zip(attention, found[: len(attention)], strict=True)
+    ]
+    pairs = zip(mlp, found[len(attention) :], strict=True)
+    salient = [(weight.detach() * gradient).abs().sum() for weight, gradient in pairs]
+    return sum(numbers([*diverse, *salient]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tvt_ray.proxies.passes import cross_entropy, gradients, outputs_of
+from tvt_ray.proxies.passes import cross_entropy, gradients, numbers, outputs_of
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -22,12 +22,12 @@ def fisher(student: Student, probe: Probe) -> float:
     found = gradients(loss, activations)
     pairs = zip(activations, found, strict=True)
     # The loss is a mean over images; times B makes the gradient each image's own.
-    return sum(_channels(a.detach(), g * len(probe.images)) for a, g in pairs)
+    return sum(numbers([_channels(a.detach(), g * len(probe.images)) for a, g in pairs]))
 
 
-def _channels(activation: Tensor, gradient: Tensor) -> float:
+def _channels(activation: Tensor, gradient: Tensor) -> Tensor:
     product = activation * gradient
     if product.ndim == 4:  # (B, C, H, W) of a convolution; Linears give (B, T, C) or (B, C)
         product = product.flatten(2).mT
     per_image = product.reshape(len(product), -1, product.shape[-1]).sum(1)  # (B, C)
-    return float(torch.sum(per_image.square().mean(0)) / 2)
+    return torch.sum(per_image.square().mean(0)) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvt_ray.proxies.passes import loss_gradients
+from tvt_ray.proxies.passes import loss_gradients, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -12,4 +12,4 @@ def grad_norm(student: Student, probe: Probe) -> float:
 
     One forward and one backward pass of the cross-entropy. Nothing to adapt for ViTs.
     """
-    return float(sum(gradient.norm().item() for gradient in loss_gradients(student, probe)))
+    return sum(numbers([gradient.norm() for gradient in loss_gradients(student, probe)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.passes import cross_entropy, gradients, matrices
+from tvt_ray.proxies.passes import cross_entropy, gradients, matrices, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -20,4 +20,4 @@ def grasp(student: Student, probe: Probe) -> float:
     # The gradient of g . stop(g) is the Hessian times g.
     product = torch.stack([(gradient * gradient.detach()).sum() for gradient in first]).sum()
     second = gradients(product, weights)
-    return -sum((w.detach() * hg).sum().item() for w, hg in zip(weights, second, strict=True))
+    return -sum(numbers([(w.detach() * hg).sum() for w, hg in zip(weights, second, strict=True)]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tvt_ray.proxies.passes import hidden_layers, outputs_of
+from tvt_ray.proxies.passes import hidden_layers, numbers, outputs_of
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -27,8 +27,8 @@ def linear_regions(student: Student, probe: Probe) -> float:
     points = starts[:, None] * (1 - share) + ends[:, None] * share  # (lines, points, 3, S, S)
     with outputs_of(hidden_layers(student)) as activations:
         student(points.flatten(0, 1))
-    crossings = 0
+    crossings = []
     for activation in activations:
         signs = (activation > 0).reshape(count, POINTS_PER_LINE, -1)
-        crossings += int((signs[:, 1:] != signs[:, :-1]).sum())
-    return crossings / count
+        crossings.append((signs[:, 1:] != signs[:, :-1]).sum())
+    return sum(numbers(crossings)) / count

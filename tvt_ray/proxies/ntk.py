@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tvt_ray.proxies.passes import gradients, logit_sum, matrices
+from tvt_ray.proxies.passes import gradients, logit_sum, matrices, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -26,5 +26,5 @@ def ntk(student: Student, probe: Probe) -> float:
         rows.append(torch.cat([gradient.flatten() for gradient in found]))
     jacobian = torch.stack(rows)
     eigenvalues = torch.linalg.eigvalsh((jacobian @ jacobian.T).double())
-    smallest = max(float(eigenvalues[0]), float(eigenvalues[-1]) * torch.finfo(torch.float32).eps)
-    return -math.log10(float(eigenvalues[-1]) / smallest)
+    least, largest = numbers([eigenvalues[0], eigenvalues[-1]])
+    return -math.log10(largest / max(least, largest * torch.finfo(torch.float32).eps))

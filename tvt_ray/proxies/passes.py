@@ -27,9 +27,14 @@ def matrices(student: nn.Module) -> list[Tensor]:
     return [m.weight for m in student.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
+def numbers(scalars: Sequence[Tensor]) -> list[float]:
+    """Of tensors with a value each, of one type and device: read from the device at once, which waits for it once."""
+    return [float(value) for value in torch.stack(list(scalars)).tolist()] if scalars else []
+
+
 def norms(student: nn.Module) -> list[float]:
     """L2 norms of `matrices`, read from the device at once."""
-    return [float(norm) for norm in torch.stack([weight.detach().norm() for weight in matrices(student)]).tolist()]
+    return numbers([weight.detach().norm() for weight in matrices(student)])
 
 
 def gradients(value: Tensor, inputs: Sequence[Tensor], create_graph: bool = False) -> list[Tensor]:
@@ -105,16 +110,16 @@ def response_to_ones(student: Student, images: Tensor) -> Tensor:
 
 
 @contextmanager
-def rescaled_blocks(student: Student, largest: float) -> Iterator[list[float]]:
+def rescaled_blocks(student: Student, largest: float) -> Iterator[list[Tensor]]:
     """After each block, tokens are divided so that their largest is `largest`; the list takes the divisors' logs.
 
     The divisors are constants to the gradient: gradients come out divided by the product of all of them.
     """
-    logs: list[float] = []
+    logs: list[Tensor] = []
 
     def rescale(module: nn.Module, args: Any, tokens: Tensor) -> Tensor:
         divisor = tokens.detach().abs().max() / largest
-        logs.append(float(divisor.log()))
+        logs.append(divisor.log())
         return tokens / divisor
 
     with ExitStack() as hooks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvt_ray.proxies.passes import loss_gradients, matrices
+from tvt_ray.proxies.passes import loss_gradients, matrices, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -13,4 +13,4 @@ def snip(student: Student, probe: Probe) -> float:
     One forward and one backward pass. Nothing to adapt for ViTs: all convolutions and Linears are read, norms are not.
     """
     pairs = zip(matrices(student), loss_gradients(student, probe), strict=True)
-    return sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in pairs)
+    return sum(numbers([(weight.detach() * gradient).abs().sum() for weight, gradient in pairs]))

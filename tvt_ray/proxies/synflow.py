@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tvt_ray.proxies.passes import gradients, matrices, positive_copy, rescaled_blocks, response_to_ones
+from tvt_ray.proxies.passes import gradients, matrices, numbers, positive_copy, rescaled_blocks, response_to_ones
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -24,5 +24,6 @@ def synflow(student: Student, probe: Probe) -> float:
     with rescaled_blocks(clone, LARGEST) as logs:
         response = response_to_ones(clone, probe.images)
     found = gradients(response, weights)
-    flow = sum((weight.detach() * gradient).abs().sum().item() for weight, gradient in zip(weights, found, strict=True))
-    return math.log(flow) + math.fsum(logs)
+    flows = [(weight.detach() * gradient).abs().sum() for weight, gradient in zip(weights, found, strict=True)]
+    read = numbers([*flows, *logs])
+    return math.log(sum(read[: len(flows)])) + math.fsum(read[len(flows) :])

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from tvt_ray.proxies.passes import inputs_of
+from tvt_ray.proxies.passes import inputs_of, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -32,5 +32,5 @@ def zen(student: Student, probe: Probe) -> float:
     with inputs_of(norms) as normalised:
         plain = student.feature_maps(inputs, (last,))[last]
     moved = student.feature_maps(inputs + PERTURBATION * noise, (last,))[last]
-    deviations = sum(math.log(tokens.std(-1).mean().item()) for tokens in normalised)
-    return math.log((moved - plain).norm().item()) + deviations
+    distance, *deviations = numbers([(moved - plain).norm(), *(tokens.std(-1).mean() for tokens in normalised)])
+    return math.log(distance) + sum(map(math.log, deviations))

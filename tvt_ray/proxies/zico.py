@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from tvt_ray.proxies.passes import cross_entropy, gradients, matrices
+from tvt_ray.proxies.passes import cross_entropy, gradients, matrices, numbers
 from tvt_ray.proxies.probe import Probe
 from tvt_ray.vits.student import Student
 
@@ -23,11 +25,10 @@ def zico(student: Student, probe: Probe) -> float:
     weights = matrices(student)
     parts = zip(probe.images.tensor_split(NUM_BATCHES), probe.labels.tensor_split(NUM_BATCHES), strict=True)
     batches = [gradients(cross_entropy(student, images, labels), weights) for images, labels in parts]
-    total = 0.0
+    logs = []
     for layer in zip(*batches, strict=True):
         stacked = torch.stack(layer)
         mean, deviation = stacked.abs().mean(0), stacked.std(0, correction=0)
         varied = deviation > 0
-        if varied.any():
-            total += float((mean[varied] / deviation[varied]).double().sum().log())
-    return total
+        logs.append((mean / deviation)[varied].double().sum().log())  # of no weight that varies: -inf
+    return sum(log for log in numbers(logs) if log > -math.inf)
