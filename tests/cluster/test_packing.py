@@ -74,6 +74,25 @@ def test_each_of_some_processes_has_as_many_cores_as_all_can_have(cluster, gpus,
     assert most_cores(cluster, gpus, count) == cores
 
 
+@pytest.mark.parametrize(
+    ("resources", "node"),
+    [
+        ({"CPU": 8.0}, Node(8, 0.0)),
+        ({"CPU": 96.0, "GPU": 8.0, "accelerator_type:H200": 1.0}, Node(96, 8.0)),
+        ({"CPU": 16.0, "GPU": 2.0, "accelerator_type:AMD-Instinct-MI300X-OAM": 1.0}, Node(16, 2.0)),
+        ({"CPU": 16.0, "GPU": 1.0}, Node(16, 1.0)),  # a card that Ray has no name for
+        ({"CPU": 10.0, "GPU": 1.0, "accelerator_type:M1-Pro": 1.0}, Node(10, 0.0)),
+        ({"CPU": 10.0, "GPU": 1.0, "accelerator_type:M4": 1.0}, Node(10, 0.0)),
+        ({"CPU": 4.0, "GPU": 1.0, "accelerator_type:M60": 1.0}, Node(4, 1.0)),  # NVIDIA's
+    ],
+)
+def test_apples_gpu_is_not_computed_on_whatever_ray_counts(monkeypatch, resources, node):
+    gone = {"Alive": False, "Resources": {}}
+    monkeypatch.setattr(slots.ray, "nodes", lambda: [{"Alive": True, "Resources": resources}, gone])
+    assert slots.nodes() == [node]
+    assert slots.num_gpus() == int(node.gpus)
+
+
 @pytest.fixture
 def on(monkeypatch):
     def on(cluster, **settings):

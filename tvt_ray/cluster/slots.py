@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ DEFAULT_COHORT_SHARE = 0.5
 MEMORY_MARGIN = 0.85  # of a GPU's memory that its actors may plan with
 CONTEXT_BYTES = 600 * 2**20  # what CUDA itself takes in each process, libraries and kernels included
 MAX_ACTORS_PER_GPU = 16
+_APPLE = re.compile(r"accelerator_type:M\d(-\w+)?$")  # as Ray names its chips
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,21 @@ def wait_for_gpus(wanted: int, timeout_s: float) -> None:
 
 
 def num_gpus() -> int:
-    """GPUs of the connected cluster, now."""
-    return int(ray.cluster_resources().get("GPU", 0))
+    """GPUs of the connected cluster, now, that are computed on."""
+    return int(sum(node.gpus for node in nodes()))
 
 
 def nodes() -> list[Node]:
-    """Those of the connected cluster, now."""
+    """Those of the connected cluster, now. A Mac's GPU, which Ray counts, is none: proxies need float64, which it lacks.
+
+    So a Mac computes on its CPU. AMD's cards are torch's `cuda`.
+    """
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(int(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in alive]
+    return [Node(int(each.get("CPU", 0)), 0.0 if _is_apple(each) else float(each.get("GPU", 0))) for each in alive]
+
+
+def _is_apple(resources: Mapping[str, float]) -> bool:
+    return any(_APPLE.match(name) for name in resources)
 
 
 def find_slots(gpus_per_trial: float | None, limit: int | None = None) -> Slots:
