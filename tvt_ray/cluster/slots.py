@@ -99,7 +99,7 @@ def num_gpus() -> int:
 
 
 def nodes() -> list[Node]:
-    """Those of the connected cluster, now. A Mac's GPU, which Ray counts, is none: proxies need float64, which it lacks.
+    """Those of the connected cluster, now. A Mac's GPU, which Ray counts, is none: proxies need float64.
 
     So a Mac computes on its CPU. AMD's cards are torch's `cuda`.
     """
