@@ -39,6 +39,22 @@ def test_workers_import_from_folders_of_this_process_alone(tmp_path, monkeypatch
     assert folders == [sys.path[-1], str(tmp_path)]
 
 
+def test_workers_of_a_driver_that_uv_runs_have_its_environment(monkeypatch):
+    from ray._private import ray_constants, worker
+
+    name = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+    used = inspect.getsource(worker._maybe_modify_runtime_env)
+    assert f"ray_constants.{name}" in used, "workers_environment: ray.init asks something else before uv's hook"
+    monkeypatch.setattr(ray_constants, name, True)
+    monkeypatch.delenv(name, raising=False)
+    with ray_patches.workers_environment():
+        assert getattr(ray_constants, name) is False
+    assert getattr(ray_constants, name) is True
+    monkeypatch.setenv(name, "1")  # somebody wants it
+    with ray_patches.workers_environment():
+        assert getattr(ray_constants, name) is True
+
+
 def test_loopback_stays_loopback_inside_the_block_alone():
     source = inspect.getsource(ray.init)
     assert "_node_ip_address" in source, "on_loopback: ray.init has no _node_ip_address any more"

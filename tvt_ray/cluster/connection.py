@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import ray
 
-from tvt_ray.cluster.ray_patches import address_of_auto, ask_head, job_config, on_loopback
+from tvt_ray.cluster.ray_patches import address_of_auto, ask_head, job_config, on_loopback, workers_environment
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.progress import say
 from tvt_ray.storage.locations import first_line, make_privately
@@ -162,6 +162,7 @@ def _init(address: str) -> Any:
     try:
         with contextlib.ExitStack() as opened:
             where = opened.enter_context(on_loopback()) if local else {}
+            opened.enter_context(workers_environment())
             return ray.init(
                 address=address,
                 job_config=job_config(),

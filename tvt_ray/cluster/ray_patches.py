@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ray.tune import ResultGrid
 
 LOOPBACK = "127.0.0.1"
+UV_VARIABLE = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 FAREWELL_S = 0.5  # that the end of a Train job waits for a helper
 STAYS_AFTER_S = 60.0  # beyond its deadline, a node that was to go is there for good
 
@@ -71,6 +72,24 @@ def job_config() -> JobConfig:
     config = JobConfig()
     config._py_driver_sys_path = _FoldersOfThisProcess()
     return config
+
+
+@contextlib.contextmanager
+def workers_environment() -> Iterator[None]:
+    """Keeps a `ray.init` in the block, of a driver that `uv run` started, from having each worker build an environment.
+
+    Ray does so unless RAY_ENABLE_UV_RUN_RUNTIME_ENV is 0 when it is imported: gigabytes for each, where workers of this
+    machine have the driver's, and other machines theirs. Where the variable is set, it counts. Without: it has to be.
+    """
+    from ray._private import ray_constants
+
+    original = ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV
+    if UV_VARIABLE not in os.environ:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = False
+    try:
+        yield
+    finally:
+        ray_constants.RAY_ENABLE_UV_RUN_RUNTIME_ENV = original
 
 
 @contextlib.contextmanager
