@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from tvt_ray.verbs.bodies import NUM_BODIES, choose_body
 from tvt_ray.verbs.choices import AUGMENTATIONS, LOSSES, OTHERS, RATES, choose, choose_augmentation, decide, other
 from tvt_ray.verbs.compare import Contest, choose_contenders
 from tvt_ray.verbs.cuts import affordable_stems, choose_cut
-from tvt_ray.verbs.fit import Planned, use_time_left
+from tvt_ray.verbs.fit import LEAST_SHARE, Planned, use_time_left
 from tvt_ray.verbs.init import check_start
 from tvt_ray.verbs.labels import report_labels
 from tvt_ray.verbs.report import found_by_fit
@@ -237,7 +238,8 @@ def test_the_epochs_are_those_that_the_time_left_holds(session, monkeypatch, cap
     session.config = session.config.with_(distill={"stem_frozen_epochs": 5})
     data = session.data
     facts = DataFacts(len(data.train), len(data.val), 3, 48, False)
-    planned = Planned(session.config, None, data, facts, speeds, minutes=8)
+    plan = SimpleNamespace(seconds={"distill": 150.0})
+    planned = Planned(session.config, plan, data, facts, speeds, minutes=8)
     per_epoch = steps_per_epoch(len(data.train), 16)
     frozen_s = per_epoch * (2 * 2.0 + 3 * 0.1)
     for spent in (100, 300):
@@ -245,12 +247,16 @@ def test_the_epochs_are_those_that_the_time_left_holds(session, monkeypatch, cap
         steps = int((8 * 60 - spent - START_S - 10 - frozen_s) / 0.5)
         assert session.config.distill.epochs == 5 + steps // per_epoch
         assert session.folder.config() == session.config
-        assert f"fit: {session.config.distill.epochs} epochs of the student" in capsys.readouterr().err
-    use_time_left(session, planned, row.arch_id, 1000)  # a student learns something all the same
-    assert session.config.distill.epochs == 5 + LEAST_STEPS // per_epoch
+        said = capsys.readouterr().err
+        assert f"fit: {session.config.distill.epochs} epochs of the student" in said
+        assert "longer" not in said
+    use_time_left(session, planned, row.arch_id, 1000)  # it has three fifths of what was planned all the same
+    steps = int((LEAST_SHARE * 150 - frozen_s) / 0.5)
+    assert session.config.distill.epochs == 5 + steps // per_epoch > 5 + LEAST_STEPS // per_epoch
+    assert "the student gets 90 s, beyond the minutes" in capsys.readouterr().err
     before = session.config
     use_time_left(session, planned, row.arch_id, 1000)
-    assert (session.config, capsys.readouterr().err.count("epochs")) == (before, 1)
+    assert (session.config, capsys.readouterr().err.count("epochs")) == (before, 0)
 
 
 def test_what_the_user_set_stays(session, monkeypatch):

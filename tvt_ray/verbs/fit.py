@@ -51,6 +51,7 @@ from tvt_ray.verbs.session import Session, check_outside_world
 from tvt_ray.vits.budget import format_count
 
 MINUTES = 8.0  # where none are given and the floors fit in
+LEAST_SHARE = 0.6  # of the student's planned seconds, that it has whatever came before took
 
 
 @dataclass(frozen=True)
@@ -178,16 +179,22 @@ def fit(
 def use_time_left(session: Session, planned: Planned, arch_id: str | None, spent: float) -> None:
     """Sets the epochs of the student, the first of the ranking where none is named, by what its steps take now and
     what is left of the minutes after `spent` seconds: what came before may have taken less or more than was planned.
+
+    Where it took so much more that little is left, the student has LEAST_SHARE of its planned seconds all the same:
+    with a few epochs, the minutes that came before would be lost.
     """
     (row,) = choose_rows(session, arch_id=arch_id)
     arch = session.config.space.from_json(row.arch)
     speeds = with_students_speed(planned.speeds, session.config, session.data, arch)
-    left = max(60 * planned.minutes - spent - START_S - speeds.test_s, 0.0)
+    left, least = 60 * planned.minutes - spent - START_S - speeds.test_s, LEAST_SHARE * planned.plan.seconds["distill"]
+    if left < least:
+        say(f"fit: it took longer so far than was planned; the student gets {least:,.0f} s, beyond the minutes")
+        left = least
     config = with_epochs(session.config, planned.facts, speeds, left)
     if config != session.config:
         session.config = config
         session.folder.claim(config)
-        say(f"fit: {config.distill.epochs} epochs of the student, by the {left:,.0f} s that are left")
+        say(f"fit: {config.distill.epochs} epochs of the student, by the {left:,.0f} s that it has")
 
 
 def begins_from_chance(config: RunConfig) -> bool:
