@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -186,37 +185,34 @@ def by_timm(task: DistillTask, inputs: DistillInputs, device: torch.device = CPU
     return by_loop(task, inputs, make, device)
 
 
-def worker(rank: int, world_size: int, port: int, prepared: Any, seconds: Any) -> None:
+def worker(rank: int, world_size: int, meeting: str, answers: Any, task: DistillTask, inputs: DistillInputs) -> None:
     """One of the processes that share each batch."""
     torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
-    )
-    task, inputs = prepared
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world_size)
     context = WorkerContext(CPU, rank, world_size, nn.parallel.DistributedDataParallel)
     (metrics,) = Cohort([task], inputs, context).run_epoch().values()
-    seconds.put(len(inputs.train) / metrics["images_per_s"])
+    answers.put(len(inputs.train) / metrics["images_per_s"])
     torch.distributed.destroy_process_group()
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def side_by_side(target: Callable[..., None], world_size: int, *args: Any) -> list[Any]:
+    """What processes answer that meet by a file: a port that was free a moment ago may be another's by then."""
+    context = get_context("spawn")
+    answers = context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        given = (world_size, f"file://{folder}/meeting", answers, *args)
+        processes = [context.Process(target=target, args=(rank, *given)) for rank in range(world_size)]
+        for process in processes:
+            process.start()
+        found = [answers.get(timeout=600) for _ in processes]
+        for process in processes:
+            process.join()
+    return found
 
 
 def by_workers(task: DistillTask, inputs: DistillInputs, world_size: int) -> float:
     """Seconds of an epoch's steps by processes of one thread each, the slowest's."""
-    port, context = free_port(), get_context("spawn")
-    seconds = context.Queue()
-    arguments = [(rank, world_size, port, (task, inputs), seconds) for rank in range(world_size)]
-    processes = [context.Process(target=worker, args=each) for each in arguments]
-    for process in processes:
-        process.start()
-    taken = [seconds.get(timeout=600) for _ in processes]
-    for process in processes:
-        process.join()
-    return max(taken)
+    return max(side_by_side(worker, world_size, task, inputs))
 
 
 def together(task: DistillTask, inputs: DistillInputs, size: int) -> dict[str, float]:

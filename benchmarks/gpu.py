@@ -23,7 +23,6 @@ import argparse
 import dataclasses
 import random
 from collections.abc import Mapping
-from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -146,31 +145,26 @@ def two(task: DistillTask, inputs: DistillInputs, kind: str) -> dict[str, Any] |
     """Two processes on two devices: what they agree on, and images a second of an epoch that they share."""
     if kind == "cuda" and torch.cuda.device_count() < 2:
         return None
-    context = get_context("spawn")
-    port, said = distill.free_port(), context.Queue()
-    processes = [context.Process(target=one_of_two, args=(rank, port, kind, task, inputs, said)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    answers = [said.get(timeout=300) for _ in processes]
-    for process in processes:
-        process.join()
+    answers = distill.side_by_side(one_of_two, 2, kind, task, inputs)
     sums, speeds = zip(*answers, strict=True)
     return {"sum": sums[0], "agree": sums[0] == sums[1] == 3.0, "images_per_s": min(speeds)}
 
 
-def one_of_two(rank: int, port: int, kind: str, task: DistillTask, inputs: DistillInputs, said: Any) -> None:
+def one_of_two(
+    rank: int, world_size: int, meeting: str, answers: Any, kind: str, task: DistillTask, inputs: DistillInputs
+) -> None:
     """A process with a device of its own."""
     torch.set_num_threads(1)
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
-    backend, address = "nccl" if kind == "cuda" else "gloo", f"tcp://127.0.0.1:{port}"
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=2)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=world_size)
     number = torch.tensor([1.0 + rank], device=device)
     dist.all_reduce(number)
-    context = WorkerContext(device, rank, 2, torch.nn.parallel.DistributedDataParallel)
+    context = WorkerContext(device, rank, world_size, torch.nn.parallel.DistributedDataParallel)
     (metrics,) = Cohort([task], inputs, context).run_epoch().values()
-    said.put((float(number), metrics["images_per_s"]))
+    answers.put((float(number), metrics["images_per_s"]))
     dist.destroy_process_group()
 
 

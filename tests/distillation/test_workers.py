@@ -1,7 +1,6 @@
 """Several workers that share each batch, as real processes."""
 
 import dataclasses
-import socket
 from multiprocessing import get_context
 
 import pytest
@@ -21,11 +20,11 @@ from tvt_ray.training.learner import WorkerContext
 pytestmark = pytest.mark.slow
 
 
-def work(rank, world_size, port, task, inputs, folder):
+def work(rank, world_size, task, inputs, folder):
     """One worker: goes on from a state to the end, and leaves its own."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
     )
     wrap = torch.nn.parallel.DistributedDataParallel
     cohort = Cohort([task], inputs, WorkerContext(torch.device("cpu"), rank, world_size, wrap))
@@ -35,11 +34,11 @@ def work(rank, world_size, port, task, inputs, folder):
     torch.distributed.destroy_process_group()
 
 
-def choose_otherwise(rank, world_size, port, task, inputs, folder):
+def choose_otherwise(rank, world_size, task, inputs, folder):
     """One worker, whose own timing would choose by its rank."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world_size
     )
     learner.choose_precision = lambda amp, device, step: (torch.bfloat16, None)[rank]
     wrap = torch.nn.parallel.DistributedDataParallel
@@ -73,11 +72,9 @@ def test_stages_that_are_frozen_and_then_learn_do_so_with_two_workers_too(inputs
 
 
 def in_two_processes(target, task, inputs, folder):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """They meet by a file: a port that was free a moment ago may be another test's by then, and one waits for ever."""
     context = get_context("spawn")
-    arguments = [(rank, 2, port, task, inputs, folder) for rank in range(2)]
+    arguments = [(rank, 2, task, inputs, folder) for rank in range(2)]
     processes = [context.Process(target=target, args=each) for each in arguments]
     for process in processes:
         process.start()

@@ -1,6 +1,7 @@
 """What `tvt rank` makes of readings, without Ray: they are read here, and kept between calls."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -40,6 +41,18 @@ def test_each_proxy_reads_each_architecture_once_however_often_it_is_asked(task)
     reader = Reader(ReadingTask(SPACE, 10, ("l2_norm", "log_norm"), 0, task.probe))
     assert [rows[SPACE.arch_id(arch)].readings for arch in ARCHS] == [reader.readings(arch) for arch in ARCHS]
     assert few.keys() == {SPACE.arch_id(arch) for arch in ARCHS[:3]}
+
+
+def test_readings_of_several_devices_are_told(task, capsys):
+    def on_another(task, archs, keep):
+        rows = [dataclasses.replace(row, device="NVIDIA H200") for row in score_here([])(task, archs, list)]
+        keep(rows)
+        return rows
+
+    read_or_score(task, ARCHS[:3], ["l2_norm"], on_another)
+    assert "several devices" not in capsys.readouterr().err
+    read_or_score(task, ARCHS, ["l2_norm"], score_here([]))
+    assert re.search(r"readings are of several devices \(CPU, .*, NVIDIA H200\)", capsys.readouterr().err)
 
 
 def test_a_failed_reading_ends_it_and_is_not_kept(task):

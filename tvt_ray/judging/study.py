@@ -21,6 +21,7 @@ from tvt_ray.errors import RunError, UsageError
 from tvt_ray.judging.agreement import noise_share
 from tvt_ray.judging.tables import NO_LABELS, LabelRequest, Noise, RankedColumn, judge_labelled, tabulate
 from tvt_ray.judging.truth import GroundTruth, LearnsFrom, Scored, read_ground_truth
+from tvt_ray.progress import say
 from tvt_ray.proxies import PROXIES, Probe, need_teacher
 from tvt_ray.refining.features import feature_table
 from tvt_ray.refining.halving import MIN_MEASURED
@@ -175,6 +176,7 @@ def read_or_score(
             "probe": _fingerprint(task.probe),
         }
     )
+    devices = set[str]()  # which is not part of the key: readings agree but for rounding
     for proxy in proxies:
         known = cache.read(proxy)
         missing = [arch for arch_id, arch in by_id.items() if arch_id not in known]
@@ -186,10 +188,13 @@ def read_or_score(
                 raise RunError(f"{proxy} failed on {len(failed)} of {len(found)} architectures; {first}")
             cache.compact(proxy)
             known |= {row.arch_id: row for row in found}
+        devices |= {known[arch_id].device for arch_id in rows} - {""}
         rows = {
             arch_id: dataclasses.replace(row, readings={**row.readings, **known[arch_id].readings})
             for arch_id, row in rows.items()
         }
+    if len(devices) > 1:
+        say(f"readings are of several devices ({', '.join(sorted(devices))}): their last digits differ")
     return rows
 
 
