@@ -4,11 +4,15 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from ray import tune
 
 from tests.cluster.conftest import readings, variant
+from tvt_ray.cluster import ray_patches
+from tvt_ray.cluster.scoring import WorkerCallback, WorkerSearcher
+from tvt_ray.cluster.slots import Slots
 from tvt_ray.cluster.trials import Audience, make_callbacks
 from tvt_ray.errors import RunError, UsageError
 from tvt_ray.runs.config import load_config
@@ -141,6 +145,29 @@ def test_callbacks_and_trials_that_there_are_not_are_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UsageError, match=r"search.callbacks 'tensorboard' needs a package: .*tensorboardX"):
         make_callbacks(["tensorboard"])
+
+
+def test_a_worker_whose_node_leaves_is_given_nothing_more(monkeypatch):
+    """Asked of the cluster every few seconds."""
+    asked = []
+    monkeypatch.setattr(ray_patches, "leaving_nodes", lambda now: asked.append(now) or frozenset({"spot"}))
+    searcher = WorkerSearcher(SimpleNamespace(has_work=True, over=False), Slots(2, 0))
+    assert [searcher.leaves(worker) for worker in ("spot/7", "stays/7", "spot/8")] == [True, False, True]
+    assert len(asked) == 1
+    given = []
+    dispatcher = SimpleNamespace(
+        task=SimpleNamespace(space=None),
+        num_workers=2,
+        rest=lambda worker: given.append(("rest", worker)),
+        next=lambda worker: given.append(("next", worker)),
+    )
+    searcher.dispatcher, sent = dispatcher, []
+    actor = SimpleNamespace(take=SimpleNamespace(remote=lambda archs, idle_s: sent.append(archs)))
+    for trial_id, node in (("a", "spot"), ("b", "stays")):
+        trial = SimpleNamespace(trial_id=trial_id, temporary_state=SimpleNamespace(ray_actor=actor))
+        WorkerCallback(searcher).on_trial_result(1, [], trial, {"worker": f"{node}/7"})
+    assert given == [("rest", "a"), ("next", "b")]
+    assert sent == [None, None]
 
 
 def test_a_run_without_rows_has_no_results(finished, tmp_path):
