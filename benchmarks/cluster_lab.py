@@ -18,6 +18,7 @@ step failed.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import shutil
@@ -30,6 +31,7 @@ from typing import Any
 
 import torch
 import yaml
+from ray.autoscaler._private.fake_multi_node import node_provider
 from safetensors.torch import load_file
 
 from benchmarks.chaos import Tally, Undisturbed, compare, undisturbed
@@ -50,13 +52,37 @@ TOKENS = {"RAY_AUTH_MODE": "token"}
 NUM_STEPS = 10
 NOTICE_S, SETTLED_S, LOOK_S = 120, 10.0, 5.0  # of a machine that leaves: notice, patience, and how long it is looked at
 GONE_WITHIN_S = 180.0  # that the autoscaler has for taking back what is idle
-# Ray's own cluster of one machine whose autoscaler adds raylets with a CPU each; it runs `ray stop` first.
-AUTOSCALING = """
-from ray.cluster_utils import AutoscalingCluster
-kind = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-cluster = AutoscalingCluster({"CPU": 0}, {"worker": kind}, autoscaler_v2=True, idle_timeout_minutes=0.2)
-cluster.start()
-"""
+# A cluster of one machine, by Ray's provider for that: raylets of a CPU each are its machines. Settings and variables
+# are those of Ray's `AutoscalingCluster`.
+NO_WORKERS = {
+    "cluster_name": "tvt-lab-from-zero",
+    "max_workers": 2,
+    "idle_timeout_minutes": 0.2,
+    "upscaling_speed": 1.0,
+    "provider": {
+        "type": "fake_multinode",
+        "launch_multiple": True,
+        "head_node_id": node_provider.FAKE_HEAD_NODE_ID,
+        "disable_node_updaters": True,
+    },
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "head_node_type": "ray.head.default",
+    **{key: {} for key in ("auth", "docker", "file_mounts")},
+    **{key: [] for key in ("cluster_synced_files", "rsync_exclude", "rsync_filter")},
+    "file_mounts_sync_continuously": False,
+    **{f"{key}_commands": [] for key in ("initialization", "setup", "head_setup", "worker_setup")},
+    **{f"{key}_start_ray_commands": [] for key in ("head", "worker")},
+}
+AUTOSCALER = {
+    "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+    "RAY_FAKE_CLUSTER": "1",
+    "RAY_enable_autoscaler_v2": "1",
+    "RAY_CLOUD_INSTANCE_ID": node_provider.FAKE_HEAD_NODE_ID,
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING": node_provider.FAKE_HEAD_NODE_ID,
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -203,8 +229,14 @@ class Rehearsal:
         """The autoscaler (v2) brings workers for the search's trials in waiting, and takes them back once idle."""
         machine = self.lab.machine(SCALING)
         self._give_token(machine)
-        paths = {"PATH": f"{BIN}:{os.environ['PATH']}"}
-        machine.run(f"{BIN}/python -c {shlex.quote(AUTOSCALING)}", variables={**TOKENS, **paths})
+        file = self.lab.folder / "from_zero.json"
+        file.write_text(json.dumps(NO_WORKERS))
+        # The provider reads its defaults from a file that Ray's package lacks (2.60): on this machine it is there.
+        there = Path(node_provider.__file__).parent
+        machine.run(f"cp -r {there} /tmp/provider && cp {file} /tmp/provider/example.yaml")
+        machine.run(f"mount --bind /tmp/provider {there}")
+        variables = {**TOKENS, **AUTOSCALER, "PATH": f"{BIN}:{os.environ['PATH']}"}
+        machine.run(f"{BIN}/ray start --head --num-cpus=0 --autoscaling-config={file}", variables=variables)
         _check(self._alive(machine) == 1, "there are workers before anything asks for them")
         start = time.monotonic()
         folder, process = self._begin_search("zero", machine)
