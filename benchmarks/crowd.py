@@ -155,7 +155,7 @@ class Crowd:
 
         def start(manager: Any, max_actors: int | None = None) -> int:
             count = 0
-            for request, waiting in manager._resource_request_to_pending_actors.items():
+            for request, waiting in list(manager._resource_request_to_pending_actors.items()):
                 while waiting and manager._resource_manager.has_resources_ready(request):
                     if max_actors is not None and count >= max_actors:
                         return count

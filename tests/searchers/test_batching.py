@@ -126,13 +126,13 @@ def test_the_pace_is_the_middle_of_the_last_batch(medium_task):
 
 def test_batches_shrink_near_the_end(medium_task):
     run = make_run(medium_task, 16)
-    assert sizes(run.read_all(seconds=0.001)) == [1, 8, 4, 2, 1]
+    assert sizes(run.read_all(seconds=0.125)) == [1, 8, 4, 2, 1]
 
 
 def test_near_the_end_batches_are_shared_among_the_workers(medium_task):
     run = make_run(medium_task, 43)
     for worker in ("a", "b", "c"):
-        run.read(worker, 0.001)
+        run.read(worker, 0.2)
     assert sizes(run.dispatcher.next(worker) for worker in ("a", "b", "c")) == [7, 6, 5]  # a sixth of 40, 33 and 27
 
 
@@ -299,3 +299,14 @@ def test_time_is_counted_from_the_first_workers_first_word_to_the_last_result(ta
     time.sleep(0.02)
     run.dispatcher.next("b")
     assert run.dispatcher.seconds == last
+
+
+@pytest.mark.parametrize(("seconds", "least"), [(0.02, 10), (0.05, 4), (0.15, 1), (3.0, 1)])
+def test_near_the_end_a_batch_lasts_a_fifth_of_a_second_at_least(seconds, least, medium_task):
+    """Of a hundred workers that share the rest evenly each would have one architecture at a time."""
+    run = make_run(medium_task, 220)
+    for number in range(100):
+        run.dispatcher.next(f"w{number}")
+    run.dispatcher.done("w0", run.measure(run.dispatcher.next("w0"), seconds))
+    assert run.dispatcher.left == 120
+    assert len(run.dispatcher.next("w0").archs) == least

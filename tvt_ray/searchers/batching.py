@@ -20,6 +20,7 @@ from tvt_ray.searchers.recorder import Recorder
 from tvt_ray.vits import Arch
 
 BATCH_SECONDS = 4.0  # what a batch should take, against the milliseconds that Ray spends on it
+LEAST_SECONDS = 0.2  # of a batch near the end, for which others may have to wait
 MAX_BATCH = 64  # so that searchers that learn from results hear of them soon enough
 MAX_LOSSES = 2  # of one batch: its worker may have died of something else
 MAX_FAILED_STARTS = 3  # of workers in a row, while none is at work
@@ -121,7 +122,7 @@ class Dispatcher:
         if self._sample:
             count = min(count, math.ceil(len(self._sample) / (2 * self.num_workers)))
             return Batch(tuple(self._sample.popleft() for _ in range(count)), calibrates=True)
-        archs = self._ask(count)
+        archs = self._ask(count, self._least_for(worker))
         return Batch(archs) if archs else None
 
     def _count_for(self, worker: str) -> int:
@@ -131,10 +132,17 @@ class Dispatcher:
         pace = self._pace.get(worker)
         return 1 if pace is None else max(1, min(round(BATCH_SECONDS / max(pace, 1e-6)), MAX_BATCH))
 
-    def _ask(self, count: int) -> tuple[Arch, ...]:
-        """Fewer near the end, where a worker would otherwise wait for another's long batch."""
+    def _least_for(self, worker: str) -> int:
+        """Smaller batches are not worth what each costs the driver. A size that is given is not judged."""
+        if self.batch_size is not None:
+            return 1
+        return max(1, round(LEAST_SECONDS / max(self._pace.get(worker, LEAST_SECONDS), 1e-6)))
+
+    def _ask(self, count: int, least: int) -> tuple[Arch, ...]:
+        """Fewer near the end, where a worker would otherwise wait for another's long batch, but `least` of them."""
         archs: list[Arch] = []
-        while len(archs) < min(count, math.ceil(self.left / (2 * self.num_workers))):
+        fair = max(math.ceil(self.left / (2 * self.num_workers)), min(least, self.left))
+        while len(archs) < min(count, fair):
             arch = self.recorder.sampler.ask()
             if arch is None:
                 self.left = len(archs)
