@@ -85,6 +85,7 @@ def test_photos_get_a_student_on_the_stages_of_a_pretrained_teacher(cluster, cap
     assert code == 0, err
     result = json.loads(out.splitlines()[-1])
     phases = {"plan", "teacher", "choices", "search", "distill", "baselines", "rivals"}
+    print(result["seconds"])
     assert result["seconds"].keys() == phases
     (student,) = result["students"]
     assert student["val_acc"] is None  # it learned from the images that validated too

@@ -13,10 +13,10 @@ class ClusterSettings(Strict):
     """How work is packed onto processors and GPUs, how much of it at a time, and how long machines are waited for."""
 
     scoring_workers: PositiveInt | None = None  # scoring workers at most; None: as many as the cluster holds
-    # what a Tune trial of a search is: a worker, which is given batch after batch; or an architecture, at Tune's price
-    trial: Literal["worker", "architecture"] = "worker"
     # architectures that a scoring worker is given at a time; None: about four seconds' worth
     archs_per_trial: PositiveInt | None = None
+    # what a Tune trial of a search is: a worker, which is given batch after batch; or an architecture, at Tune's price
+    trial: Literal["worker", "architecture"] = "worker"
     # GPUs of each scoring worker; None: 0.25 where there is a GPU, else 0; auto: as its memory allows
     gpus_per_trial: Annotated[float, Field(ge=0)] | Literal["auto"] | None = None
     min_gpus: NonNegativeInt = 0  # GPUs that are asked of the cluster and waited for before anything begins
