@@ -61,7 +61,7 @@ class Raising(tune.Callback):
 def each(finished, cluster, config, tmp_path_factory):
     """A run whose trials are architectures, and a callback that heard of it."""
     folder, ears = tmp_path_factory.mktemp("each") / "run", Ears()
-    settings = {"trial": "architecture", "gpus_per_trial": 0}
+    settings = {"trial": "architecture", "gpus_per_trial": 0, "scoring_workers": 2}
     asked = variant(config, cluster=settings, search={"callbacks": ["json", "tensorboard"]})
     search(asked, run_dir=folder, callbacks=[ears])
     return folder, ears
