@@ -119,6 +119,19 @@ def test_compaction_keeps_rows_and_order_and_survives_being_cut_short(tmp_path):
     assert rows_in(tmp_path) == rows
 
 
+def test_what_stood_twice_after_a_kill_is_there_once_when_all_is_compacted(folder):
+    """Others read the files too. A merge of small parts that came meanwhile had made one part of old and new."""
+    rows = [make_row(number) for number in range(6)]
+    parts = Records(folder, ROWS)
+    for part in (rows[:3], rows[3:], rows, rows[:2]):
+        parts.append(part)
+    parts.compact(smaller_than=100)
+    assert [len(parts._read_part(path)) for path in parts._paths()] == [14]
+    Records(folder, ROWS).compact()
+    assert [len(parts._read_part(path)) for path in parts._paths()] == [6]
+    assert Records(folder, ROWS).read() == rows
+
+
 def test_compaction_merges_small_parts_at_the_end_alone(folder):
     parts = Records(folder, ROWS)
     parts.append([make_row(number) for number in range(4)])

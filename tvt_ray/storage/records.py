@@ -6,7 +6,7 @@ import contextlib
 import re
 import threading
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -90,8 +90,11 @@ class Records(Generic[R]):
 
         Raises UsageError that names a part that cannot be read.
         """
+        return self._distinct(self._tables())
+
+    def _distinct(self, tables: Iterable[tuple[Location, pa.Table]]) -> list[R]:
         first = dict[Hashable, R]()
-        for path, table in self._tables():
+        for path, table in tables:
             try:
                 records = self.codec.from_table(table)
             except (ValueError, TypeError) as error:
@@ -121,9 +124,10 @@ class Records(Generic[R]):
     def compact(self, smaller_than: int | None = None) -> None:
         """Rewrites all parts (or those at the end with fewer records each) as one.
 
-        Killed in between, old and new stand side by side, and reading drops the repeats.
+        Killed in between, old and new stand side by side: reading drops the repeats, and so does rewriting all parts,
+        since others read the files too.
         """
-        tables, paths, parts = list[pa.Table](), list[Location](), self._paths()
+        tables, parts = list[tuple[Location, pa.Table]](), self._paths()
         self._pass_over(parts)
         for path in reversed(parts):
             try:
@@ -132,11 +136,14 @@ class Records(Generic[R]):
                 break
             if smaller_than is not None and len(table) >= smaller_than:
                 break
-            tables.insert(0, table)
-            paths.append(path)
-        if len(paths) > 1:
-            self._write(pa.concat_tables(tables, promote_options="default"))
-            for path in paths:
+            tables.insert(0, (path, table))
+        whole = pa.concat_tables([table for _, table in tables], promote_options="default") if tables else None
+        if smaller_than is None and whole is not None:
+            records = self._distinct(tables)
+            whole = whole if len(records) == len(whole) else self.codec.to_table(records)
+        if whole is not None and (len(tables) > 1 or len(whole) < len(tables[0][1])):
+            self._write(whole)
+            for path, _ in tables:
                 with contextlib.suppress(FileNotFoundError):  # as above
                     path.unlink()
 
