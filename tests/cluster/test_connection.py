@@ -96,7 +96,8 @@ def test_a_search_that_loses_its_ray_ends_with_how_to_go_on(program, told, teach
     os.kill(pid, signal.SIGKILL)
     last, _ = ends_with(process, 1, 60)
     assert told in last
-    assert f"--run-dir {folder} --resume" in last
+    assert f"--run-dir {folder} " in last
+    assert last.endswith(" --resume")
     assert len(readings(folder)) >= 12
 
 
