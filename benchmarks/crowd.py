@@ -127,8 +127,7 @@ class Crowd:
 
     def __init__(self, num_workers: int, num_hosts: int, seconds_each: float) -> None:
         self.num_workers, self.num_hosts, self.seconds_each = num_workers, num_hosts, seconds_each
-        self.first: float | None = None  # time.perf_counter() when the first worker had come
-        self.complete: float | None = None  # and all
+        self.complete: float | None = None  # time.perf_counter() when all workers had come
         self.last, self.rows_when_complete = 0.0, 0
 
     def rate(self, num_rows: int) -> float:
@@ -178,10 +177,8 @@ class Crowd:
             RayActorManager._try_start_actors = original
 
     def _note(self, count: int, dispatcher: Dispatcher) -> None:
-        now = time.perf_counter()
-        self.first = self.first or now
         if count >= self.num_workers and self.complete is None:
-            self.complete, self.rows_when_complete = now, dispatcher.recorder.num_rows
+            self.complete, self.rows_when_complete = time.perf_counter(), dispatcher.recorder.num_rows
 
 
 def _track_start(manager: Any, tracked: Any, future: Any) -> None:

@@ -190,7 +190,7 @@ def jobs_end_with_their_workers() -> Iterator[None]:
 def trial_storage(folder: str, name: str) -> Any:
     """Where trials that Tune does not run keep what its loggers write: `folder`/`name`, by way of this session's files.
 
-    Raises UsageError where it cannot be written. The way without: callbacks that write to places of their own.
+    Raises UsageError where it cannot be written. Without: callbacks that write to places of their own.
     """
     from ray.train._internal.storage import StorageContext
 
@@ -216,8 +216,8 @@ def keep_files(storage: Any, wait: bool = False) -> None:
 def grid_of(trials: Sequence[Any], folder: str, filesystem: Any) -> ResultGrid:
     """Tune's results of trials that it did not run, with `score` as the metric, to be maximised.
 
-    `ExperimentAnalysis` looks for a file of each trial's results; of these each has one, which is known. The way
-    without: `Run.rows`, a table of the same.
+    `ExperimentAnalysis` looks for a file of each trial's results; of these each has one, which is known. Without:
+    `Run.rows`, a table of the same.
     """
     import pandas as pd
     from ray.tune import ExperimentAnalysis, ResultGrid

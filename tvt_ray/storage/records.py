@@ -137,12 +137,13 @@ class Records(Generic[R]):
             if smaller_than is not None and len(table) >= smaller_than:
                 break
             tables.insert(0, (path, table))
-        whole = pa.concat_tables([table for _, table in tables], promote_options="default") if tables else None
-        if smaller_than is None and whole is not None:
-            records = self._distinct(tables)
-            whole = whole if len(records) == len(whole) else self.codec.to_table(records)
-        if whole is not None and (len(tables) > 1 or len(whole) < len(tables[0][1])):
-            self._write(whole)
+        if not tables:
+            return
+        merged = pa.concat_tables([table for _, table in tables], promote_options="default")
+        if smaller_than is None and len(records := self._distinct(tables)) < len(merged):
+            merged = self.codec.to_table(records)
+        if len(tables) > 1 or len(merged) < len(tables[0][1]):
+            self._write(merged)
             for path, _ in tables:
                 with contextlib.suppress(FileNotFoundError):  # as above
                     path.unlink()
