@@ -16,6 +16,7 @@ from ray import tune
 from ray.tune.callback import CallbackList
 from ray.tune.error import TuneError
 from ray.tune.experiment import Trial
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback, TBXLoggerCallback
 
 from tvt_ray.cluster import ray_patches
 from tvt_ray.errors import RunError, UsageError
@@ -24,24 +25,6 @@ from tvt_ray.storage.locations import Location, RemotePath, first_line
 
 ResultGrid: TypeAlias = tune.ResultGrid
 FOLDER = "tune"  # of a run: what callbacks write, a folder for each architecture
-
-
-def _json() -> tune.Callback:
-    from ray.tune.logger import JsonLoggerCallback
-
-    return JsonLoggerCallback()
-
-
-def _csv() -> tune.Callback:
-    from ray.tune.logger import CSVLoggerCallback
-
-    return CSVLoggerCallback()
-
-
-def _tensorboard() -> tune.Callback:
-    from ray.tune.logger import TBXLoggerCallback
-
-    return TBXLoggerCallback()
 
 
 def _mlflow() -> tune.Callback:
@@ -53,9 +36,9 @@ def _mlflow() -> tune.Callback:
 
 # name -> builder of a Tune callback, for `search.callbacks`; it may raise ImportError. Each is a row in `CALLBACKS`.
 CALLBACKS: dict[str, Callable[[], tune.Callback]] = {
-    "json": _json,
-    "csv": _csv,
-    "tensorboard": _tensorboard,
+    "json": JsonLoggerCallback,
+    "csv": CSVLoggerCallback,
+    "tensorboard": TBXLoggerCallback,
     "mlflow": _mlflow,
 }
 
