@@ -135,6 +135,49 @@ def test_a_callback_that_raises_stops_the_run_and_keeps_its_rows(finished, clust
     assert found == {arch_id: before[arch_id] for arch_id in found}
 
 
+class After(tune.Stopper):
+    """Ends all after so many results."""
+
+    def __init__(self, count):
+        self.left = count
+
+    def __call__(self, trial_id, result):
+        assert result["score"] == result["score"]
+        self.left -= 1
+        return True  # the trial is over, which says nothing of the others
+
+    def stop_all(self):
+        return self.left <= 0
+
+
+class Broken(tune.Stopper):
+    def __call__(self, trial_id, result):
+        raise KeyError("accuracy")
+
+    def stop_all(self):
+        return False
+
+
+def test_a_stopper_of_tune_ends_a_search_as_if_no_more_had_been_asked_for(finished, cluster, config, tmp_path):
+    folder, asked = tmp_path / "run", variant(config, cluster={"scoring_workers": 1, "archs_per_trial": 2})
+    run = search(asked, run_dir=folder, stop=After(5))
+    found, before = readings(folder), readings(finished[0])
+    assert 5 <= len(found) < 12
+    assert found == {arch_id: before[arch_id] for arch_id in found}
+    assert run.summary.note == f"{len(found)} of the 24 requested were scored: After ended it"
+    assert (folder / "top.json").exists()
+    search(None, run_dir=folder, resume=True)
+    assert readings(folder) == before
+
+
+def test_a_stopper_that_raises_stops_the_run_and_one_of_trials_is_refused(cluster, config, tmp_path):
+    with pytest.raises(RunError, match=r"stop failed: KeyError: 'accuracy'"):
+        search(variant(config, cluster={"scoring_workers": 1}), run_dir=tmp_path / "run", stop=Broken())
+    with pytest.raises(UsageError, match=r"stop must be a ray.tune.Stopper, not function: an architecture has one"):
+        search(config, run_dir=tmp_path / "other", stop=lambda trial_id, result: True)
+    assert not (tmp_path / "other").exists()
+
+
 def test_callbacks_and_trials_that_there_are_not_are_one_line(monkeypatch):
     with pytest.raises(UsageError, match=r"config search.callbacks: unknown callback 'wandbb'; choices: json, csv"):
         load_config(None, [{"search": {"callbacks": ["wandbb"]}}])

@@ -129,27 +129,43 @@ def result_grid(rows: Sequence[Row], score: Callable[[Row], float | None], folde
     return ray_patches.grid_of(trials, path, filesystem)
 
 
+def check_stopper(stop: Any) -> None:
+    """Raises UsageError for what cannot end a search."""
+    if not (stop is None or isinstance(stop, tune.Stopper)):
+        raise UsageError(
+            f"stop must be a ray.tune.Stopper, not {type(stop).__name__}: an architecture has one result, after which "
+            "no condition can stop it; an ExperimentPlateauStopper or a TimeoutStopper ends the search"
+        )
+
+
 class Audience:
-    """Tune callbacks that hear of each architecture as of a trial with one result, a batch at a time.
+    """Tune callbacks, and a stopper, that hear of each architecture as of a trial with one result, a batch at a time.
 
     Of `trials` they are given those of the batch. Tune's loggers write below `tune/` of the run folder.
     """
 
-    def __init__(self, callbacks: Sequence[tune.Callback], storage: Any) -> None:
-        self._callbacks, self._storage = CallbackList(list(callbacks)), storage
+    def __init__(self, callbacks: Sequence[tune.Callback], storage: Any, stopper: tune.Stopper | None = None) -> None:
+        self._callbacks, self._storage, self._stopper = CallbackList(list(callbacks)), storage, stopper
         self._iteration, self._last = 0, list[ArchTrial]()
+        self.end_reason: str | None = None  # of the stopper
 
     @classmethod
     @contextlib.contextmanager
-    def gathered(cls, callbacks: Sequence[tune.Callback], folder: Location, num_samples: int) -> Iterator[Audience]:
+    def gathered(
+        cls,
+        callbacks: Sequence[tune.Callback],
+        folder: Location,
+        num_samples: int,
+        stopper: tune.Stopper | None = None,
+    ) -> Iterator[Audience]:
         """Set up, and told of the end. Raises UsageError where a callback cannot be set up, and RunError where one
         fails at the end.
         """
         if not callbacks:
-            yield cls((), None)
+            yield cls((), None, stopper)
             return
         storage = ray_patches.trial_storage(str(folder), FOLDER)
-        audience = cls(callbacks, storage)
+        audience = cls(callbacks, storage, stopper)
         try:
             audience._callbacks.setup(num_samples=num_samples, total_num_samples=num_samples)
         except Exception as error:  # whatever a callback raises
@@ -161,13 +177,26 @@ class Audience:
             audience._end()
 
     def tell(self, rows: Sequence[Row], score: Callable[[Row], float | None]) -> None:
-        """Rows that were scored. Raises RunError where a callback fails."""
-        if self._storage is None:
-            return
+        """Rows that were scored. Raises RunError where a callback or the stopper fails."""
+        if self._storage is not None:
+            self._call_back(rows, score)
+        if self._stopper is not None and self.end_reason is None:
+            self._ask(self._stopper, rows, score)
+
+    def _ask(self, stopper: tune.Stopper, rows: Sequence[Row], score: Callable[[Row], float | None]) -> None:
+        """As Tune asks one: about each result, then whether all should end."""
+        with _failing("stop"):
+            for row in rows:
+                if row.error is None:
+                    stopper(row.arch_id, result_of(row, score(row)))
+            if stopper.stop_all():
+                self.end_reason = f"{type(stopper).__name__} ended it"
+
+    def _call_back(self, rows: Sequence[Row], score: Callable[[Row], float | None]) -> None:
         self._iteration += 1
         self._last = trials = [ArchTrial(row, self._storage) for row in rows]
         info = {"iteration": self._iteration, "trials": trials}
-        with _failing():
+        with _failing("a callback of search.callbacks"):
             self._callbacks.on_step_begin(**info)
             for row, trial in zip(rows, trials, strict=True):
                 trial.init_local_path()
@@ -183,14 +212,14 @@ class Audience:
             ray_patches.keep_files(self._storage)
 
     def _end(self) -> None:
-        with _failing():
+        with _failing("a callback of search.callbacks"):
             self._callbacks.on_experiment_end(trials=self._last)
             ray_patches.keep_files(self._storage, wait=True)
 
 
 @contextlib.contextmanager
-def _failing() -> Iterator[None]:
+def _failing(who: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a callback raises
-        raise RunError(f"a callback of search.callbacks failed: {type(error).__name__}: {first_line(error)}") from error
+        raise RunError(f"{who} failed: {type(error).__name__}: {first_line(error)}") from error

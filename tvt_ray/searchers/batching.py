@@ -94,7 +94,12 @@ class Dispatcher:
     @property
     def over(self) -> bool:
         """Whether everything was read that will be."""
-        return bool(self.stop_reason) or not (self.has_work or any(self._pending.values()))
+        return self._ended or not (self.has_work or any(self._pending.values()))
+
+    @property
+    def _ended(self) -> bool:
+        """Whether nothing more is to be read, whatever is left."""
+        return bool(self.stop_reason or self.recorder.end_reason)
 
     def stop(self, reason: str) -> None:
         """Ends the run at once; rows that arrived are kept."""
@@ -106,7 +111,7 @@ class Dispatcher:
             self._hear()
         self._pending.setdefault(worker, None)
         batch = self._pending[worker]
-        if batch is None and not self.stop_reason:
+        if batch is None and not self._ended:
             batch = self._pending[worker] = self._deal(worker)
         return batch
 

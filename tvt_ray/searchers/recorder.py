@@ -117,7 +117,8 @@ class Recorder:
     """Takes rows in whatever order they come. Plain code: what it does with them is passed in.
 
     `write` hands rows on for writing, and may raise RunError or UsageError. `watch` hears of rows that were scored, and
-    of the best score so far, and may raise RunError. `stop_reason` is set when the run should not go on.
+    of the best score so far, and may raise RunError. `stop_reason` is set when the run should not go on, and
+    `end_reason` when it has read enough before it has read all.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Recorder:
         self.seconds = 0.0  # from then to the last of the rows
         self.errors: Counter[str] = Counter()
         self.stop_reason: str | None = None
+        self.end_reason: str | None = None
         self._devices: set[str] = set()
         self._untold: list[tuple[Arch, Row]] = []  # rows that wait for the calibration
         self._earlier: list[tuple[Arch, Row]] = []  # likewise, of an earlier run
@@ -178,6 +180,10 @@ class Recorder:
     def stop(self, reason: str) -> None:
         """The run should not go on; the first reason counts."""
         self.stop_reason = self.stop_reason or reason
+
+    def end(self, reason: str) -> None:
+        """The run has read enough; the first reason counts."""
+        self.end_reason = self.end_reason or reason
 
     def calibrate(self, calibration: Calibration) -> None:
         """From here on rows can be scored, and those that waited for it are."""

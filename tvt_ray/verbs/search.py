@@ -12,7 +12,7 @@ from typing import Any
 from tvt_ray.cluster.metrics import record_rows
 from tvt_ray.cluster.scoring import Outcome, run_architectures, run_workers
 from tvt_ray.cluster.slots import Job, pack_job
-from tvt_ray.cluster.trials import Audience, make_callbacks
+from tvt_ray.cluster.trials import Audience, check_stopper, make_callbacks
 from tvt_ray.data.datasets import check_outside
 from tvt_ray.errors import RunError
 from tvt_ray.plugins import load_plugins
@@ -47,6 +47,7 @@ def search(
     resume: bool = False,
     ray_address: str | None = None,
     callbacks: Sequence[Any] = (),
+    stop: Any = None,
 ) -> Run:
     """Scores `config.search.num_samples` untrained architectures, as Tune trials on Ray: the run, with its `summary`.
 
@@ -54,15 +55,16 @@ def search(
     or an open session, which the other arguments are of already. `run_dir`: a folder or URI; None makes one below
     runs/. A Ray session that this process has is used and left; else one is started (or `ray_address` joined) and
     ended. `callbacks`: of Ray Tune, beside those of `search.callbacks`, which hear of each architecture as of a trial.
+    `stop`: a `ray.tune.Stopper`, which is told of each as of a result, and may end the search before its number.
     Raises UsageError for what is wrong beforehand, RunError when the run could not finish; what was read is on
     disk either way, and `resume=True` goes on with it.
     """
     if isinstance(config, Session):
-        return Run(config.folder.path, _search(config, callbacks))
+        return Run(config.folder.path, _search(config, callbacks, stop))
     location = as_location(run_dir or f"runs/{time.strftime('%Y%m%d-%H%M%S')}")
     wanted = RunFolder(location).config_for({}) if config is None and resume else as_config(config)
     with Session.open(wanted, location, resume=resume, ray_address=ray_address) as session:
-        return Run(location, _search(session, callbacks))
+        return Run(location, _search(session, callbacks, stop))
 
 
 def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunConfig:
@@ -75,8 +77,9 @@ def as_config(config: RunConfig | Mapping[str, Any] | str | Path | None) -> RunC
     return load_config(Path(config).expanduser())
 
 
-def _search(session: Session, callbacks: Sequence[Any]) -> SearchSummary:
+def _search(session: Session, callbacks: Sequence[Any], stop: Any) -> SearchSummary:
     config, folder = session.config, session.folder
+    check_stopper(stop)
     callbacks = [*make_callbacks(config.search.callbacks), *callbacks]
     folder.check(config, session.resume)
     check_outside(folder.path, config.data.name)
@@ -90,7 +93,7 @@ def _search(session: Session, callbacks: Sequence[Any]) -> SearchSummary:
     session.clock.add("ray", 0.0)  # listed before the scoring that it is for
     start = time.perf_counter()
     session.join_ray(reading.resume_command)
-    outcome, dispatcher = reading.run(task, sample, callbacks)
+    outcome, dispatcher = reading.run(task, sample, callbacks, stop)
     session.clock.add("ray", time.perf_counter() - start - dispatcher.seconds)
     return reading.conclude(outcome, dispatcher)
 
@@ -105,7 +108,9 @@ class _Reading:
             self.folder.path, "python search.py", "", self.config.plugins, session.ray_address
         )
 
-    def run(self, task: ReadingTask, sample: Sequence[Arch], callbacks: Sequence[Any]) -> tuple[Outcome, Dispatcher]:
+    def run(
+        self, task: ReadingTask, sample: Sequence[Arch], callbacks: Sequence[Any], stop: Any
+    ) -> tuple[Outcome, Dispatcher]:
         """Replays the rows of an earlier run, calibrates unless it did, and reads what is left."""
         job = pack_job(self.config.cluster, task)
         self._warn_of_bfloat16(job)
@@ -113,7 +118,7 @@ class _Reading:
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(RecordWriter(self.folder.rows(), self.lock.check))
             audience = stack.enter_context(
-                Audience.gathered(callbacks, self.folder.path, self.config.search.num_samples)
+                Audience.gathered(callbacks, self.folder.path, self.config.search.num_samples, stop)
             )
             dispatcher = self._make_dispatcher(task, sample, earlier, writer, audience, stack)
             stack.enter_context(on_sigterm(dispatcher.stop))
@@ -147,6 +152,8 @@ class _Reading:
         def watch(rows: Sequence[Row], best: float | None) -> None:
             record_rows(rows, best)
             audience.tell(rows, recorder.scorer.score)
+            if audience.end_reason:
+                recorder.end(audience.end_reason)
 
         recorder = Recorder(writer.put, sampler, scorer, settings.searcher, watch, settings.max_failure_share)
         known = [(space.from_json(verified(row, space).arch), row) for row in earlier]
@@ -193,7 +200,7 @@ class _Reading:
         self.lock.check()
         parts.compact()
         self.session.rows = rows = parts.read()
-        note = self._explain_count(len(rows), dispatcher.recorder.sampler.exhausted)
+        note = self._explain_count(len(rows), dispatcher.recorder)
         self._check_complete(rows, dispatcher.stop_reason, note)
         with self.clock("report"):
             ranking = write_order(self.folder, self.config, rows)
@@ -224,15 +231,17 @@ class _Reading:
         if not any(row.status == "ok" for row in rows):
             raise RunError(f"all {len(rows)} architectures failed, the first with: {rows[0].error}")
 
-    def _explain_count(self, num_rows: int, exhausted: bool) -> str | None:
+    def _explain_count(self, num_rows: int, recorder: Recorder) -> str | None:
         """Why there are fewer rows than requested, where that is not a failure."""
         wanted, size = self.config.search.num_samples, self.config.space.size()
         if num_rows >= wanted:
             return None
         if num_rows >= size:
             return f"the whole space was scored: it has {size:,} architectures, {wanted:,} were requested"
-        if exhausted:
-            found = f"{num_rows:,} of the {wanted:,} requested were scored"
+        found = f"{num_rows:,} of the {wanted:,} requested were scored"
+        if recorder.end_reason:
+            return f"{found}: {recorder.end_reason}"
+        if recorder.sampler.exhausted:
             return f"{found}: no more were found within the budget ({self.config.budget})"
         return None
 
