@@ -93,6 +93,7 @@ class Ec2(BaseModel):
 class Ebs(Ec2):
     volume_size: PositiveInt  # GiB
     volume_type: Literal["gp3"]
+    delete_on_termination: Literal[True]  # else a second disk goes on costing
 
 
 class BlockDevice(Ec2):
