@@ -1,16 +1,25 @@
-"""kuberay/, without a cluster: fields that KubeRay documents, values that fit each other, and what the image holds."""
+"""kuberay/, without a cluster: fields that KubeRay documents, values that fit each other, and what the image holds.
 
+KUBERAY_SCHEMA names KubeRay's own schema of a RayJob (ray.io_rayjobs.yaml of its release), which the nightly workflow
+fetches: the manifest is held against it too.
+"""
+
+import os
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
 from tests.cluster.files import IMAGE_FOLDER, MANIFEST, load, parse_project_commands, pins, text_of
 from tests.conftest import REPO
 
 CLAIM = "kuberay/runs-pvc.yaml"
+SCHEMA = os.environ.get("KUBERAY_SCHEMA")
 # What may stand in a field, of what these files use: of KubeRay 1.7 as Ray's "KubeRay CRD API reference" has it, and of
 # Kubernetes. No package that is installed brings their schemas. rayStartParams are free: they are flags of `ray start`.
 FIELDS = {
@@ -56,6 +65,53 @@ def amount(quantity: str | int) -> Decimal:
     """A Kubernetes quantity as a number."""
     number, unit = re.fullmatch(r"([\d.]+)(m|Mi|Gi|)", str(quantity)).groups()
     return Decimal(number) * UNITS[unit]
+
+
+def schema_of(definition: dict[str, Any]) -> dict[str, Any]:
+    """Of a CustomResourceDefinition's v1, under which a field that it does not name is an error."""
+    (schema,) = (each["schema"] for each in definition["spec"]["versions"] if each["name"] == "v1")
+    return closed(schema["openAPIV3Schema"])
+
+
+def closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: closed(value) for key, value in schema.items()}
+    free = "additionalProperties" in inner or inner.get("x-kubernetes-preserve-unknown-fields")
+    return inner if free or not isinstance(inner.get("properties"), dict) else {**inner, "additionalProperties": False}
+
+
+def errors_by(definition: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """What is wrong with a resource's spec."""
+    found = jsonschema.Draft7Validator(schema_of(definition)["properties"]["spec"]).iter_errors(document["spec"])
+    return [f"{'.'.join(map(str, each.absolute_path))}: {each.message}" for each in found]
+
+
+@pytest.mark.skipif(SCHEMA is None, reason="KUBERAY_SCHEMA names no file")
+def test_the_manifest_is_valid_by_kuberays_published_schema():
+    definition = yaml.safe_load(Path(str(SCHEMA)).read_text())
+    manifest = load(MANIFEST)
+    assert definition["spec"]["names"]["kind"] == manifest["kind"]
+    assert errors_by(definition, manifest) == []
+    manifest["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["minReplica"] = 0  # or else it looks at nothing
+    assert len(errors_by(definition, manifest)) == 1
+
+
+def test_a_schema_refuses_what_it_does_not_name_and_values_of_another_kind():
+    texts = {"type": "object", "additionalProperties": {"type": "string"}}
+    group = {"type": "object", "required": ["groupName"], "properties": {"groupName": {"type": "string"}, "a": texts}}
+    spec = {"type": "object", "properties": {"groups": {"type": "array", "items": group}}}
+    version = {"name": "v1", "schema": {"openAPIV3Schema": {"properties": {"spec": spec}}}}
+    definition = {"spec": {"versions": [{"name": "v1alpha1", "schema": {}}, version]}}
+    assert errors_by(definition, {"spec": {"groups": [{"groupName": "gpu", "a": {"num-cpus": "0"}}]}}) == []
+    assert sorted(
+        errors_by(definition, {"spec": {"groups": [{"groupName": "gpu", "a": {"num-cpus": 0}, "b": 1}]}})
+    ) == [
+        "groups.0.a.num-cpus: 0 is not of type 'string'",
+        "groups.0: Additional properties are not allowed ('b' was unexpected)",
+    ]
 
 
 @pytest.fixture
