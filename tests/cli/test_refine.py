@@ -15,7 +15,7 @@ def make():
         )
         found = {"lessons": (), "sure_of_first": None, "more_would_change": None, "smallest": None, **changed}
         return RefineSummary(
-            run_dir="/runs/photos one", num_students=5, epochs_spent=35, rungs=(5, 10), best=best, **found
+            run_dir="/runs/photos one", num_students=5, epochs_spent=35, rungs=(5, 10), epochs=15, best=best, **found
         )
 
     return make
@@ -34,10 +34,11 @@ def test_what_was_learned_is_in_words_and_chances(capsys, make):
         make(42.0, (40.0, 44.0), lessons=("this dataset rewards width",), sure_of_first=0.62, more_would_change=0.3)
     )
     out = capsys.readouterr().out
-    assert out.splitlines()[-4:] == [
+    assert out.splitlines()[-5:] == [
         "learned this dataset rewards width",
         "sure    the first ends above the second with a chance of 62 %",
         "more    another of these is better by half a point or more with a chance of 30 %",
+        "length  all this holds after 10 of 15 epochs; longer trainings may put other students first",
         "train   python distill.py --run-dir '/runs/photos one' --top-k 2",
     ]
     assert "40.0 to 44.0" in out

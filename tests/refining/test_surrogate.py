@@ -56,7 +56,7 @@ def test_what_counts_is_found_and_said():
     assert lessons["width"].low > 2
     assert lessons["depth"].low < 0.5
     assert lessons["depth"].high > -0.5
-    assert lessons["width"].sentence().startswith("this dataset rewards more width: +")
+    assert lessons["width"].sentence().startswith("this dataset rewards more width after 20 epochs: +")
     assert correlation(prediction.mean[40:], world.accuracy[40:]) > 0.95
     assert correlation(world.prior[40:], world.accuracy[40:]) < 0.75
 
@@ -64,12 +64,30 @@ def test_what_counts_is_found_and_said():
 @pytest.mark.parametrize(
     ("lesson", "text"),
     [
-        (Lesson("width", "doubling", 0.71, 0.2, 1.1), "this dataset rewards more width: +0.7 points a doubling, "),
-        (Lesson("depth_2", "doubling", -2.0, -3.0, -1.0), "this dataset rewards less depth 2: -2.0 points a doubling"),
-        (Lesson("heads", "doubling", 0.1, -0.3, 0.5), "whether this dataset rewards heads is open: +0.1 points"),
-        (Lesson("has_conv_stem", "presence", 3.0, 2.0, 4.0), "this dataset rewards a conv stem: +3.0 points with it, "),
-        (Lesson("has_conv_stem", "presence", -3.0, -4.0, -2.0), "this dataset rewards no conv stem: -3.0 points"),
-        (Lesson("has_mean_pool", "presence", 0.0, -1.0, 1.0), "whether this dataset rewards a mean pool is open: "),
+        (
+            Lesson("width", "doubling", 0.71, 0.2, 1.1, 9),
+            "this dataset rewards more width after 9 epochs: +0.7 points a doubling, ",
+        ),
+        (
+            Lesson("depth_2", "doubling", -2.0, -3.0, -1.0, 9),
+            "this dataset rewards less depth 2 after 9 epochs: -2.0 points a doubling",
+        ),
+        (
+            Lesson("heads", "doubling", 0.1, -0.3, 0.5, 9),
+            "whether this dataset rewards heads is open after 9 epochs: +0.1 points",
+        ),
+        (
+            Lesson("has_conv_stem", "presence", 3.0, 2.0, 4.0, 9),
+            "this dataset rewards a conv stem after 9 epochs: +3.0 points with it, ",
+        ),
+        (
+            Lesson("has_conv_stem", "presence", -3.0, -4.0, -2.0, 9),
+            "this dataset rewards no conv stem after 9 epochs: -3.0 points",
+        ),
+        (
+            Lesson("has_mean_pool", "presence", 0.0, -1.0, 1.0, 9),
+            "whether this dataset rewards a mean pool is open after 9 epochs: ",
+        ),
     ],
 )
 def test_a_lesson_says_whether_it_is_one(lesson, text):

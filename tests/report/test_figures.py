@@ -108,5 +108,6 @@ def test_the_page_shows_them_where_they_rank(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4  # two figures, light and dark
     assert all(lesson.sentence() in page for lesson in found.prediction.lessons)
+    assert f"All this holds after {found.prediction.epochs} of {config.distill.epochs} epochs" in page
     write_report(tmp_path / "report.html", rows, found.prior, config)
     assert (tmp_path / "report.html").read_text().count("data:image/png;base64,") == 2

@@ -67,4 +67,7 @@ def print_refined(summary: RefineSummary) -> None:
         cost = f"{format_count(small.params)} parameters"
         cost += "" if small.latency_ms is None else f", {small.latency_ms:.3g} ms"
         print(f"small   {small.arch_id} ({cost}) {small.sentence}; distill.py --within {small.within:g} trains it")
+    if summary.lessons:
+        length = f"after {summary.rungs[-1]} of {summary.epochs} epochs"
+        print(f"length  all this holds {length}; longer trainings may put other students first")
     print(f"train   python distill.py --run-dir {shlex.quote(summary.run_dir)} --top-k 2")

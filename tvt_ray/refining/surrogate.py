@@ -41,9 +41,10 @@ class Lesson:
     points: float  # percentage points a step
     low: float  # a 90 % interval
     high: float
+    epochs: int  # of the trainings that taught it: after longer ones it may be otherwise
 
     def sentence(self) -> str:
-        """What it says of the dataset, in words and numbers."""
+        """What it says of the dataset at this length of training, in words and numbers."""
         has, name = self.unit == PRESENCE, self.name.removeprefix(FLAG).replace("_", " ")
         more, less = ("a", "no") if has else ("more", "less")
         if self.low > 0 or self.high < 0:
@@ -51,6 +52,7 @@ class Lesson:
         else:
             verdict = f"whether this dataset rewards {'a ' if has else ''}{name} is open"
         step = "with it" if has else f"a {self.unit}"
+        verdict = f"{verdict} after {self.epochs} epochs"
         return f"{verdict}: {self.points:+.1f} points {step}, 90 % interval {self.low:+.1f} to {self.high:+.1f}"
 
 
@@ -183,7 +185,7 @@ def predict(
         mean=scale.percent(means),
         deviation=(scale.percent(means + deviations) - scale.percent(means - deviations)) / 2,
         noise=latent.noise * scale.points_per_latent(float(np.median(means))),
-        lessons=_lessons(features, latent),
+        lessons=_lessons(features, latent, epochs),
         latent=latent,
     )
 
@@ -215,7 +217,7 @@ def _latent(curves: Curves, scores: Floats, features: Floats, scale: Scale, post
     )
 
 
-def _lessons(features: FeatureTable, latent: Latent) -> tuple[Lesson, ...]:
+def _lessons(features: FeatureTable, latent: Latent, epochs: int) -> tuple[Lesson, ...]:
     """What the weights give all rows, explained by their shape alone (least squares), at the median row."""
     shape = features.shape
     if not features.num_shape:
@@ -227,6 +229,6 @@ def _lessons(features: FeatureTable, latent: Latent) -> tuple[Lesson, ...]:
     deviations = np.sqrt(np.maximum(((to_slopes @ latent.covariance[:num_shared, :num_shared]) * to_slopes).sum(1), 0))
     points, wide = latent.scale.points_per_latent(float(np.median(means))), special.ndtri((1 + LESSON_LEVEL) / 2)
     return tuple(
-        Lesson(name, unit, points * slope, points * (slope - wide * deviation), points * (slope + wide * deviation))
+        Lesson(name, unit, *(points * (slope + far * deviation) for far in (0.0, -wide, wide)), epochs)
         for name, unit, slope, deviation in zip(features.names, features.units, slopes, deviations, strict=False)
     )

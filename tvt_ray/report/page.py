@@ -76,6 +76,7 @@ def write_report(
         smallest=_smallest_line(smallest) if smallest else None,
         found=found,
         lessons=[lesson.sentence() for lesson in prediction.lessons] if prediction else (),
+        length=prediction.epochs if prediction else None,
         rival_columns=RIVAL_COLUMNS,
         cut_columns=CUT_COLUMNS,
         way_columns=WAY_COLUMNS,

@@ -67,6 +67,7 @@ class RefineSummary:
     num_students: int  # that were trained
     epochs_spent: int  # over all of them, by this call and those before
     rungs: tuple[int, ...]  # epochs after which students were compared
+    epochs: int  # of a whole training
     best: tuple[Refined, ...]
     lessons: tuple[str, ...]  # what this dataset rewards, in words
     sure_of_first: float | None  # the chance that the first ends above the second
@@ -239,6 +240,7 @@ class _Refining:
             num_students=len(self.rounds.chosen),
             epochs_spent=spent,
             rungs=self.rounds.rungs,
+            epochs=self.config.distill.epochs,
             best=best_of(learned, NUM_LISTED),
             lessons=tuple(lesson.sentence() for lesson in learned.prediction.lessons) if learned.prediction else (),
             sure_of_first=_sure_of_first(learned),
