@@ -38,7 +38,7 @@ fuzz: $(VENV)/.installed-test
 lab-interrupts: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks interrupts
 
-# A cluster brought up by `ray up` on machines of namespaces, and broken: ten minutes, as root.
+# A cluster brought up by `ray up` on machines of namespaces, and broken: a quarter of an hour, as root.
 cluster-lab: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks cluster_lab
 

@@ -34,7 +34,7 @@ from tvt_ray.storage.locations import write_atomically
 REPO = Path(__file__).parents[1]
 BENCHMARKS = (
     *("fit", "headline", "refine", "ground_truth", "proxies", "scorer", "trunk", "scale", "chaos", "gpu"),
-    *("interrupts", "leak", "distill", "crowd", "surrogates", "students", "lengths", "cluster_lab"),
+    *("interrupts", "leak", "distill", "crowd", "surrogates", "students", "lengths", "cluster_lab", "dashboard"),
 )
 CONFIG = ("config", "dataset", "teacher", "teacher-weights", "set")  # flags of a benchmark that has a config
 HOW_MUCH = ("seeds", "cases", "precision", "bands")  # flags that say which parts are measured, and change none of them
