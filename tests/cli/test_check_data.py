@@ -66,6 +66,7 @@ def test_it_says_line_by_line_what_is_there_and_what_looks_wrong(capsys, tmp_pat
     ]
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_printed_escaped(capsys, tmp_path):
     folder = write_class_folders(tmp_path, ["ants", "bees"], 5)
     os.rename(folder / "bees", os.fsencode(folder) + b"/caf\xe9")  # noqa: PTH104 (Path takes no bytes)

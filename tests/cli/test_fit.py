@@ -54,6 +54,7 @@ def test_a_plan_has_a_line_for_each_phase(capsys, photos, tmp_path, speeds):
     assert lines == ["data", "teacher", "search", "choices", "distill", "together"]
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_trained_already_takes_none_of_the_minutes(capsys, photos, tmp_path):
     """Its speed is measured with the students', its weights are read before anything is timed."""
     kept, other = tmp_path / "two.safetensors", tmp_path / "three.safetensors"

@@ -13,6 +13,8 @@ from tvt_ray.cli.main import build_parser, repeated, run
 from tvt_ray.cli.options import Parser
 from tvt_ray.runs.resuming import resume_command
 
+pytestmark = pytest.mark.slow  # each starts a process
+
 # A command that says when it has begun, and then does what the test gives it.
 PROGRAM = """
 import argparse, signal, sys, time

@@ -49,6 +49,7 @@ def test_intervals_hold_the_estimate_and_narrow_with_more_architectures():
     assert width[1] < width[0]
 
 
+@pytest.mark.slow
 def test_partial_correlation_sees_through_a_common_cause():
     cause = RNG.normal(size=400)
     x, y = cause + 0.5 * RNG.normal(size=400), cause + 0.5 * RNG.normal(size=400)

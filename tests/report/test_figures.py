@@ -86,6 +86,7 @@ def known():
     return learned([*measurements, *trained(0, 1, 45, seed=1)])
 
 
+@pytest.mark.slow
 def test_every_training_is_a_curve_and_every_row_a_point():
     left, right = plot_measured(known()).axes
     curves = [line for line in left.lines if line.get_marker() == "o"]

@@ -104,6 +104,7 @@ def test_places_are_those_that_are_read_or_fetched(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_student_in_a_stranger_s_run_is_measured_on_what_the_user_names(stranger, tmp_path):
     student = write_folder(stranger.path / "distill" / "small", SMALL_SPACES["autoformer"], class_names=("a", "b"))
     with pytest.raises(UsageError, match=r"was made elsewhere, .*--set data\.name=imagefolder:"):

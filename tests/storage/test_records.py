@@ -276,6 +276,7 @@ def test_a_reader_survives_merges_between_listing_and_reading(folder, monkeypatc
     assert merges == []
 
 
+@pytest.mark.slow
 def test_a_part_that_becomes_more_in_memory_than_any_run_writes_is_refused(folder):
     """300,000 rows in some kilobytes: the same row, over and over."""
     row = make_row(1)

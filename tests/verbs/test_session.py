@@ -52,6 +52,7 @@ def test_a_session_of_a_run_has_its_settings_and_what_changes_them(run_folder, c
         assert session.config == other.resolved()
 
 
+@pytest.mark.slow
 def test_what_another_config_makes_otherwise_is_made_anew(photos, config_of, tmp_path):
     """Nothing of the images before, nor of a teacher that other settings name."""
     with Session.open(config_of(photos), tmp_path / "run") as session:
