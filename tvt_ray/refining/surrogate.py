@@ -229,6 +229,13 @@ def _lessons(features: FeatureTable, latent: Latent, epochs: int) -> tuple[Lesso
     deviations = np.sqrt(np.maximum(((to_slopes @ latent.covariance[:num_shared, :num_shared]) * to_slopes).sum(1), 0))
     points, wide = latent.scale.points_per_latent(float(np.median(means))), special.ndtri((1 + LESSON_LEVEL) / 2)
     return tuple(
-        Lesson(name, unit, *(points * (slope + far * deviation) for far in (0.0, -wide, wide)), epochs)
+        Lesson(
+            name,
+            unit,
+            points * slope,
+            points * (slope - wide * deviation),
+            points * (slope + wide * deviation),
+            epochs,
+        )
         for name, unit, slope, deviation in zip(features.names, features.units, slopes, deviations, strict=False)
     )
