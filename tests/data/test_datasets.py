@@ -70,6 +70,23 @@ def test_a_path_is_an_image_folder_or_parquet_and_a_name_a_name(tmp_path, monkey
         assert dataset_name(name) == name
 
 
+def test_a_folder_of_both_is_asked_about(tmp_path):
+    """Pictures of a description beside tables are none of the dataset; class folders beside them are another one."""
+    (tmp_path / "all" / "cifar").mkdir(parents=True)
+    pq.write_table(labelled([0, 1]), tmp_path / "all" / "cifar" / "train.parquet")
+    write_class_folders(tmp_path / "all", ["pictures"], 3)
+    assert dataset_name(str(tmp_path / "all")) == f"parquet:{tmp_path}/all"
+    write_class_folders(tmp_path / "all" / "photos" / "train", ["a", "b"], 2)
+    with pytest.raises(UsageError) as error:
+        dataset_name(str(tmp_path / "all"))
+    assert str(error.value) == (
+        f"{tmp_path}/all holds Parquet with images (cifar/train.parquet) and image files in 3 folders "
+        f"(photos/train/a, …); name what is meant, as in parquet:{tmp_path}/all/cifar or "
+        f"imagefolder:{tmp_path}/all/photos"
+    )
+    assert dataset_name(f"parquet:{tmp_path}/all/cifar") == f"parquet:{tmp_path}/all/cifar"
+
+
 def test_nothing_is_written_where_it_would_become_data(tmp_path):
     photos, link = write_class_folders(tmp_path / "photos", ["a", "b"], 1), tmp_path / "link"
     link.symlink_to(photos)

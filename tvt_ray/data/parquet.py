@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -134,14 +134,33 @@ def is_parquet(path: Path) -> bool:
 
 
 def holds_tables(folder: Path) -> bool:
-    """Whether a folder's Parquet files hold a dataset: they are all there is, or have columns of images and labels."""
+    """Whether a folder's Parquet files hold a dataset: they are all there is, or have columns of images and labels.
+
+    Raises UsageError where images in several folders beside them are a dataset as well.
+    """
     found = walk(folder)
     files = [path for path in found.others if is_parquet(path)]
     if not files or not found.images:
         return bool(files)
-    with contextlib.suppress(UsageError):
-        return bool(choose_columns(files[:1], DataSettings(name=f"parquet:{folder}")))
-    return False
+    try:
+        choose_columns(files[:1], DataSettings(name=f"parquet:{folder}"))
+    except UsageError:
+        return False
+    folders = Counter(path.parent for path in found.images)
+    several = [place for place, count in folders.items() if count > 1]  # a single folder has pictures of a description
+    if len(several) > 1:
+        raise UsageError(
+            f"{shown(folder)} holds Parquet with images ({within(folder, files[0])}) and image files in "
+            f"{counted(len(folders), 'folder')} ({within(folder, several[0])}, …); name what is meant, as in "
+            f"parquet:{shown(files[0].parent)} or imagefolder:{shown(_first_below(folder, several[0]))}"
+        )
+    return True
+
+
+def _first_below(root: Path, path: Path) -> Path:
+    """The folder of `root` that a path lies in, as a dataset of its own; `root` where that is a split's."""
+    first = path.relative_to(root).parts[:1]
+    return root.joinpath(*first) if first and not split_of(first[0]) else root
 
 
 def _find_files(root: Path, paths: Sequence[Path]) -> tuple[dict[str, list[Path]], list[str]]:
