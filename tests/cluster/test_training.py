@@ -21,6 +21,26 @@ from tvt_ray.verbs.init import read_source
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+def before_each_epoch(monkeypatch, do):
+    """Workers of a training call `do` with their cohort before each epoch, and keep its state after each."""
+    train_worker = training._train_worker
+
+    def worker(config):
+        from tvt_ray.training import loop
+
+        original = loop.Loop.run_epoch
+
+        def run_epoch(self, on_batch):
+            do(self)
+            return original(self, on_batch)
+
+        loop.Loop.run_epoch = run_epoch
+        loop.SECONDS_BETWEEN_STATES = 0
+        return train_worker(config)
+
+    monkeypatch.setattr(training, "_train_worker", worker)
+
+
 @pytest.mark.night
 def test_search_then_distil_gives_students_that_load(cluster, teacher, tmp_path, digits):
     """search.py --distill-top-k 2 as a user types it, in one Train job; accuracy after loading is the one reported."""
@@ -68,22 +88,11 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     two = variant(searched[1], distill=quick, cluster=settings)
     arch_id = min(RunFolder(folder).rows().read(), key=lambda row: row.flops).arch_id
 
-    def dies_after_an_epoch(config):
-        from tvt_ray.training import loop
+    def dies_after_an_epoch(cohort):
+        if cohort.epoch == 1:
+            raise ValueError("power cut")
 
-        original = loop.Loop.run_epoch
-
-        def run_epoch(self, on_batch):
-            if self.epoch == 1:
-                raise ValueError("power cut")
-            return original(self, on_batch)
-
-        loop.Loop.run_epoch = run_epoch
-        loop.SECONDS_BETWEEN_STATES = 0
-        return train_worker(config)
-
-    train_worker = training._train_worker
-    monkeypatch.setattr(training, "_train_worker", dies_after_an_epoch)
+    before_each_epoch(monkeypatch, dies_after_an_epoch)
     with pytest.raises(RunError, match=r"power cut.*--arch-id .* --resume"):
         distill(folder, settings=two, arch_id=arch_id)
     monkeypatch.undo()
@@ -104,6 +113,25 @@ def test_distilling_on_two_workers_and_going_on_after_a_crash(searched, cluster,
     assert [run.status.name for run in runs if run.run_settings.train_loop_config["arch_ids"] == [arch_id]]
     (kept,) = distill(folder, settings=two, arch_id=arch_id, resume=True)
     assert kept == student
+
+
+@pytest.mark.night
+def test_a_job_that_does_not_fit_into_memory_goes_on_as_two(searched, cluster, tmp_path, monkeypatch, capsys):
+    """Two students side by side run out of memory in their second epoch; each alone goes on from its first."""
+    folder = shutil.copytree(searched[0], tmp_path / "run")
+    one_job = variant(searched[1], cluster={"cpus_per_training_worker": 4, "max_failures": 0})
+
+    def fits_one(cohort):
+        if cohort.epoch == 1 and len(cohort.learners) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        assert cohort.epoch > 0 or len(cohort.learners) > 1, "its first epoch was lost"
+
+    before_each_epoch(monkeypatch, fits_one)
+    students = distill(folder, settings=one_job, top_k=2)
+    assert "a cohort of 2 students ran out of memory, and goes on as two" in capsys.readouterr().err
+    for student in students:
+        history = [json.loads(line) for line in (Path(student.path) / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in history] == [1, 2, 3]
 
 
 @pytest.mark.night

@@ -78,9 +78,7 @@ class CohortPool:
                 worker, cohort = self.idle.pop(0), waiting.popleft()
                 self.busy[worker.train.remote(self.shared, self.board, cohort, epochs)] = worker, cohort
             for cohort, error in self._collect(hear):
-                halves = _halves(cohort) if is_out_of_memory(root_cause(error)) else []
-                if halves:
-                    say(f"a cohort of {len(cohort)} students ran out of memory, and goes on as two")
+                if halves := smaller(cohort, error):
                     waiting.extend(halves)
                 else:
                     failures.append((cohort, error))
@@ -128,11 +126,17 @@ class CohortPool:
         return failures
 
 
-def _halves(cohort: Tasks) -> list[Tasks]:
-    """Two, each of which goes on from its students' last states; none of a single student."""
+def smaller(cohort: Tasks, error: Exception) -> list[Tasks]:
+    """Of a cohort that ran out of memory two, each of which goes on from its students' last states; and says so.
+
+    None of a single student, or where something else failed.
+    """
     names = list(cohort)
     half = len(names) // 2
-    return [{name: cohort[name] for name in part} for part in (names[:half], names[half:])] if half else []
+    if not half or not is_out_of_memory(root_cause(error)):
+        return []
+    say(f"a cohort of {len(names)} students ran out of memory, and goes on as two")
+    return [{name: cohort[name] for name in part} for part in (names[:half], names[half:])]
 
 
 def state_name(task: DistillTask) -> str:

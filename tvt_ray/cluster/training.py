@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from safetensors.torch import save
 
 from tvt_ray.cluster.board import POLL_SECONDS, root_cause, show_epochs, start_board
-from tvt_ray.cluster.cohorts import train_until
+from tvt_ray.cluster.cohorts import smaller, train_until
 from tvt_ray.cluster.connection import quiet
 from tvt_ray.cluster.meeting import MeetingConfig
 from tvt_ray.cluster.ray_patches import jobs_end_with_their_workers
@@ -55,7 +56,8 @@ def train_students(
 
     `tasks`: each by its place below `folder`. What a student goes on from is checkpoint.pt there, which the next call
     finds. By that place `on_epoch` hears the metrics of each epoch, and `on_student` what a training gave, in the
-    driver's threads. Raises RunError when a job fails for good, after the others have ended.
+    driver's threads. A cohort that runs out of memory goes on as two, one after the other. Raises RunError when a job
+    fails for good, after the others have ended.
     """
     cohorts = cohorts_of(tasks, share.jobs)
     with (
@@ -65,7 +67,7 @@ def train_students(
         Meter("distilling", sum(task.settings.epochs for task in tasks.values()), "epochs") as meter,
     ):
         shared, board, pool = ray.put(inputs), start_board(folder), ThreadPoolExecutor(share.jobs, "distill")
-        jobs = [pool.submit(_run_job, cohort, [shared], board, share, own, on_student) for cohort in cohorts]
+        jobs = [pool.submit(_run_jobs, cohort, [shared], board, share, own, on_student) for cohort in cohorts]
         try:
             show_epochs(board, meter, on_epoch, lambda: bool(wait(jobs, POLL_SECONDS).not_done))
         except BaseException:  # Ctrl-C: jobs that wait do not start, and those that run end with their connection
@@ -78,6 +80,21 @@ def train_students(
         cohort, error = failures[0]
         names = ", ".join(task.name for task in cohort.values())
         raise RunError(f"{len(failures)} of {len(jobs)} distillation jobs failed; {names}: {root_cause(error)}")
+
+
+def _run_jobs(cohort: Tasks, *job: Any) -> None:
+    """A job, or several in turn where one of all does not fit into memory. Raises the first of their failures."""
+    waiting, failures = deque([cohort]), list[Exception]()
+    while waiting:
+        part = waiting.popleft()
+        try:
+            _run_job(part, *job)
+        except Exception as error:  # whatever a training raises
+            parts = smaller(part, error)
+            waiting.extendleft(reversed(parts))
+            failures += [] if parts else [error]
+    if failures:
+        raise failures[0]
 
 
 def _run_job(
