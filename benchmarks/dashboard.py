@@ -8,7 +8,8 @@ real one. A picture is taken once what it is to show is there, so a page that la
 `cluster_lab` needs, prometheus, chromium with its driver (Debian: chromium-driver), and `pip install selenium`; a few
 minutes.
 
-The result: `pictures`, each with what it shows, its file and its seconds. Exit code 1 where one could not be taken.
+The result: `steps`, each with whether it went as it should and its seconds, and `pictures`, their files' names. Exit
+code 1 where one could not be taken.
 """
 
 from __future__ import annotations
