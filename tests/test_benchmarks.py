@@ -142,7 +142,7 @@ def test_ground_truth_is_made_kept_and_gone_on_with(teacher, tmp_path):
 @pytest.mark.ray
 def test_a_search_survives_a_node_and_uses_the_one_that_joins(teacher, tmp_path):
     """Head and two nodes, each with its own raylet; one of them is killed and another joins."""
-    result = bench("chaos", "--runs", "1", "--num-samples", "150", "--num-checked", "10", out=tmp_path)
+    result = bench("chaos", "--runs", "1", "--num-samples", "400", "--num-checked", "10", out=tmp_path)
     harm = {"rows_lost": 0, "duplicates": 0, "wrong_scores": 0}
     assert result == {"benchmark": "chaos", "commit": result["commit"], "runs": 1, **harm, "added_nodes_used": 1}
 

@@ -33,7 +33,7 @@ OTHERS_NAMES = {
     *("TrainController", "RayTrainWorker", "RayJob", "SessionName", "NodeAddress", "WorkerId"),
     *("PassRole", "AvailabilityZone", "SpotPrice", "SpotPriceHistory", "ReadWriteMany"),
     *("LogitDistillationTask", "VisionTransformer", "ResNets", "ViTs", "CPUExecutionProvider"),
-    "SshFrom",
+    *("SshFrom", "ExperimentPlateauStopper", "TimeoutStopper"),
 }
 OTHERS_PATHS = {"kuberay/kuberay-operator"}  # of Helm
 OTHERS_FLAGS = {"num-cpus", "num-gpus", "working-dir"}  # of Ray
