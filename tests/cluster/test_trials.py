@@ -170,6 +170,7 @@ def test_a_stopper_of_tune_ends_a_search_as_if_no_more_had_been_asked_for(finish
     assert readings(folder) == before
 
 
+@pytest.mark.night
 def test_a_stopper_that_raises_stops_the_run_and_one_of_trials_is_refused(cluster, config, tmp_path):
     with pytest.raises(RunError, match=r"stop failed: KeyError: 'accuracy'"):
         search(variant(config, cluster={"scoring_workers": 1}), run_dir=tmp_path / "run", stop=Broken())
