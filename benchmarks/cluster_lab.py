@@ -310,10 +310,13 @@ class Rehearsal:
         self, name: str, machine: Machine | None = None, address: str = "auto"
     ) -> tuple[Path, subprocess.Popen[str]]:
         folder = self.lab.folder / "runs" / name
-        settings = [f"{section}.{key}={value}" for section, values in SETTINGS.items() for key, value in values.items()]
+        return folder, self._begin("search.py", name, *self._search_flags, machine=machine, address=address)
+
+    @property
+    def _search_flags(self) -> list[str]:
         wanted = f"--num-samples {self.config.search.num_samples} --seed {self.config.seed}"
-        flags = [wanted, *(f"--set {each}" for each in settings)]
-        return folder, self._begin("search.py", name, *flags, machine=machine, address=address)
+        settings = [f"--set {part}.{key}={value}" for part, values in SETTINGS.items() for key, value in values.items()]
+        return [wanted, *settings]
 
     def _tvt(self, verb: str, run: str, *flags: str) -> dict[str, Any]:
         """The JSON object that a command on the head ends with."""

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cluster_lab import BIN, HEAD, WORKERS, Rehearsal
-from benchmarks.machines import SETTINGS, wait_for_rows
+from benchmarks.machines import wait_for_rows
 from benchmarks.namespaces import Lab, laboratory
 from benchmarks.runner import REPO, Record
 from tvt_ray.cli.output import print_table
@@ -96,10 +96,8 @@ class Watched(Rehearsal):
 
     def search(self) -> dict[str, Any]:
         """A job on the cluster."""
-        settings = [f"--set {part}.{key}={value}" for part, values in SETTINGS.items() for key, value in values.items()]
         run = self.lab.folder / "runs" / "watched"
-        asked = f"--num-samples {self.config.search.num_samples} --seed {self.config.seed} {' '.join(settings)}"
-        job = self._job("first", f"search.py --run-dir {run} {asked}")
+        job = self._job("first", f"search.py --run-dir {run} {' '.join(self._search_flags)}")
         self._open(f"{self._at(DASHBOARD)}/")
         self._give_the_token()
         wait_for_rows(job, run, 200)

@@ -46,13 +46,18 @@ def deploy(ssh_from: str = HERE) -> str:
     return str(output["OutputValue"])
 
 
-def launched(group: str) -> dict[str, Any]:
-    """What `ray up` makes of cluster.yaml, with the ids that are to be filled in."""
+def filled_in(group: str) -> dict[str, Any]:
+    """cluster.yaml with the ids of an image and a security group, as its reader writes them."""
     image = boto3.client("ec2", REGION).describe_images()["Images"][0]["ImageId"]
-    config = copy.deepcopy(load("cluster.yaml"))
+    config = load("cluster.yaml")
     for node in config["available_node_types"].values():
         node["node_config"] |= {"ImageId": image, "SecurityGroupIds": [group]}
-    made: dict[str, Any] = bootstrap_aws(prepare_config(config))
+    return config
+
+
+def launched(group: str) -> dict[str, Any]:
+    """What `ray up` makes of that."""
+    made: dict[str, Any] = bootstrap_aws(prepare_config(filled_in(group)))
     return made
 
 

@@ -15,8 +15,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from tests.cluster.files import load
-from tests.cluster.test_files_aws import REGION, deploy
+from tests.cluster.test_files_aws import REGION, deploy, filled_in
 from tests.conftest import REPO
 
 pytestmark = [pytest.mark.night, pytest.mark.slow]
@@ -100,10 +99,7 @@ def tags(machine: dict[str, Any]) -> dict[str, str]:
 
 def test_ray_up_launches_what_is_written_twice_changes_nothing_and_ray_down_leaves_nothing(account: Account) -> None:
     group = deploy()
-    written = load("cluster.yaml")
-    image = boto3.client("ec2", REGION).describe_images()["Images"][0]["ImageId"]
-    for node in written["available_node_types"].values():
-        node["node_config"] |= {"ImageId": image, "SecurityGroupIds": [group]}
+    written = filled_in(group)
     account.file.write_text(yaml.safe_dump(written))
     account.ray("get-auth-token", "--generate")
     before = account.holdings()
@@ -111,7 +107,7 @@ def test_ray_up_launches_what_is_written_twice_changes_nothing_and_ray_down_leav
     account.ray("up", "--yes", str(account.file))
     (head,) = account.machines()
     config = written["available_node_types"]["head"]["node_config"]
-    assert (head["InstanceType"], head["ImageId"]) == (config["InstanceType"], image)
+    assert (head["InstanceType"], head["ImageId"]) == (config["InstanceType"], config["ImageId"])
     assert [each["GroupId"] for each in head["SecurityGroups"]] == [group]
     assert head["IamInstanceProfile"]["Arn"].endswith("/tvt-ray-head")
     assert head["MetadataOptions"]["HttpTokens"] == "required"
